@@ -1,0 +1,9 @@
+// Entry points of the binding areas. Bindings check shapes and types, release the GIL, call, and translate errors;
+// they know nothing of algorithms.
+#pragma once
+#include <nanobind/nanobind.h>
+
+namespace flexkv {
+void bind_cache(nanobind::module_& m);     // bind_cache.cpp
+void bind_transfer(nanobind::module_& m);  // bind_transfer.cpp
+}  // namespace flexkv

@@ -1,0 +1,8 @@
+// The extension module `flexkv._core`: each area binds its own names.
+#include "bindings/bindings.h"
+
+NB_MODULE(_core, m) {
+  m.doc() = "Native core of FlexKV.";
+  flexkv::bind_cache(m);
+  flexkv::bind_transfer(m);
+}

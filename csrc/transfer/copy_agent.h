@@ -1,0 +1,57 @@
+// CopyAgent: the native threads inside a GPU worker process that move this rank's blocks (D1).
+//
+// `start` returns at once; an I/O thread connects to the TransferEngine's socket in the background (the engine may not
+// exist yet: it retries, first after 10 ms, then at most every 500 ms, until `stop`), registers, maps the pool (or shares the
+// engine's mapping when both are one process), and serves ops. When the connection is lost it starts over, unless stopped
+// or refused. Loads and stores have a thread and a queue each, so that loads never wait behind stores.
+//
+// Step tickets (D17): an op with after_step = n starts once record_step(m >= n) was called by the worker.
+// An op runs whole; CANCEL only takes ops that have not started. Every OP gets exactly one ACK (ids out of range, a lost
+// pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped.
+// `stop` drains running ops, acknowledges the queued ones as cancelled, says BYE, joins all threads; bounded by timeout_s,
+// idempotent. The device memory must stay valid until stop() has returned.
+// Thread safety: all public members, any thread. Holds no GIL, calls no Python.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "transfer/device_layout.h"
+
+namespace flexkv {
+
+enum class AgentState : std::uint8_t { idle, connecting, registered /* sent, no pool yet */, serving, refused, stopped };
+
+struct AgentConfig {
+  std::string socket_path;
+  std::uint32_t rank = 0;
+  std::uint32_t num_ranks = 1;
+  std::uint32_t tokens_per_block = 0;
+  std::string layout_tag;
+  int copy_threads = 1;  // per direction
+};
+
+struct AgentStats {
+  std::uint64_t loads_done = 0, stores_done = 0, ops_failed = 0, ops_cancelled = 0;
+  std::uint64_t bytes_loaded = 0, bytes_stored = 0;
+  std::uint64_t load_ns = 0, store_ns = 0;
+  std::uint64_t ops_outstanding = 0;  // received, not acknowledged
+  std::uint64_t connections = 0;
+};
+
+class CopyAgent {
+ public:
+  // Validates config and layout: throws std::invalid_argument.
+  CopyAgent(AgentConfig config, DeviceLayout layout);
+  ~CopyAgent();  // stop(5 s)
+  void start();
+  [[nodiscard]] bool stop(double timeout_s);  // false when a copy did not end in time; threads are left to end by themselves
+  void record_step(std::uint64_t step);       // monotone; smaller values are ignored
+  [[nodiscard]] AgentState state() const;
+  [[nodiscard]] std::string refusal() const;  // reason, when refused
+  [[nodiscard]] AgentStats stats() const;
+  // For tests of fences and quarantine: while held, no op starts (those running run on).
+  void hold(bool held);
+};
+
+}  // namespace flexkv

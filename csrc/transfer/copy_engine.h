@@ -1,0 +1,38 @@
+// CopyEngine: moves blocks between a DeviceLayout in this process's memory and host slots with plain CPU threads.
+// It is the memcpy backend of the copy agent (a CUDA backend takes its place on a GPU).
+//
+// Copies of 256 bytes and more use non-temporal stores: neither side is read again soon, and the caches belong to the
+// engine. Items are split evenly by bytes over the threads; runs of adjacent slots and blocks are merged where the
+// layout lets them be. The calling thread takes part; helper threads sleep in the kernel between calls.
+// Thread safety: one call at a time per CopyEngine (each direction of an agent owns one).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "transfer/device_layout.h"
+#include "transfer/protocol.h"
+
+namespace flexkv {
+
+// One rank's shard of the host pool as mapped in this process.
+struct HostShard {
+  std::byte* base = nullptr;
+  std::uint64_t stride_bytes = 0;
+  std::int64_t num_slots = 0;
+};
+
+class CopyEngine {
+ public:
+  explicit CopyEngine(int num_threads);  // >= 1; the caller counts as one
+  ~CopyEngine();
+  // REQUIRES: slots.size() == blocks.size(), ids in range (the agent checks). Returns the bytes moved.
+  std::uint64_t copy(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
+                     std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks);
+};
+
+// Non-temporal copy of one range; any alignment. Ends with a store fence.
+void copy_nontemporal(std::byte* dst, const std::byte* src, std::size_t bytes);
+
+}  // namespace flexkv
