@@ -5,4 +5,5 @@ NB_MODULE(_core, m) {
   m.doc() = "Native core of FlexKV.";
   flexkv::bind_cache(m);
   flexkv::bind_transfer(m);
+  flexkv::bind_agent(m);
 }

@@ -26,15 +26,18 @@ static_assert(sizeof(BlockKey) == 16);
 [[nodiscard]] std::array<std::uint8_t, 32> sha256(std::span<const std::uint8_t> data);
 
 // Chained keys of the whole blocks of `tokens`; a partial tail is ignored.
-// REQUIRES: keys.size() == tokens.size() / tokens_per_block; every token in [0, 2^32).
-// Returns the index of the first token out of range, or tokens.size() when all keys were written.
+// Returns the index of the first token outside [0, 2^32), with no key written, or tokens.size() when all keys were.
+// The partial tail is checked too. Throws std::invalid_argument unless tokens_per_block is a power of two and
+// keys.size() == tokens.size() / tokens_per_block.
 [[nodiscard]] std::size_t hash_token_blocks(std::span<const std::int64_t> tokens, std::size_t tokens_per_block,
                                             const BlockKey& parent, std::span<BlockKey> keys);
 
 // key = SHA-256( root || engine_hash )[0:16] for engine hashes of `width` bytes each (1..39 bytes: one compression).
-// REQUIRES: hashes.size() == keys.size() * width.
+// Throws std::invalid_argument on another width, or unless there is one hash for each key.
 void mix_engine_hashes(std::span<const std::uint8_t> hashes, std::size_t width, const BlockKey& root,
-                       std::span<BlockKey> keys);
+                       std::span<BlockKey> keys);  // one after the other
+void mix_engine_hashes(std::span<const std::uint8_t* const> hashes, std::size_t width, const BlockKey& root,
+                       std::span<BlockKey> keys);  // each where it lies
 
 // True when the SHA-NI path is in use.
 [[nodiscard]] bool hash_uses_sha_ni();

@@ -9,12 +9,17 @@
 //     changes during an entry's life, since leaves go first. So a match is returned as runs, O(number of runs).
 //  3. Pinning a block protects its ancestors: they have a child. Only the deepest block of a plan is pinned.
 //  4. Expiry and priority never grow with depth (insert raises ancestors), so an expired block has only expired descendants.
-//  5. An entry is in the eviction policy if and only if it is visible, ready, unpinned and has no child.
+//  5. An entry is in the eviction policy if and only if it is visible, ready, unpinned and has no child, doomed or not.
+//
+// Expiry: an expired block does not match, but it stays visible (it is in the way of an insert of its key, and can be a
+// parent: an insert below it raises its expiry again) until it is evicted or dropped. A match names the first expired
+// block of its chain: whoever wants to insert there drops that one first and gives the slots back.
 //
 // An entry's life:
 //   insert -> unready -> mark_ready -> ready -> evict -> gone
 //        \________________\______________\-> drop -> doomed (invisible) -> last pin and last child gone -> gone
-// `doomed` entries keep their slots: whoever pins one may still copy from or to it (and to its ancestors).
+// `doomed` entries keep their slots: whoever pins one may still copy from or to it (and to its ancestors). A doomed entry
+// stays its parent's child until it is gone, so a visible parent of it cannot be evicted either.
 // Slots that become "gone" are returned by the call that did it; the caller gives them back to the SlotPool.
 //
 // Readiness is not monotone (a child's bytes can land before its parent's): match reports the visible prefix and, apart
@@ -27,7 +32,11 @@
 #include <string>
 #include <vector>
 
+#include "cache/eviction.h"
 #include "cache/hash.h"
+#include "cache/index_entry.h"
+#include "cache/key_table.h"
+#include "cache/mapped_array.h"
 #include "cache/slot_pool.h"
 
 namespace flexkv {
@@ -42,7 +51,11 @@ struct MatchResult {
   std::int64_t num_ready = 0;    // of these, how many from the start have their bytes
   SlotId deepest_visible = -1;   // slot of block num_visible-1
   SlotId deepest_ready = -1;     // slot of block num_ready-1: the one to pin
+  SlotId first_expired = -1;     // slot of block num_visible, when that is present but expired: to drop before an insert
   std::vector<SlotRun> runs;     // slots of the num_visible blocks, in chain order
+
+  // Slots of blocks begin .. end-1. REQUIRES: 0 <= begin <= end <= num_visible.
+  [[nodiscard]] std::vector<SlotId> slots(std::int64_t begin, std::int64_t end) const;
 };
 
 struct EntryMeta {
@@ -54,50 +67,92 @@ struct EntryMeta {
 
 enum class InsertStatus : std::uint8_t {
   inserted,
-  conflict,      // the first new key is already there: somebody else inserted it; the caller keeps its slots
+  conflict,      // a new key is already there: somebody else inserted it, or it is expired; the caller keeps its slots
   parent_gone,   // keys[start-1] is not visible any more; the caller keeps its slots
 };
 
 class PrefixIndex {
  public:
-  // `policy`: name of an eviction policy (cache/eviction.h). Throws std::invalid_argument on an unknown one.
+  // `policy`: name of an eviction policy (cache/eviction.h). Throws std::invalid_argument on an unknown one, or unless
+  // 0 < capacity <= 2^31.
   PrefixIndex(std::int64_t capacity, const std::string& policy);
   ~PrefixIndex();
   PrefixIndex(PrefixIndex&&) noexcept;
 
   // Longest prefix of the chain `keys` that is visible and not expired at `now_s`. Does not touch recency.
+  // REQUIRES: keys is one chain: a key stands for its block and for all before it.
   [[nodiscard]] MatchResult match(std::span<const BlockKey> keys, std::uint32_t now_s) const;
 
-  // Inserts keys[start..] in slots[0..] as children of keys[start-1], unready. All or nothing.
-  // REQUIRES: slots.size() == keys.size() - start; slots in range and not in the index (throws std::invalid_argument).
+  // Inserts keys[start..] in slots[0..] as children of keys[start-1], unready. All or nothing. The parent may be unready.
+  // Throws std::invalid_argument unless slots.size() == keys.size() - start, slots in range, not in the index and not named
+  // twice, no new key named twice, priority <= 7.
   [[nodiscard]] InsertStatus insert(std::span<const BlockKey> keys, std::int64_t start, std::span<const SlotId> slots,
                                     const EntryMeta& meta);
-  // Doomed entries among `slots` are passed over. Throws std::invalid_argument on a slot without entry.
+
+  // The calls below throw std::invalid_argument on a slot out of range or without entry; nothing changed then.
+
+  // Doomed entries among `slots` are passed over, ready ones stay so.
   void mark_ready(std::span<const SlotId> slots);
 
-  void pin(SlotId slot);
+  void pin(SlotId slot);  // throws std::invalid_argument on a doomed entry too
   // Last use becomes the newest of all. Returns the slots that are gone now (only when the entry was doomed).
+  // Throws std::invalid_argument when it is not pinned.
   [[nodiscard]] std::vector<SlotId> unpin(SlotId slot);
 
   // Makes the block and its descendants invisible; returns those gone at once. The rest goes with its last pin.
+  // Of a doomed entry: nothing to do.
   [[nodiscard]] std::vector<SlotId> drop(SlotId slot);
   // Up to `n` victims in policy order, leaves first; O(1) each.
   [[nodiscard]] std::vector<SlotId> evict(std::int64_t n);
-  // Drops everything; returns the slots gone at once.
+  // Drops everything; returns the slots gone at once. O(capacity).
   [[nodiscard]] std::vector<SlotId> reset();
 
   [[nodiscard]] std::vector<BlockKey> keys_of(std::span<const SlotId> slots) const;  // of entries visible or doomed
   [[nodiscard]] SlotId find(const BlockKey& key) const;                             // -1 when not visible
-  [[nodiscard]] std::int64_t pins_of(SlotId slot) const;
-  [[nodiscard]] bool is_ready(SlotId slot) const;
-  [[nodiscard]] std::int64_t num_blocks() const;     // visible
-  [[nodiscard]] std::int64_t num_doomed() const;
-  [[nodiscard]] std::int64_t num_unready() const;    // visible, bytes not there yet
-  [[nodiscard]] std::int64_t num_pinned() const;     // entries with a pin, visible or doomed
-  [[nodiscard]] std::int64_t num_evictable() const;  // leaves the policy holds
+  [[nodiscard]] std::int64_t pins_of(SlotId slot) const;                            // 0 when there is no entry
+  [[nodiscard]] bool is_ready(SlotId slot) const;                                   // false when there is no entry
+  [[nodiscard]] std::int64_t capacity() const { return static_cast<std::int64_t>(entries_.size()); }
+  [[nodiscard]] std::int64_t num_blocks() const { return static_cast<std::int64_t>(table_.size()); }  // visible
+  [[nodiscard]] std::int64_t num_doomed() const { return num_doomed_; }
+  [[nodiscard]] std::int64_t num_unready() const { return num_unready_; }  // visible, bytes not there yet
+  [[nodiscard]] std::int64_t num_pinned() const { return num_pinned_; }    // entries with a pin, visible or doomed
+  [[nodiscard]] std::int64_t num_evictable() const;                        // leaves the policy holds
   [[nodiscard]] std::int64_t memory_bytes() const;
   // Throws std::logic_error naming what is broken. O(capacity).
   void check_invariants() const;
+
+ private:
+  [[nodiscard]] SlotIndex checked(SlotId slot) const;          // in range, else throws
+  [[nodiscard]] SlotIndex checked_present(SlotId slot) const;  // and with an entry
+  [[nodiscard]] SlotIndex find_at(const BlockKey& key, std::size_t depth) const;
+  void find_runs(MatchResult& result) const;
+  void find_ready_prefix(MatchResult& result) const;
+  [[nodiscard]] std::int64_t ready_in(const SlotRun& run) const;
+
+  void check_insert(std::span<const BlockKey> keys, std::int64_t start, std::span<const SlotId> slots,
+                    const EntryMeta& meta) const;
+  void write_entry(SlotIndex slot, const BlockKey& key, SlotIndex parent, const EntryMeta& meta);
+  void remove_tail(std::span<const SlotId> slots);
+  void raise_ancestors(SlotIndex slot, const EntryMeta& meta);
+
+  void link(SlotIndex slot, SlotIndex parent);
+  void unlink(SlotIndex slot);
+  void hold_if_evictable(SlotIndex slot, LeafCause cause);
+  void hide(SlotIndex slot);
+  void vanish(SlotIndex slot, std::vector<SlotId>& gone);
+  void vanish_upward(SlotIndex slot, std::vector<SlotId>& gone);
+
+  void check_entry(SlotIndex slot) const;
+  void check_chain(SlotIndex slot) const;
+
+  MappedArray<IndexEntry> entries_;     // by slot
+  MappedArray<std::uint64_t> ready_;    // one bit per slot: state == ready, for scanning runs
+  KeyTable table_;                      // of the visible entries
+  std::unique_ptr<EvictionPolicy> policy_;
+  std::uint32_t tick_ = 0;              // of the newest use
+  std::int64_t num_doomed_ = 0;
+  std::int64_t num_unready_ = 0;
+  std::int64_t num_pinned_ = 0;
 };
 
 }  // namespace flexkv

@@ -14,6 +14,8 @@
 #include <span>
 #include <vector>
 
+#include "cache/bit_tree.h"
+
 namespace flexkv {
 
 using SlotId = std::int64_t;
@@ -23,24 +25,51 @@ class SlotPool {
   // REQUIRES: 0 < capacity <= 2^32 - 2; 0 <= available <= capacity. Throws std::invalid_argument.
   SlotPool(std::int64_t capacity, std::int64_t available);
 
-  // Hands out `n` slots as few runs, each run ascending. Throws std::runtime_error when n > num_free(); nothing changed then.
+  // Hands out `n` slots as few runs, each run ascending. Throws std::runtime_error when n > num_free(),
+  // std::invalid_argument when n < 0; nothing changed then.
   [[nodiscard]] std::vector<SlotId> allocate(std::int64_t n);
   // Throws std::invalid_argument when a slot is out of range, named twice, or not used; nothing changed then.
   void free(std::span<const SlotId> slots);
   void quarantine(std::span<const SlotId> slots);
   void release(std::span<const SlotId> slots);  // quarantined -> free
   void set_available(std::int64_t available);   // throws if it would shrink or exceed capacity
-  void reset();                                 // all available slots free
+  void reset();                                 // all available slots free, the quarantined ones too
 
-  [[nodiscard]] std::int64_t capacity() const;
-  [[nodiscard]] std::int64_t available() const;
-  [[nodiscard]] std::int64_t num_free() const;
-  [[nodiscard]] std::int64_t num_used() const;
-  [[nodiscard]] std::int64_t num_quarantined() const;
-  [[nodiscard]] bool is_used(SlotId slot) const;
+  [[nodiscard]] std::int64_t capacity() const { return capacity_; }
+  [[nodiscard]] std::int64_t available() const { return available_; }
+  [[nodiscard]] std::int64_t num_free() const { return num_free_; }
+  [[nodiscard]] std::int64_t num_used() const { return num_used_; }
+  [[nodiscard]] std::int64_t num_quarantined() const { return num_quarantined_; }
+  [[nodiscard]] bool is_used(SlotId slot) const;  // throws std::invalid_argument when out of range
   [[nodiscard]] double mean_free_run() const;  // O(capacity / 64); for reports
   // Throws std::logic_error naming what is broken. O(capacity).
   void check_invariants() const;
+
+ private:
+  struct Stretch {
+    std::size_t first_word = 0;
+    std::size_t num_words = 0;
+  };
+  void take_stretches(std::int64_t n, std::vector<SlotId>& out);
+  [[nodiscard]] Stretch find_stretch(std::size_t wanted_words) const;
+  void take_pieces(std::int64_t n, std::vector<SlotId>& out);
+  [[nodiscard]] bool take_one_run(std::int64_t n, std::vector<SlotId>& out);
+  void take_bits(std::size_t word, std::uint64_t bits, std::vector<SlotId>& out);
+  void set_free_word(std::size_t word, std::uint64_t bits);  // and the summaries
+  void clear_all_or_nothing(std::vector<std::uint64_t>& bits, std::span<const SlotId> slots, const char* state);
+  void make_free(std::span<const SlotId> slots);
+  void add_free_range(std::int64_t begin, std::int64_t end);
+
+  std::int64_t capacity_;
+  std::int64_t available_ = 0;
+  std::int64_t num_free_ = 0;
+  std::int64_t num_used_ = 0;
+  std::int64_t num_quarantined_ = 0;
+  std::vector<std::uint64_t> free_;  // one bit per slot in each; a slot's bit is set in at most one
+  std::vector<std::uint64_t> used_;
+  std::vector<std::uint64_t> quarantined_;
+  BitTree whole_words_;    // words of free_ with all 64 slots free
+  BitTree partial_words_;  // words of free_ with some
 };
 
 }  // namespace flexkv

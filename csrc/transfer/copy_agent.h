@@ -1,16 +1,20 @@
 // CopyAgent: the native threads inside a GPU worker process that move this rank's blocks (D1).
 //
 // `start` returns at once; an I/O thread connects to the TransferEngine's socket in the background (the engine may not
-// exist yet: it retries, first after 10 ms, then at most every 500 ms, until `stop`), registers, maps the pool (or shares the
-// engine's mapping when both are one process), and serves ops. When the connection is lost it starts over, unless stopped
-// or refused. Loads and stores have a thread and a queue each, so that loads never wait behind stores.
+// exist yet: it retries, first after 10 ms, then at most every 500 ms, until `stop`), registers, maps the pool (or
+// shares the engine's mapping when both are one process), and serves ops. When the connection is lost it starts over,
+// unless stopped or refused. Loads and stores have a thread and a queue each, so that loads never wait behind stores.
 //
 // Step tickets (D17): an op with after_step = n starts once record_step(m >= n) was called by the worker.
-// An op runs whole; CANCEL only takes ops that have not started. Every OP gets exactly one ACK (ids out of range, a lost
-// pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped.
-// `stop` drains running ops, acknowledges the queued ones as cancelled, says BYE, joins all threads; bounded by timeout_s,
-// idempotent. The device memory must stay valid until stop() has returned.
-// Thread safety: all public members, any thread. Holds no GIL, calls no Python.
+// An op runs whole; CANCEL only takes ops that have not started. Every OP gets exactly one ACK (ids out of range, a
+// lost pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped and
+// before the agent registers again.
+//
+// `stop` drains running ops, acknowledges the queued ones as cancelled, says BYE, joins all threads; bounded by
+// timeout_s, idempotent. The device memory must stay valid until stop() has returned true.
+//
+// Thread safety: all public members, any thread. Holds no GIL, calls no Python. In a forked child the object is inert:
+// it has no threads, its state is stopped, and all verbs do nothing.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -20,7 +24,8 @@
 
 namespace flexkv {
 
-enum class AgentState : std::uint8_t { idle, connecting, registered /* sent, no pool yet */, serving, refused, stopped };
+// registered: REGISTER is sent, no pool has come yet.
+enum class AgentState : std::uint8_t { idle, connecting, registered, serving, refused, stopped };
 
 struct AgentConfig {
   std::string socket_path;
@@ -44,14 +49,27 @@ class CopyAgent {
   // Validates config and layout: throws std::invalid_argument.
   CopyAgent(AgentConfig config, DeviceLayout layout);
   ~CopyAgent();  // stop(5 s)
-  void start();
-  [[nodiscard]] bool stop(double timeout_s);  // false when a copy did not end in time; threads are left to end by themselves
-  void record_step(std::uint64_t step);       // monotone; smaller values are ignored
+  CopyAgent(const CopyAgent&) = delete;
+  CopyAgent& operator=(const CopyAgent&) = delete;
+
+  void start();  // once; throws std::logic_error when started or stopped before
+  // False when a copy did not end in time: the threads then end by themselves, and stop may be called again.
+  [[nodiscard]] bool stop(double timeout_s);
+  void record_step(std::uint64_t step);  // monotone; smaller values are ignored
   [[nodiscard]] AgentState state() const;
-  [[nodiscard]] std::string refusal() const;  // reason, when refused
+  // Until the agent serves ops; false after timeout_s, or when refused or stopped.
+  [[nodiscard]] bool wait_serving(double timeout_s) const;
+  [[nodiscard]] std::string refusal() const;     // reason, when refused
+  [[nodiscard]] std::string last_error() const;  // why the last connection failed, for a log line; empty when none has
   [[nodiscard]] AgentStats stats() const;
   // For tests of fences and quarantine: while held, no op starts (those running run on).
   void hold(bool held);
+
+ private:
+  struct Core;
+  [[nodiscard]] bool in_owner() const;
+
+  std::shared_ptr<Core> core_;  // the threads share it: they may outlive a stop that ran out of time
 };
 
 }  // namespace flexkv

@@ -2,9 +2,10 @@
 // It is the memcpy backend of the copy agent (a CUDA backend takes its place on a GPU).
 //
 // Copies of 256 bytes and more use non-temporal stores: neither side is read again soon, and the caches belong to the
-// engine. Items are split evenly by bytes over the threads; runs of adjacent slots and blocks are merged where the
-// layout lets them be. The calling thread takes part; helper threads sleep in the kernel between calls.
-// Thread safety: one call at a time per CopyEngine (each direction of an agent owns one).
+// engine. A call's bytes are cut into equal units which the threads take in turn, so that a late or disturbed thread
+// holds up nobody; runs of adjacent slots and blocks are merged where both sides are contiguous. The calling thread
+// takes part; helper threads sleep in the kernel between calls. In a forked child there are no helpers: the caller
+// copies alone. Thread safety: one call at a time per CopyEngine (each direction of an agent owns one).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,11 +26,21 @@ struct HostShard {
 
 class CopyEngine {
  public:
-  explicit CopyEngine(int num_threads);  // >= 1; the caller counts as one
+  // The caller counts as one of the threads. Throws std::invalid_argument unless 1 <= num_threads <= max_threads.
+  explicit CopyEngine(int num_threads);
   ~CopyEngine();
+  CopyEngine(const CopyEngine&) = delete;
+  CopyEngine& operator=(const CopyEngine&) = delete;
+
+  static constexpr int max_threads = 64;
+
   // REQUIRES: slots.size() == blocks.size(), ids in range (the agent checks). Returns the bytes moved.
   std::uint64_t copy(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
                      std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks);
+
+ private:
+  class Helpers;
+  std::unique_ptr<Helpers> helpers_;
 };
 
 // Non-temporal copy of one range; any alignment. Ends with a store fence.

@@ -1,0 +1,328 @@
+"""What does deciding cost: hash a prompt, match it, insert it, evict for it?
+
+Unit: microseconds per call, median (evict: per block; memory: bytes per block). A prompt is 131,072 tokens in blocks of
+16, so 8192 blocks; the index holds 200 such prompts and is full. Matches are full hits of a random resident prompt with
+the CPU caches flushed before each. Beside each figure stand the limit we set ourselves (docs/PERFORMANCE.md) and a peer
+measured in the same run: the plain Python way with hashlib, dict and OrderedDict. What is timed is also checked.
+
+    python benchmarks/bench_deciding.py                   a table
+    python benchmarks/bench_deciding.py --json FILE       and JSON; to standard output without FILE
+    python benchmarks/bench_deciding.py --prompts 2048    another fill: 2048 prompts are 16M blocks
+    python benchmarks/bench_deciding.py --tiny            a smoke test: small sizes, JSON to standard output
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from flexkv import _core
+
+TOKENS_PER_BLOCK = 16
+ROOT = bytes(range(16))
+FLUSH_BYTES = 96 << 20  # more than a last-level cache
+
+Keys = npt.NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much to measure."""
+
+    num_prompts: int
+    prompt_blocks: int
+    num_rounds: int
+    num_leaves: tuple[int, ...]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.prompt_blocks * TOKENS_PER_BLOCK
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    unit: str
+    ours: float
+    limit: float | None
+    peer: str
+    peers: float
+
+
+def median_us(work: Callable[[], object], num_rounds: int, before: Callable[[], object] = lambda: None) -> float:
+    times_ns = []
+    for _ in range(num_rounds):
+        before()
+        start_ns = time.perf_counter_ns()
+        work()
+        times_ns.append(time.perf_counter_ns() - start_ns)
+    return statistics.median(times_ns) / 1000
+
+
+def split(keys: Keys) -> list[bytes]:
+    data, width = keys.tobytes(), keys.shape[1]
+    return [data[at : at + width] for at in range(0, len(data), width)]
+
+
+def chain_with_hashlib(tokens: npt.NDArray[np.int64]) -> list[bytes]:
+    data, step = tokens.astype("<u4").tobytes(), 4 * TOKENS_PER_BLOCK
+    keys, parent = [], ROOT
+    for at in range(0, len(data), step):
+        parent = hashlib.sha256(data[at : at + step] + parent).digest()[:16]
+        keys.append(parent)
+    return keys
+
+
+def bench_hash(size: Size, rng: np.random.Generator) -> list[Row]:
+    tokens = rng.integers(0, 152_000, size.prompt_tokens, dtype=np.int64)
+    if split(_core.hash_token_blocks(tokens, TOKENS_PER_BLOCK, ROOT)) != chain_with_hashlib(tokens):
+        raise AssertionError("our keys are not hashlib's")
+    message = rng.bytes(4 * size.prompt_tokens + 16 * size.prompt_blocks)
+    ours_us = median_us(lambda: _core.hash_token_blocks(tokens, TOKENS_PER_BLOCK, ROOT), size.num_rounds)
+    peers_us = median_us(lambda: chain_with_hashlib(tokens), max(3, size.num_rounds // 10))
+    one_call_us = median_us(lambda: hashlib.sha256(message).digest(), size.num_rounds)
+    work = f"hash {size.prompt_tokens} tokens"
+    return [
+        Row(work=work, unit="us", ours=ours_us, limit=1000, peer="hashlib, a call per block", peers=peers_us),
+        Row(work=work, unit="us", ours=ours_us, limit=1000, peer="hashlib, one call of all bytes", peers=one_call_us),
+    ]
+
+
+def bench_mix(size: Size, rng: np.random.Generator) -> list[Row]:
+    rows = rng.integers(0, 256, (size.prompt_blocks, 32), dtype=np.uint8)
+    hashes = split(rows)
+
+    def with_hashlib() -> list[bytes]:
+        return [hashlib.sha256(ROOT + each).digest()[:16] for each in hashes]
+
+    if split(_core.mix_engine_hashes(hashes, ROOT)) != with_hashlib():
+        raise AssertionError("our keys are not hashlib's")
+    peers_us = median_us(with_hashlib, max(3, size.num_rounds // 10))
+    return [
+        Row(
+            work=f"mix {size.prompt_blocks} engine hashes, {form}",
+            unit="us",
+            ours=median_us(lambda given=given: _core.mix_engine_hashes(given, ROOT), size.num_rounds),
+            limit=150,
+            peer="hashlib, a call per hash",
+            peers=peers_us,
+        )
+        for form, given in (("list", hashes), ("array", rows))
+    ]
+
+
+class Resident:
+    """A full index of `num_prompts` prompts, and the same in a dict."""
+
+    def __init__(self, size: Size, rng: np.random.Generator) -> None:
+        self.size = size
+        self.num_blocks = size.num_prompts * size.prompt_blocks
+        self.pool = _core.SlotPool(self.num_blocks, self.num_blocks)
+        self.index = _core.PrefixIndex(self.num_blocks)
+        self.prompts = [self.new_prompt(rng) for _ in range(size.num_prompts)]
+        self.split_prompts: list[list[bytes]] = []
+        self.by_key: OrderedDict[bytes, int] = OrderedDict()
+        for keys in self.prompts:
+            slots = self.pool.allocate(size.prompt_blocks)
+            self.insert(keys, slots)
+            self.split_prompts.append(split(keys))
+            self.by_key.update(zip(self.split_prompts[-1], slots.tolist(), strict=True))
+        self._flush = np.zeros(FLUSH_BYTES, dtype=np.uint8)
+
+    def new_prompt(self, rng: np.random.Generator) -> Keys:
+        tokens = rng.integers(0, 152_000, self.size.prompt_tokens, dtype=np.int64)
+        return _core.hash_token_blocks(tokens, TOKENS_PER_BLOCK, ROOT)
+
+    def insert(self, keys: Keys, slots: npt.NDArray[np.int64]) -> None:
+        if self.index.insert(keys, 0, slots) != _core.InsertStatus.INSERTED:
+            raise AssertionError("insert failed")
+        self.index.mark_ready(slots)
+
+    def flush_caches(self) -> None:
+        self._flush += 1
+
+
+def bench_match(resident: Resident) -> list[Row]:
+    size, index = resident.size, resident.index
+    picks = random.Random(1)
+    chosen = 0
+
+    def choose() -> None:
+        nonlocal chosen
+        chosen = picks.randrange(size.num_prompts)
+        resident.flush_caches()
+
+    def ours() -> None:
+        found = index.match(resident.prompts[chosen], 0)
+        index.pin(found.deepest_ready)
+        runs = found.runs
+        index.unpin(found.deepest_ready)
+        if runs[:, 1].sum() != size.prompt_blocks or found.num_ready != size.prompt_blocks:
+            raise AssertionError("not a full hit")
+
+    def theirs() -> None:
+        slots = []
+        for key in resident.split_prompts[chosen]:
+            slot = resident.by_key.get(key)
+            if slot is None:
+                raise AssertionError("not a full hit")
+            slots.append(slot)
+
+    unknown = resident.new_prompt(np.random.default_rng(9))
+    work = f"match and pin {size.prompt_blocks} blocks of {resident.num_blocks}"
+    peer = "dict, a look-up per block"
+    peers_us = median_us(theirs, size.num_rounds, choose)
+    miss_us = median_us(lambda: index.match(unknown, 0), size.num_rounds, choose)
+    first_key = split(unknown[:1])[0]
+    peers_miss_us = median_us(lambda: resident.by_key.get(first_key), size.num_rounds, choose)
+    return [
+        Row(work=work, unit="us", ours=median_us(ours, size.num_rounds, choose), limit=30, peer=peer, peers=peers_us),
+        Row(work="match, nothing there", unit="us", ours=miss_us, limit=30, peer=peer, peers=peers_miss_us),
+    ]
+
+
+def bench_insert(resident: Resident, rng: np.random.Generator) -> list[Row]:
+    size, index = resident.size, resident.index
+    evict_us, allocate_us, insert_us, ready_us, peers_evict_us, peers_insert_us = [], [], [], [], [], []
+    for _ in range(min(size.num_rounds, size.num_prompts)):
+        keys = resident.new_prompt(rng)
+        keys_split = split(keys)
+        resident.flush_caches()
+        marks_ns = [time.perf_counter_ns()]
+        gone = index.evict(size.prompt_blocks)
+        marks_ns.append(time.perf_counter_ns())
+        resident.pool.free(gone)
+        slots = resident.pool.allocate(size.prompt_blocks)
+        marks_ns.append(time.perf_counter_ns())
+        status = index.insert(keys, 0, slots)
+        marks_ns.append(time.perf_counter_ns())
+        index.mark_ready(slots)
+        marks_ns.append(time.perf_counter_ns())
+        if len(gone) != size.prompt_blocks or status != _core.InsertStatus.INSERTED:
+            raise AssertionError("evict or insert failed")
+        for _ in range(size.prompt_blocks):
+            resident.by_key.popitem(last=False)
+        marks_ns.append(time.perf_counter_ns())
+        for key, slot in zip(keys_split, slots.tolist(), strict=True):
+            resident.by_key[key] = slot
+        marks_ns.append(time.perf_counter_ns())
+        spans = (evict_us, allocate_us, insert_us, ready_us, peers_evict_us, peers_insert_us)
+        for times, begin, end in zip(spans, marks_ns, marks_ns[1:], strict=False):
+            times.append((end - begin) / 1000)
+    index.check_invariants()
+    insert, blocks = statistics.median(insert_us), size.prompt_blocks
+    peers_insert, peers_evict = statistics.median(peers_insert_us), statistics.median(peers_evict_us) / blocks
+    dict_row = {"unit": "us", "peer": "OrderedDict", "peers": peers_insert}
+    return [
+        Row(work=f"insert {blocks} blocks", ours=insert, limit=300, **dict_row),
+        Row(work=f"mark {blocks} blocks ready", ours=statistics.median(ready_us), limit=None, **dict_row),
+        Row(work=f"free and allocate {blocks} slots", ours=statistics.median(allocate_us), limit=None, **dict_row),
+        Row(
+            work="evict, per block of whole prompts",
+            unit="us",
+            ours=statistics.median(evict_us) / blocks,
+            limit=1,
+            peer="OrderedDict.popitem",
+            peers=peers_evict,
+        ),
+    ]
+
+
+def bench_leaves(num_leaves: int, rng: np.random.Generator) -> Row:
+    """Evict among chains of one block each, in the order of use, which is not the order of slots."""
+    index = _core.PrefixIndex(num_leaves)
+    keys = rng.integers(0, 256, (num_leaves, 16), dtype=np.uint8)
+    slots = rng.permutation(num_leaves)
+    by_key: OrderedDict[bytes, int] = OrderedDict()
+    for each, key in enumerate(split(keys)):
+        index.insert(keys[each : each + 1], 0, slots[each : each + 1])
+        by_key[key] = each
+    index.mark_ready(slots)
+    num_victims = min(num_leaves // 10, 20_000)
+    ours_us = median_us(lambda: index.evict(num_victims), 5) / num_victims
+    peers_us = median_us(lambda: [by_key.popitem(last=False) for _ in range(num_victims)], 5) / num_victims
+    if index.num_blocks != num_leaves - 5 * num_victims:
+        raise AssertionError("evict failed")
+    work = f"evict, per block of {num_leaves} leaves"
+    return Row(work=work, unit="us", ours=ours_us, limit=1, peer="OrderedDict.popitem", peers=peers_us)
+
+
+def bench_memory(resident: Resident) -> Row:
+    ours = resident.index.memory_bytes / resident.num_blocks
+    peers = (sys.getsizeof(dict(resident.by_key)) + sys.getsizeof(ROOT) * resident.num_blocks) / resident.num_blocks
+    return Row(work="index memory per block", unit="bytes", ours=ours, limit=96, peer="dict of bytes", peers=peers)
+
+
+def measure(size: Size) -> list[Row]:
+    rng = np.random.default_rng(0)
+    rows = bench_hash(size, rng) + bench_mix(size, rng)
+    resident = Resident(size, rng)
+    rows += [*bench_match(resident), *bench_insert(resident, rng), bench_memory(resident)]
+    del resident
+    return rows + [bench_leaves(num_leaves, rng) for num_leaves in size.num_leaves]
+
+
+def machine() -> str:
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {os.cpu_count()} CPUs, SHA instructions {'used' if _core.hash_uses_sha_ni() else 'not used'}"
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print for people, on standard error: standard output may carry the JSON."""
+    print(f"{machine()}; Python {platform.python_version()}", file=sys.stderr)
+    print(f"{'work':50} {'ours':>9} {'limit':>9} {'peer':>11} {'ratio':>7}  peer", file=sys.stderr)
+    for row in rows:
+        limit = "" if row.limit is None else f"{row.limit:g}"
+        ratio = f"{row.peers / row.ours:.1f}x"
+        missed = " OVER" if row.limit is not None and row.ours > row.limit else ""
+        figures = f"{row.ours:9.2f} {limit:>9} {row.peers:11.2f} {ratio:>7}"
+        print(f"{row.work + ', ' + row.unit:50} {figures}  {row.peer}{missed}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=200, help="resident prompts of 8192 blocks (default 200)")
+    parser.add_argument("--rounds", type=int, default=101, help="repetitions of each call (default 101)")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, a smoke test")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON (to standard output)")
+    args = parser.parse_args()
+    if args.prompts < 1 or args.rounds < 1:
+        parser.error("--prompts and --rounds must be positive")
+    size = Size(
+        num_prompts=args.prompts, prompt_blocks=8192, num_rounds=args.rounds, num_leaves=(10_000, 1_000_000)
+    )
+    if args.tiny:
+        size = Size(num_prompts=4, prompt_blocks=256, num_rounds=3, num_leaves=(1000,))
+    rows = measure(size)
+    print_table(rows)
+    target = args.json or ("-" if args.tiny else None)
+    if target is None:
+        return
+    result = {"machine": machine(), "size": dataclasses.asdict(size), "rows": [dataclasses.asdict(row) for row in rows]}
+    text = json.dumps(result, indent=1)
+    if target == "-":
+        print(text)
+    else:
+        Path(target).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+// Bindings of the copy agent and the copy engine. Addresses and planes come in as numbers: whoever holds the tensors
+// (flexkv/server/client.py) keeps them alive.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "bindings/bindings.h"
+#include "transfer/copy_agent.h"
+#include "transfer/copy_engine.h"
+#include "transfer/device_layout.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace flexkv {
+namespace {
+
+using Planes = nb::ndarray<const std::uint64_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Ids = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+DeviceLayout to_layout(std::uint64_t num_blocks, const Planes& planes) {
+  DeviceLayout layout;
+  layout.num_blocks = num_blocks;
+  for (std::size_t i = 0; i < planes.shape(0); ++i) {
+    const std::uint64_t* row = planes.data() + 3 * i;
+    layout.planes.push_back({row[0], row[1], row[2]});
+  }
+  return layout;
+}
+
+std::span<const std::int64_t> to_ids(const Ids& ids, const char* name, std::int64_t end) {
+  const std::span<const std::int64_t> span(ids.data(), ids.shape(0));
+  const auto bad = std::find_if(span.begin(), span.end(), [end](std::int64_t id) { return id < 0 || id >= end; });
+  if (bad != span.end()) {
+    throw std::invalid_argument(std::string(name) + "[" + std::to_string(bad - span.begin()) + "] is " +
+                                std::to_string(*bad) + ", not in [0, " + std::to_string(end) + ")");
+  }
+  return span;
+}
+
+std::uint64_t copy_blocks(CopyEngine& engine, const Planes& planes, std::uint64_t num_blocks, std::uintptr_t host_base,
+                          std::uint64_t stride, std::int64_t num_slots, int direction, const Ids& slots,
+                          const Ids& blocks) {
+  const DeviceLayout layout = to_layout(num_blocks, planes);
+  layout.validate();
+  if (host_base == 0) throw std::invalid_argument("host_base is 0");
+  if (stride < layout.slot_bytes()) throw std::invalid_argument("stride is smaller than the bytes of a block");
+  if (num_slots < 1) throw std::invalid_argument("num_slots must be positive");
+  if (direction != 0 && direction != 1) throw std::invalid_argument("direction must be 0 (load) or 1 (store)");
+  if (slots.shape(0) != blocks.shape(0)) throw std::invalid_argument("slots and blocks differ in length");
+  const auto slot_ids = to_ids(slots, "slots", num_slots);
+  const auto block_ids = to_ids(blocks, "blocks", static_cast<std::int64_t>(num_blocks));
+  const HostShard shard = {reinterpret_cast<std::byte*>(host_base), stride, num_slots};
+  const nb::gil_scoped_release release;
+  return engine.copy(layout, shard, static_cast<protocol::Direction>(direction), slot_ids, block_ids);
+}
+
+void copy_range(std::uintptr_t dst, std::uintptr_t src, std::size_t bytes) {
+  const nb::gil_scoped_release release;
+  copy_nontemporal(reinterpret_cast<std::byte*>(dst), reinterpret_cast<const std::byte*>(src), bytes);
+}
+
+nb::dict to_dict(const AgentStats& stats) {
+  nb::dict dict;
+  dict["loads_done"] = stats.loads_done;
+  dict["stores_done"] = stats.stores_done;
+  dict["ops_failed"] = stats.ops_failed;
+  dict["ops_cancelled"] = stats.ops_cancelled;
+  dict["bytes_loaded"] = stats.bytes_loaded;
+  dict["bytes_stored"] = stats.bytes_stored;
+  dict["load_ns"] = stats.load_ns;
+  dict["store_ns"] = stats.store_ns;
+  dict["ops_outstanding"] = stats.ops_outstanding;
+  dict["connections"] = stats.connections;
+  return dict;
+}
+
+void bind_copy_agent(nb::module_& m) {
+  using Release = nb::call_guard<nb::gil_scoped_release>;
+  nb::enum_<AgentState>(m, "AgentState",
+                        "Where a copy agent is: IDLE, CONNECTING, REGISTERED, SERVING, REFUSED, STOPPED.")
+      .value("IDLE", AgentState::idle)
+      .value("CONNECTING", AgentState::connecting)
+      .value("REGISTERED", AgentState::registered)
+      .value("SERVING", AgentState::serving)
+      .value("REFUSED", AgentState::refused)
+      .value("STOPPED", AgentState::stopped);
+
+  nb::class_<CopyAgent>(m, "CopyAgent", "Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.")
+      .def(
+          "__init__",
+          [](CopyAgent* self, std::string socket_path, std::uint32_t rank, std::uint32_t num_ranks,
+             std::uint32_t tokens_per_block, std::string layout_tag, int copy_threads, std::uint64_t num_blocks,
+             const Planes& planes) {
+            AgentConfig config = {std::move(socket_path), rank,        num_ranks, tokens_per_block,
+                                  std::move(layout_tag),  copy_threads};
+            new (self) CopyAgent(std::move(config), to_layout(num_blocks, planes));
+          },
+          "socket_path"_a, "rank"_a, "num_ranks"_a, "tokens_per_block"_a, "layout_tag"_a, "copy_threads"_a,
+          "num_blocks"_a, "planes"_a.noconvert(),
+          "Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes.")
+      .def("start", &CopyAgent::start, Release(), "Connect in the background and serve; returns at once. Once only.")
+      .def("stop", &CopyAgent::stop, "timeout_s"_a, Release(),
+           "Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.")
+      .def("record_step", &CopyAgent::record_step, "step"_a, Release(),
+           "The engine's step `step` is computed: ops with after_step <= step may run.")
+      .def("hold", &CopyAgent::hold, "held"_a, Release(), "While held no op starts (for tests).")
+      .def("wait_serving", &CopyAgent::wait_serving, "timeout_s"_a, Release(),
+           "Wait until ops are served; False after the timeout, or when refused or stopped.")
+      .def_prop_ro("state", &CopyAgent::state)
+      .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
+      .def_prop_ro("last_error", &CopyAgent::last_error, "Why the last connection failed; empty when none has.")
+      .def("stats", [](const CopyAgent& self) { return to_dict(self.stats()); }, "Counters since start.");
+}
+
+}  // namespace
+
+void bind_agent(nb::module_& m) {
+  bind_copy_agent(m);
+  nb::class_<CopyEngine>(m, "CopyEngine", "Moves blocks between device planes and host slots with CPU threads.")
+      .def(nb::init<int>(), "num_threads"_a)
+      .def("copy", &copy_blocks, "planes"_a.noconvert(), "num_blocks"_a, "host_base"_a, "stride"_a, "num_slots"_a,
+           "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(),
+           "Copy slots[i] to blocks[i] (direction 0) or back (1); returns the bytes moved. One call at a time.");
+  m.def("copy_nontemporal", &copy_range, "dst"_a, "src"_a, "bytes"_a,
+        "Copy one range between two addresses with stores that bypass the caches (for benchmarks).");
+}
+
+}  // namespace flexkv

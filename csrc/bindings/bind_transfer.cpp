@@ -1,0 +1,210 @@
+// Bindings of the host pool and the transfer engine.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "transfer/host_memory.h"
+#include "transfer/host_pool.h"
+#include "transfer/transfer_engine.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace flexkv {
+namespace {
+
+using Ids = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
+using Release = nb::call_guard<nb::gil_scoped_release>;
+
+constexpr std::size_t op_tuple_size = 6;  // op_id, type, src, dst, after_step, predecessors
+
+void translate_system_error(const std::exception_ptr& pointer, void*) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const std::system_error& error) {
+    const nb::tuple arguments = nb::make_tuple(error.code().value(), error.what());
+    PyErr_SetObject(PyExc_OSError, arguments.ptr());
+  }
+}
+
+template <typename T>
+T take(nb::handle value, const std::string& name, const char* expected) {
+  T result{};
+  if (!nb::try_cast<T>(value, result, false)) throw std::invalid_argument(name + " must be " + expected);
+  return result;
+}
+
+std::vector<std::int64_t> take_ids(nb::handle value, const std::string& name) {
+  const Ids ids = take<Ids>(value, name, "a contiguous 1-D int64 array");
+  return {ids.data(), ids.data() + ids.shape(0)};
+}
+
+OpSpec to_op(nb::handle item, const std::string& name) {
+  if (!nb::isinstance<nb::tuple>(item) || nb::len(item) != op_tuple_size) {
+    throw std::invalid_argument(name + " must be a tuple (op_id, type, src, dst, after_step, predecessors)");
+  }
+  const auto fields = nb::borrow<nb::tuple>(item);
+  OpSpec op;
+  op.op_id = take<std::int64_t>(fields[0], name + "[0] (op_id)", "an int");
+  const auto type = take<std::int64_t>(fields[1], name + "[1] (type)", "an OpType");
+  if (type < 0 || type > static_cast<std::int64_t>(OpType::virtual_op)) {
+    throw std::invalid_argument(name + "[1] (type) is " + std::to_string(type) + ", not an OpType");
+  }
+  op.type = static_cast<OpType>(type);
+  op.src = take_ids(fields[2], name + "[2] (src)");
+  op.dst = take_ids(fields[3], name + "[3] (dst)");
+  op.after_step = take<std::uint64_t>(fields[4], name + "[4] (after_step)", "a non-negative int");
+  op.predecessors = take<std::vector<std::int64_t>>(fields[5], name + "[5] (predecessors)", "a list of int");
+  return op;
+}
+
+void submit(TransferEngine& engine, std::int64_t graph_id, const nb::list& ops, double timeout_s) {
+  GraphSpec graph;
+  graph.graph_id = graph_id;
+  graph.timeout_s = timeout_s;
+  graph.ops.reserve(nb::len(ops));
+  for (std::size_t i = 0; i < nb::len(ops); ++i) graph.ops.push_back(to_op(ops[i], "ops[" + std::to_string(i) + "]"));
+  const nb::gil_scoped_release release;
+  engine.submit(std::move(graph));
+}
+
+nb::list poll(TransferEngine& engine, std::size_t max) {
+  std::vector<Completion> completions;
+  {
+    const nb::gil_scoped_release release;
+    completions = engine.poll(max);
+  }
+  nb::list list;
+  for (Completion& completion : completions) list.append(nb::cast(std::move(completion)));
+  return list;
+}
+
+Bytes view(const nb::object& self, int shard, std::int64_t slot) {
+  const auto& pool = nb::cast<const HostPool&>(self);
+  if (slot < 0 || slot >= pool.num_slots()) {
+    throw std::invalid_argument("slot " + std::to_string(slot) + " is out of range [0, " +
+                                std::to_string(pool.num_slots()) + ")");
+  }
+  std::byte* begin = pool.base(shard) + static_cast<std::uint64_t>(slot) * pool.stride_bytes(shard);
+  return Bytes(begin, {static_cast<std::size_t>(pool.slot_bytes(shard))}, self);
+}
+
+void bind_values(nb::module_& m) {
+  nb::enum_<OpType>(m, "OpType", nb::is_arithmetic(), "The route of an op.")
+      .value("H2D", OpType::h2d)
+      .value("D2H", OpType::d2h)
+      .value("DISK2H", OpType::disk2h)
+      .value("H2DISK", OpType::h2disk)
+      .value("REMOTE2H", OpType::remote2h)
+      .value("H2REMOTE", OpType::h2remote)
+      .value("VIRTUAL", OpType::virtual_op);
+  nb::enum_<OpStatus>(m, "OpStatus", nb::is_arithmetic(),
+                      "WAITING -> RUNNING -> DONE | FAILED | TIMED_OUT | CANCELLED; WAITING -> CANCELLED.")
+      .value("WAITING", OpStatus::waiting)
+      .value("RUNNING", OpStatus::running)
+      .value("DONE", OpStatus::done)
+      .value("FAILED", OpStatus::failed)
+      .value("TIMED_OUT", OpStatus::timed_out)
+      .value("CANCELLED", OpStatus::cancelled);
+  nb::enum_<CompletionKind>(m, "CompletionKind", nb::is_arithmetic(), "What a completion is about.")
+      .value("OP", CompletionKind::op)
+      .value("GRAPH_STATUS", CompletionKind::graph_status)
+      .value("GRAPH_RELEASED", CompletionKind::graph_released);
+  nb::class_<Completion>(m, "Completion", "One op or graph that has come to its end; a value.")
+      .def_ro("kind", &Completion::kind)
+      .def_ro("graph_id", &Completion::graph_id)
+      .def_ro("op_id", &Completion::op_id, "Of kind OP; else -1.")
+      .def_ro("status", &Completion::status)
+      .def_ro("bytes", &Completion::bytes, "Of kind OP: moved, over all ranks.")
+      .def_ro("seconds", &Completion::seconds, "Of kind OP: the slowest rank's copy time.")
+      .def_ro("error", &Completion::error, "What went wrong and where; empty when DONE.");
+  nb::class_<RankInfo>(m, "RankInfo", "What a rank has registered, and whether it is there; a value.")
+      .def_ro("rank", &RankInfo::rank)
+      .def_ro("pid", &RankInfo::pid)
+      .def_ro("num_blocks", &RankInfo::num_blocks)
+      .def_ro("slot_bytes", &RankInfo::slot_bytes)
+      .def_ro("tokens_per_block", &RankInfo::tokens_per_block)
+      .def_ro("layout_tag", &RankInfo::layout_tag)
+      .def_ro("connected", &RankInfo::connected)
+      .def_ro("slots_mapped", &RankInfo::slots_mapped);
+}
+
+void bind_host_pool(nb::module_& m) {
+  nb::class_<HostPool>(m, "HostPool",
+                       "The host tier's bytes: one sealed memfd per rank; see csrc/transfer/host_pool.h.")
+      .def(
+          "__init__",
+          [](HostPool* self, std::int64_t num_slots, std::vector<std::uint64_t> slot_bytes, int prefault_threads,
+             bool use_hugetlb) {
+            const HostPoolConfig config = {num_slots, std::move(slot_bytes), prefault_threads, use_hugetlb};
+            const nb::gil_scoped_release release;
+            new (self) HostPool(config);
+          },
+          "num_slots"_a, "slot_bytes"_a, "prefault_threads"_a = 2, "use_hugetlb"_a = true,
+          "Reserve num_slots slots in each shard and prefault them in the background. OSError when memory is short.")
+      .def_prop_ro("num_slots", &HostPool::num_slots)
+      .def_prop_ro("num_shards", &HostPool::num_shards)
+      .def_prop_ro("generation", &HostPool::generation, "Random; new for every pool.")
+      .def_prop_ro("page_kind", &HostPool::page_kind, "'hugetlb', 'thp' or '4k'.")
+      .def_prop_ro("slots_prefaulted", &HostPool::slots_prefaulted)
+      .def_prop_ro("prefault_error", &HostPool::prefault_error, "errno that ended prefaulting early; 0: none.")
+      .def("slot_bytes", &HostPool::slot_bytes, "shard"_a)
+      .def("stride_bytes", &HostPool::stride_bytes, "shard"_a)
+      .def("fd", &HostPool::fd, "shard"_a, "The shard's memfd; the pool owns it.")
+      .def("wait_prefaulted", &HostPool::wait_prefaulted, "slots"_a, "timeout_s"_a, Release(),
+           "Wait until that many slots are prefaulted; False after the timeout.")
+      .def("view", &view, "shard"_a, "slot"_a, nb::rv_policy::reference,
+           "The slot's bytes as a writable uint8 array that keeps the pool alive (tests, checksums).");
+  m.def(
+      "memory_headroom", [] { return memory_headroom().available_bytes; },
+      "Bytes this process can still take: the least of MemAvailable and what its control groups have left.");
+}
+
+}  // namespace
+
+void bind_transfer(nb::module_& m) {
+  nb::register_exception_translator(translate_system_error);
+  bind_values(m);
+  bind_host_pool(m);
+  nb::class_<TransferEngine>(m, "TransferEngine", "Runs graphs of transfer ops; see csrc/transfer/transfer_engine.h.")
+      .def(
+          "__init__",
+          [](TransferEngine* self, std::string socket_path, std::uint32_t num_ranks, std::size_t max_graphs) {
+            new (self) TransferEngine({std::move(socket_path), num_ranks, max_graphs});
+          },
+          "socket_path"_a, "num_ranks"_a = 1, "max_graphs"_a = 65536)
+      .def("start", &TransferEngine::start, Release(), "Listen for copy agents; once. OSError when the path is taken.")
+      .def("stop", &TransferEngine::stop, "timeout_s"_a, Release(),
+           "Cancel what waits, drain what runs, disconnect. False when an op is still in an agent's hands. Idempotent.")
+      .def("ranks", &TransferEngine::ranks, "Ranks that have ever registered.")
+      .def("wait_ranks", &TransferEngine::wait_ranks, "timeout_s"_a, Release(),
+           "Wait until every rank has registered; False after the timeout.")
+      .def("set_pool", &TransferEngine::set_pool, "pool"_a,
+           "Give the pool to the agents; once, after all ranks registered.")
+      .def_prop_ro("slots_available", &TransferEngine::slots_available, "Slots that may be handed out; never shrinks.")
+      .def("submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
+           "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: "
+           "nothing was submitted.")
+      .def("cancel", &TransferEngine::cancel, "graph_id"_a, Release(),
+           "Cancel what no agent has started; an unknown graph is ignored.")
+      .def("poll", &poll, "max"_a = 4096, "Take the completions that wait, at most `max`.")
+      .def("wait", &TransferEngine::wait, "timeout_s"_a, Release(),
+           "Wait until poll would return something; False after the timeout or when stopped.")
+      .def_prop_ro("event_fd", &TransferEngine::event_fd, "Readable while completions wait; owned by the engine.")
+      .def_prop_ro("num_graphs", &TransferEngine::num_graphs, "Graphs held: not yet released.")
+      .def_prop_ro("protocol_errors", &TransferEngine::protocol_errors, "Peers disconnected or turned away.")
+      .def_prop_ro("last_protocol_error", &TransferEngine::last_protocol_error);
+}
+
+}  // namespace flexkv

@@ -1,0 +1,475 @@
+// OpGraphTable: the rules one by one, then random histories against a model that knows only what was sent and answered.
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/check.h"
+#include "transfer/op_graph.h"
+
+using namespace flexkv;
+using protocol::AckStatus;
+
+namespace {
+
+OpSpec load(std::int64_t id, std::vector<std::int64_t> predecessors = {}) {
+  return {id, OpType::h2d, {1, 2}, {3, 4}, 0, std::move(predecessors)};
+}
+
+OpSpec nothing(std::int64_t id, std::vector<std::int64_t> predecessors = {}) {
+  return {id, OpType::virtual_op, {}, {}, 0, std::move(predecessors)};
+}
+
+struct Table : OpGraphTable {
+  explicit Table(std::uint32_t num_ranks, bool up = true) : OpGraphTable(num_ranks) {
+    for (std::uint32_t rank = 0; up && rank < num_ranks; ++rank) rank_up(rank);
+  }
+  bool ack(std::uint32_t rank, std::uint64_t op_id, AckStatus status = AckStatus::done) {
+    const bool known = acknowledge(rank, {op_id, 10, 1000, status, 5}, "no luck");
+    check_invariants();
+    return known;
+  }
+  std::vector<std::int64_t> sent(std::uint32_t rank, bool recalls = false) {
+    std::vector<std::int64_t> ids;
+    for (auto send = take_send(rank); send; send = take_send(rank)) {
+      if (send->recall == recalls) ids.push_back(send->op->op_id);
+    }
+    check_invariants();
+    return ids;
+  }
+  // The completions as text: "op 3 done", "status 1 failed", "released 1 failed".
+  std::vector<std::string> events() {
+    static const char* names[] = {"waiting", "running", "done", "failed", "timed_out", "cancelled"};
+    std::vector<std::string> texts;
+    for (const Completion& c : take_completions()) {
+      const std::string status = names[static_cast<int>(c.status)];
+      CHECK((c.status == OpStatus::done) == c.error.empty());
+      if (c.kind == CompletionKind::op) texts.push_back("op " + std::to_string(c.op_id) + " " + status);
+      if (c.kind == CompletionKind::graph_status)
+        texts.push_back("status " + std::to_string(c.graph_id) + " " + status);
+      if (c.kind == CompletionKind::graph_released)
+        texts.push_back("released " + std::to_string(c.graph_id) + " " + status);
+    }
+    check_invariants();
+    return texts;
+  }
+};
+
+using Texts = std::vector<std::string>;
+using Ids = std::vector<std::int64_t>;
+
+void an_op_is_done_when_every_rank_has_acknowledged_it() {
+  Table table(2);
+  table.submit({1, {load(10), load(11, {10})}, 5}, 0);
+  CHECK(table.sent(0) == Ids{10} && table.sent(1) == Ids{10});
+  CHECK(table.ack(1, 10) && table.events().empty());
+  CHECK(table.ack(0, 10) && table.events() == Texts{"op 10 done"});
+  CHECK(table.sent(0) == Ids{11} && table.sent(1) == Ids{11});
+  CHECK(table.ack(0, 11) && table.ack(1, 11));
+  CHECK((table.events() == Texts{"op 11 done", "status 1 done", "released 1 done"}));
+  CHECK(table.num_held() == 0 && table.num_known() == 1);
+  table.forget(1);
+  CHECK(table.num_known() == 0 && !table.next_deadline_s());
+}
+
+void empty_graphs_and_virtual_ops_complete_at_once() {
+  Table table(1, false);
+  table.submit({1, {}, 5}, 0);
+  CHECK((table.events() == Texts{"status 1 done", "released 1 done"}));
+  std::vector<OpSpec> chain = {nothing(0)};
+  for (std::int64_t id = 1; id < 50000; ++id) chain.push_back(nothing(id, {id - 1}));  // no recursion
+  table.submit({2, chain, 5}, 0);
+  CHECK(table.events().size() == 50002);
+}
+
+void acknowledgements_of_ops_a_rank_does_not_have_are_refused() {
+  Table table(2);
+  table.submit({1, {load(10)}, 5}, 0);
+  CHECK(!table.ack(0, 10));  // not sent yet
+  CHECK(!table.ack(0, 99));
+  CHECK(table.sent(0) == Ids{10});
+  CHECK(!table.ack(1, 10) && table.ack(0, 10) && !table.ack(0, 10));
+}
+
+void a_failed_op_cancels_what_waits_and_lets_running_siblings_drain() {
+  Table table(1);
+  table.submit({1, {load(10), load(11), load(12, {10}), load(13, {11, 12})}, 5}, 0);
+  CHECK((table.sent(0) == Ids{10, 11}));
+  CHECK(table.ack(0, 10, AckStatus::failed));
+  CHECK((table.events() == Texts{"op 10 failed", "status 1 failed", "op 12 cancelled", "op 13 cancelled"}));
+  CHECK(table.num_held() == 1);
+  CHECK(table.ack(0, 11));
+  CHECK((table.events() == Texts{"op 11 done", "released 1 failed"}));
+}
+
+void a_failure_on_one_rank_recalls_the_op_from_the_others() {
+  Table table(2);
+  table.submit({1, {load(10)}, 5}, 0);
+  (void)table.sent(0), (void)table.sent(1);
+  CHECK(table.ack(0, 10, AckStatus::failed));
+  CHECK((table.events() == Texts{"op 10 failed", "status 1 failed"}));
+  CHECK(table.sent(1, true) == Ids{10});
+  CHECK(table.ack(1, 10, AckStatus::cancelled));
+  CHECK(table.events() == Texts{"released 1 failed"});
+}
+
+void a_deadline_decides_and_a_late_acknowledgement_releases() {
+  Table table(2);
+  table.submit({1, {load(10), load(11, {10})}, 5}, 100);
+  (void)table.sent(0), (void)table.sent(1);
+  CHECK(table.next_deadline_s() == 105.0);
+  CHECK(table.ack(0, 10));
+  table.expire(104.9);
+  CHECK(table.events().empty());
+  table.expire(105);
+  CHECK((table.events() == Texts{"status 1 timed_out", "op 10 timed_out", "op 11 cancelled"}));
+  CHECK(!table.next_deadline_s() && table.num_held() == 1);
+  CHECK(table.sent(0, true).empty() && table.sent(1, true) == Ids{10});
+  CHECK(table.ack(1, 10));
+  CHECK(table.events() == Texts{"released 1 timed_out"});
+}
+
+void an_op_not_sent_at_the_deadline_is_never_sent() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  table.expire(5);
+  CHECK((table.events() == Texts{"status 1 timed_out", "op 10 cancelled", "released 1 timed_out"}));
+  CHECK(table.sent(0).empty() && table.sent(0, true).empty());
+}
+
+void cancel_takes_what_has_not_started() {
+  Table table(1);
+  table.submit({1, {load(10), load(11, {10})}, 5}, 0);
+  (void)table.sent(0);
+  table.cancel(1);
+  table.cancel(77);
+  CHECK((table.events() == Texts{"status 1 cancelled", "op 11 cancelled"}));
+  CHECK(table.sent(0, true) == Ids{10});
+  CHECK(table.ack(0, 10));  // it had started: it ran on
+  CHECK((table.events() == Texts{"op 10 done", "released 1 cancelled"}));
+  table.cancel(1);
+  CHECK(table.events().empty());
+}
+
+void ops_may_wait_for_ops_of_other_graphs() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  table.submit({2, {load(20, {10})}, 5}, 0);
+  CHECK(table.sent(0) == Ids{10});
+  CHECK(table.ack(0, 10));
+  CHECK(table.sent(0) == Ids{20});
+  CHECK((table.events() == Texts{"op 10 done", "status 1 done", "released 1 done"}));
+  table.submit({3, {load(30, {10})}, 5}, 0);  // released, but not yet forgotten: still a predecessor that is done
+  CHECK(table.sent(0) == Ids{30});
+  table.forget(1);
+  CHECK_THROWS(table.submit({4, {load(40, {10})}, 5}, 0), std::invalid_argument);
+}
+
+void a_failing_external_predecessor_fails_the_graphs_behind_it() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  table.submit({2, {load(20, {10}), load(21)}, 5}, 0);
+  table.submit({3, {load(30, {20})}, 5}, 0);
+  CHECK((table.sent(0) == Ids{10, 21}));
+  CHECK(table.ack(0, 10, AckStatus::failed));
+  CHECK((table.events() == Texts{"op 10 failed", "status 1 failed", "released 1 failed", "op 20 cancelled",
+                                 "status 2 failed", "op 30 cancelled", "status 3 failed", "released 3 failed"}));
+  table.submit({4, {load(40, {10})}, 5}, 0);
+  CHECK((table.events() == Texts{"op 40 cancelled", "status 4 failed", "released 4 failed"}));
+  CHECK(table.ack(0, 21));
+  CHECK((table.events() == Texts{"op 21 done", "released 2 failed"}));
+}
+
+void cancel_spares_a_running_op_that_others_wait_for() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  table.submit({2, {load(20, {10})}, 5}, 0);
+  (void)table.sent(0);
+  table.cancel(1);
+  CHECK(table.events() == Texts{"status 1 cancelled"});
+  CHECK(table.sent(0, true).empty());
+  CHECK(table.ack(0, 10));
+  CHECK(table.sent(0) == Ids{20});
+}
+
+void a_lost_rank_fails_every_graph_and_releases_when_it_is_dead() {
+  Table table(2);
+  table.submit({1, {load(10), load(11, {10})}, 5}, 0);
+  table.submit({2, {nothing(20, {10}), load(21, {20})}, 5}, 0);
+  (void)table.sent(0), (void)table.sent(1);
+  CHECK(table.ack(0, 10));
+  table.rank_lost(1, false, "it is gone");
+  CHECK((table.events() == Texts{"op 10 failed", "status 1 failed", "status 2 failed", "op 11 cancelled",
+                                 "op 20 cancelled", "op 21 cancelled", "released 2 failed"}));
+  CHECK(table.num_held() == 1 && table.holds_ops_of(1) && !table.holds_ops_of(0));
+  table.submit({3, {load(30)}, 5}, 0);
+  CHECK((table.events() == Texts{"status 3 failed", "op 30 cancelled", "released 3 failed"}));
+  table.rank_dead(1);
+  CHECK(table.events() == Texts{"released 1 failed"});
+  table.rank_up(1);
+  table.submit({4, {load(40)}, 5}, 0);
+  CHECK(table.sent(0) == Ids{40} && table.sent(1) == Ids{40});
+  table.rank_lost(0, true, "BYE");
+  CHECK((table.events() == Texts{"op 40 failed", "status 4 failed"}));
+  CHECK(table.sent(1, true) == Ids{40} && table.ack(1, 40, AckStatus::cancelled));
+  CHECK(table.events() == Texts{"released 4 failed"});
+}
+
+void a_bad_graph_is_refused_and_changes_nothing() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  const auto refuse = [&](GraphSpec spec) {
+    CHECK_THROWS(table.submit(std::move(spec), 0), std::invalid_argument);
+    table.check_invariants();
+    CHECK(table.num_held() == 1 && table.num_known() == 1);
+  };
+  refuse({1, {}, 5});
+  refuse({2, {load(10)}, 5});
+  refuse({2, {load(20), load(20)}, 5});
+  refuse({2, {load(20, {99})}, 5});
+  refuse({2, {load(20, {20})}, 5});
+  refuse({2, {load(20, {21}), load(21, {20})}, 5});
+  refuse({2, {load(-1)}, 5});
+  refuse({2, {OpSpec{20, OpType::h2d, {1}, {1, 2}, 0, {}}}, 5});
+  refuse({2, {OpSpec{20, OpType::disk2h, {1}, {1}, 0, {}}}, 5});
+  refuse({2, {load(20)}, 0});
+  refuse({2, {load(20)}, -1});
+  refuse({2, {load(20)}, std::numeric_limits<double>::quiet_NaN()});
+  refuse({2, {load(20)}, std::numeric_limits<double>::infinity()});
+  CHECK_THROWS(OpGraphTable(0), std::invalid_argument);
+  CHECK_THROWS(OpGraphTable(65), std::invalid_argument);
+}
+
+// The model: per op its graph and predecessors, and from what was taken and answered which pairs are in hand. It checks
+// that completions come once and in order, that nothing starts too early or after its graph was decided badly, and that
+// everything that can start does.
+class History {
+ public:
+  explicit History(unsigned seed)
+      : random_(seed), num_ranks_(1 + seed % 3), up_(num_ranks_, true), unsure_(num_ranks_) {
+    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) table_.rank_up(rank);
+  }
+
+  void run(int num_events) {
+    for (int i = 0; i < num_events; ++i) {
+      event();
+      observe();
+    }
+    finish();
+  }
+
+ private:
+  struct ModelOp {
+    std::int64_t graph = 0;
+    bool ranked = false;
+    std::vector<std::int64_t> predecessors;
+    std::optional<OpStatus> status;
+    std::set<std::uint32_t> taken;  // ranks it was sent to
+    std::set<std::uint32_t> in_hand;
+  };
+  struct ModelGraph {
+    std::optional<OpStatus> status;
+    bool released = false;
+    std::vector<std::int64_t> ops;
+  };
+
+  std::size_t pick(std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random_); }
+
+  void event() {
+    now_s_ += 0.1;
+    switch (pick(12)) {
+      case 0:
+      case 1:
+      case 2:
+        submit();
+        break;
+      case 3:
+        if (!graphs_.empty())
+          table_.cancel(std::next(graphs_.begin(), static_cast<std::ptrdiff_t>(pick(graphs_.size())))->first);
+        break;
+      case 4:
+        table_.expire(now_s_);
+        break;
+      case 5:
+        change_rank(static_cast<std::uint32_t>(pick(num_ranks_)));
+        break;
+      case 6:
+        forget();
+        break;
+      default:
+        pick(2) == 0 ? take(static_cast<std::uint32_t>(pick(num_ranks_))) : answer();
+    }
+  }
+
+  void submit() {
+    GraphSpec spec;
+    spec.graph_id = next_id_++;
+    spec.timeout_s = 0.5 + static_cast<double>(pick(60)) * 0.1;
+    const std::size_t num_ops = pick(5);
+    ModelGraph graph;
+    for (std::size_t i = 0; i < num_ops; ++i) {
+      OpSpec op = pick(4) == 0 ? nothing(next_id_++) : load(next_id_++);
+      for (std::size_t k = pick(3); k > 0 && !ops_.empty(); --k) {
+        op.predecessors.push_back(std::next(ops_.begin(), static_cast<std::ptrdiff_t>(pick(ops_.size())))->first);
+      }
+      ops_[op.op_id] = {spec.graph_id, op.type == OpType::h2d, op.predecessors, {}, {}, {}};
+      graph.ops.push_back(op.op_id);
+      spec.ops.push_back(op);
+    }
+    graphs_[spec.graph_id] = graph;
+    table_.submit(spec, now_s_);
+  }
+
+  void change_rank(std::uint32_t rank) {
+    if (up_[rank]) {
+      const bool certain = pick(2) == 0;
+      up_[rank] = false;
+      unsure_[rank] = !certain;
+      if (certain) drop(rank);
+      table_.rank_lost(rank, certain, "lost");
+    } else if (unsure_[rank]) {
+      unsure_[rank] = false;
+      drop(rank);
+      table_.rank_dead(rank);
+    } else {
+      up_[rank] = true;
+      table_.rank_up(rank);
+    }
+  }
+
+  void drop(std::uint32_t rank) {
+    for (auto& [id, op] : ops_) op.in_hand.erase(rank);
+  }
+
+  void take(std::uint32_t rank) {
+    const auto send = table_.take_send(rank);
+    if (!send) return;
+    ModelOp& op = ops_.at(send->op->op_id);
+    CHECK(up_[rank]);
+    if (send->recall) {
+      CHECK(op.in_hand.count(rank) == 1);
+      return;
+    }
+    CHECK(op.ranked && !op.status && op.taken.insert(rank).second);
+    op.in_hand.insert(rank);
+    CHECK(!graphs_.at(op.graph).status);  // undecided
+    for (const std::int64_t predecessor : op.predecessors) CHECK(done_.count(predecessor) == 1);
+  }
+
+  void answer() {
+    for (auto& [id, op] : ops_) {
+      if (op.in_hand.empty() || pick(3) == 0) continue;
+      const std::uint32_t rank = *op.in_hand.begin();
+      if (!up_[rank]) continue;
+      op.in_hand.erase(rank);
+      const std::size_t luck = pick(12);
+      const AckStatus status = luck == 0 ? AckStatus::failed : luck == 1 ? AckStatus::cancelled : AckStatus::done;
+      CHECK(table_.acknowledge(rank, {static_cast<std::uint64_t>(id), 1, 1, status, 0}, "bad"));
+      return;
+    }
+  }
+
+  void forget() {
+    for (auto graph = graphs_.begin(); graph != graphs_.end(); ++graph) {
+      if (!graph->second.released) {
+        table_.forget(graph->first);  // no-op
+        continue;
+      }
+      for (const std::int64_t id : graph->second.ops) ops_.erase(id);
+      table_.forget(graph->first);
+      graphs_.erase(graph);
+      return;
+    }
+  }
+
+  void observe() {
+    table_.check_invariants();
+    for (const Completion& completion : table_.take_completions()) {
+      ModelGraph& graph = graphs_.at(completion.graph_id);
+      CHECK(!graph.released);
+      if (completion.kind == CompletionKind::op) {
+        ModelOp& op = ops_.at(completion.op_id);
+        CHECK(!op.status);
+        op.status = completion.status;
+        if (completion.status != OpStatus::done) continue;
+        done_.insert(completion.op_id);
+        CHECK(!op.ranked || op.taken.size() == num_ranks_);
+        for (const std::int64_t predecessor : op.predecessors) CHECK(done_.count(predecessor) == 1);
+      } else if (completion.kind == CompletionKind::graph_status) {
+        CHECK(!graph.status);
+        graph.status = completion.status;
+        for (const std::int64_t id : graph.ops) {
+          CHECK(completion.status != OpStatus::done || ops_.at(id).status == OpStatus::done);
+        }
+      } else {
+        CHECK(graph.status == completion.status);
+        graph.released = true;
+        for (const std::int64_t id : graph.ops) CHECK(ops_.at(id).status && ops_.at(id).in_hand.empty());
+      }
+    }
+    for (const auto& [id, graph] : graphs_) check_progress(graph);
+  }
+
+  // What can be over is over: a graph with nothing in hand and nothing that could still run has been released.
+  void check_progress(const ModelGraph& graph) {
+    bool in_hand = false;
+    bool open = false;
+    for (const std::int64_t id : graph.ops) {
+      in_hand = in_hand || !ops_.at(id).in_hand.empty();
+      open = open || !ops_.at(id).status;
+      const bool bad = ops_.at(id).status && ops_.at(id).status != OpStatus::done;
+      CHECK(!bad || graph.status);
+    }
+    CHECK((!in_hand && !open) == graph.released);
+  }
+
+  void finish() {
+    now_s_ += 1000;
+    table_.expire(now_s_);
+    observe();
+    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) {
+      if (up_[rank]) table_.rank_lost(rank, true, "the end");
+      drop(rank);
+      table_.rank_dead(rank);
+    }
+    observe();
+    CHECK(table_.num_held() == 0);
+    for (const auto& [id, graph] : graphs_) CHECK(graph.released);
+  }
+
+  std::mt19937 random_;
+  std::uint32_t num_ranks_;
+  OpGraphTable table_{num_ranks_};
+  std::vector<bool> up_;
+  std::vector<bool> unsure_;
+  double now_s_ = 0;
+  std::int64_t next_id_ = 1;
+  std::map<std::int64_t, ModelOp> ops_;
+  std::map<std::int64_t, ModelGraph> graphs_;
+  std::set<std::int64_t> done_;
+};
+
+}  // namespace
+
+int main() {
+  an_op_is_done_when_every_rank_has_acknowledged_it();
+  empty_graphs_and_virtual_ops_complete_at_once();
+  acknowledgements_of_ops_a_rank_does_not_have_are_refused();
+  a_failed_op_cancels_what_waits_and_lets_running_siblings_drain();
+  a_failure_on_one_rank_recalls_the_op_from_the_others();
+  a_deadline_decides_and_a_late_acknowledgement_releases();
+  an_op_not_sent_at_the_deadline_is_never_sent();
+  cancel_takes_what_has_not_started();
+  ops_may_wait_for_ops_of_other_graphs();
+  a_failing_external_predecessor_fails_the_graphs_behind_it();
+  cancel_spares_a_running_op_that_others_wait_for();
+  a_lost_rank_fails_every_graph_and_releases_when_it_is_dead();
+  a_bad_graph_is_refused_and_changes_nothing();
+  for (unsigned seed = 0; seed < 300; ++seed) History(seed).run(300);
+  std::puts("test_op_graph: ok");
+  return 0;
+}

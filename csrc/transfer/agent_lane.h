@@ -1,0 +1,77 @@
+// AgentLane: one direction of a copy agent, its queue and its thread.
+//
+// An op is  queued -> running -> finished  or  queued -> cancelled ;  either end leaves one CopyResult to take.
+// The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other.
+// Invariant: num_outstanding == queued + running + results not yet taken.
+// Thread safety: all members, any thread; `run` by one thread.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "transfer/copy_engine.h"
+#include "transfer/device_layout.h"
+#include "transfer/pool_mapping.h"
+#include "transfer/protocol.h"
+#include "transfer/wake_event.h"
+
+namespace flexkv {
+
+struct CopyTask {
+  std::uint64_t op_id = 0;
+  std::uint64_t after_step = 0;
+  std::vector<std::int64_t> slots;   // in range
+  std::vector<std::int64_t> blocks;  // in range, as many
+  std::shared_ptr<const PoolMapping> pool;
+};
+
+struct LaneStats {
+  std::uint64_t done = 0, failed = 0, cancelled = 0, bytes = 0, copy_ns = 0, outstanding = 0;
+};
+
+class AgentLane {
+ public:
+  // `layout` and `wake` outlive the lane; `wake` is signalled whenever there is a result to take.
+  AgentLane(protocol::Direction direction, const DeviceLayout& layout, int copy_threads, const WakeEvent& wake);
+
+  void run();    // the lane's thread, until close
+  void close();  // after it nothing starts; a running op runs on, then `run` returns
+
+  void submit(CopyTask task);
+  void cancel(std::uint64_t op_id);  // when still queued
+  void cancel_queued();
+  void record_step(std::uint64_t step);
+  void hold(bool held);
+
+  [[nodiscard]] std::vector<protocol::AckBody> take_results();
+  [[nodiscard]] bool running() const;
+  [[nodiscard]] bool idle() const;  // nothing queued, nothing running
+  [[nodiscard]] LaneStats stats() const;
+
+ private:
+  using Queue = std::deque<CopyTask>;
+  [[nodiscard]] Queue::iterator next_ready();
+  [[nodiscard]] protocol::AckBody copy(const CopyTask& task);
+  void finish(const protocol::AckBody& result);
+  void finish_cancelled(std::uint64_t op_id);
+
+  const protocol::Direction direction_;
+  const DeviceLayout& layout_;
+  const WakeEvent& wake_;
+  CopyEngine engine_;  // used by `run` only
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_:
+  Queue queue_;
+  std::vector<protocol::AckBody> results_;
+  LaneStats stats_;  // all but outstanding
+  std::uint64_t step_ = 0;
+  bool running_ = false;
+  bool held_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace flexkv

@@ -1,0 +1,207 @@
+#include "transfer/copy_engine.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "transfer/native_thread.h"
+#include "transfer/stream_copy.h"
+
+namespace flexkv {
+namespace {
+
+constexpr std::uint64_t min_unit_bytes = 256u << 10;
+constexpr std::uint64_t max_unit_bytes = 4u << 20;
+constexpr std::uint64_t units_per_thread = 8;
+
+// One call of `copy`: its bytes are numbered [0, total) in order of (pair, plane, offset) and cut into units.
+class Job {
+ public:
+  Job(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
+      std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks, std::uint64_t num_threads)
+      : layout_(layout), host_(host), direction_(direction), slots_(slots), blocks_(blocks), copy_(stream_copy()) {
+    for (const Plane& plane : layout.planes) {
+      offsets_.push_back(slot_bytes_);
+      slot_bytes_ += plane.chunk_bytes;
+    }
+    total_ = slot_bytes_ * slots.size();
+    unit_ = std::clamp(total_ / (num_threads * units_per_thread), min_unit_bytes, max_unit_bytes);
+    const Plane& first = layout.planes.front();
+    runs_touch_ = layout.planes.size() == 1 && first.block_stride_bytes == first.chunk_bytes &&
+                  host.stride_bytes == first.chunk_bytes;
+  }
+
+  [[nodiscard]] std::uint64_t total_bytes() const { return total_; }
+  [[nodiscard]] bool worth_sharing() const { return total_ > unit_; }
+
+  // Takes units until none is left. Any number of threads; what a thread copied is visible to others once it returned
+  // and synchronized with them.
+  void work() {
+    for (std::uint64_t at = next_.fetch_add(unit_); at < total_; at = next_.fetch_add(unit_)) {
+      copy_range(at, std::min(at + unit_, total_));
+    }
+    stream_fence();
+  }
+
+ private:
+  void copy_range(std::uint64_t at, std::uint64_t end) {
+    while (at < end) {
+      const std::size_t pair = at / slot_bytes_;
+      const std::uint64_t in_slot = at % slot_bytes_;
+      const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), in_slot);
+      const std::size_t plane_idx = static_cast<std::size_t>(after - offsets_.begin()) - 1;
+      at += copy_piece(pair, plane_idx, in_slot, end - at);
+    }
+  }
+
+  // Copies one contiguous piece of at most `limit` bytes, from byte `in_slot` of pair `pair`. Returns its length.
+  std::uint64_t copy_piece(std::size_t pair, std::size_t plane_idx, std::uint64_t in_slot, std::uint64_t limit) {
+    const Plane& plane = layout_.planes[plane_idx];
+    const std::uint64_t in_chunk = in_slot - offsets_[plane_idx];
+    std::uint64_t length = plane.chunk_bytes - in_chunk;
+    if (runs_touch_) {
+      for (std::size_t i = pair; length < limit && i + 1 < slots_.size() && continues(i); ++i)
+        length += plane.chunk_bytes;
+    }
+    length = std::min(length, limit);
+    std::byte* host = host_.base + static_cast<std::uint64_t>(slots_[pair]) * host_.stride_bytes + in_slot;
+    std::byte* device = reinterpret_cast<std::byte*>(
+        plane.base + static_cast<std::uint64_t>(blocks_[pair]) * plane.block_stride_bytes + in_chunk);
+    if (direction_ == protocol::Direction::load) {
+      copy_(device, host, length);
+    } else {
+      copy_(host, device, length);
+    }
+    return length;
+  }
+
+  [[nodiscard]] bool continues(std::size_t i) const {
+    return slots_[i + 1] == slots_[i] + 1 && blocks_[i + 1] == blocks_[i] + 1;
+  }
+
+  const DeviceLayout& layout_;
+  const HostShard& host_;
+  const protocol::Direction direction_;
+  const std::span<const std::int64_t> slots_;
+  const std::span<const std::int64_t> blocks_;
+  const StreamCopy copy_;
+  std::vector<std::uint64_t> offsets_;  // of each plane's chunk in the slot
+  std::uint64_t slot_bytes_ = 0;
+  std::uint64_t total_ = 0;
+  std::uint64_t unit_ = 0;
+  bool runs_touch_ = false;  // adjacent pairs are contiguous on both sides
+  std::atomic<std::uint64_t> next_{0};
+};
+
+}  // namespace
+
+// The helper threads. A job is open from `share` until its units are taken; helpers that woke in time join it, and
+// `share` returns once all that joined have left it: no helper holds the job afterwards.
+class CopyEngine::Helpers {
+ public:
+  explicit Helpers(int num_helpers) : owner_(::getpid()) {
+    try {
+      for (int i = 0; i < num_helpers; ++i) {
+        threads_.push_back(start_native_thread("flexkv-copy", [this] { run(); }));
+      }
+    } catch (...) {
+      stop();
+      throw;
+    }
+  }
+
+  ~Helpers() { stop(); }
+
+  [[nodiscard]] bool in_owner() const { return owner_ == ::getpid(); }
+  [[nodiscard]] std::uint64_t num_threads() const { return threads_.size() + 1; }
+
+  void share(Job& job) {
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = &job;
+      ++job_number_;
+    }
+    wake_.notify_all();
+    job.work();
+    std::unique_lock lock(mutex_);
+    job_ = nullptr;
+    idle_.wait(lock, [this] { return num_joined_ == 0; });
+  }
+
+ private:
+  void run() {
+    std::uint64_t joined = 0;  // number of the last job, so that none is joined twice
+    std::unique_lock lock(mutex_);
+    while (!stopping_) {
+      if (job_ == nullptr || joined == job_number_) {
+        wake_.wait(lock);
+        continue;
+      }
+      Job* job = job_;
+      joined = job_number_;
+      ++num_joined_;
+      lock.unlock();
+      job->work();
+      lock.lock();
+      if (--num_joined_ == 0) idle_.notify_one();
+    }
+  }
+
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  const pid_t owner_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable idle_;
+  // Guarded by mutex_:
+  Job* job_ = nullptr;  // open for joining
+  std::uint64_t job_number_ = 0;
+  int num_joined_ = 0;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+CopyEngine::CopyEngine(int num_threads) {
+  if (num_threads < 1 || num_threads > max_threads) {
+    throw std::invalid_argument("num_threads must be 1 .. " + std::to_string(max_threads) + ", not " +
+                                std::to_string(num_threads));
+  }
+  helpers_ = std::make_unique<Helpers>(num_threads - 1);
+}
+
+CopyEngine::~CopyEngine() {
+  if (!helpers_->in_owner()) (void)helpers_.release();  // a forked child has none of the threads to join
+}
+
+std::uint64_t CopyEngine::copy(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
+                               std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks) {
+  if (slots.empty()) return 0;
+  Job job(layout, host, direction, slots, blocks, helpers_->num_threads());
+  if (helpers_->num_threads() > 1 && job.worth_sharing() && helpers_->in_owner()) {
+    helpers_->share(job);
+  } else {
+    job.work();
+  }
+  return job.total_bytes();
+}
+
+void copy_nontemporal(std::byte* dst, const std::byte* src, std::size_t bytes) {
+  stream_copy()(dst, src, bytes);
+  stream_fence();
+}
+
+}  // namespace flexkv

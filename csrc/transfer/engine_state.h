@@ -1,0 +1,56 @@
+// EngineState: what the callers of a TransferEngine and its I/O thread share, under one mutex. No I/O happens under it.
+#pragma once
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "transfer/host_pool.h"
+#include "transfer/op_graph.h"
+#include "transfer/rank_table.h"
+#include "transfer/wake_event.h"
+
+namespace flexkv {
+
+[[nodiscard]] inline double monotonic_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// idle -> serving -> draining -> disconnecting -> stopped ;  serving | draining -> broken -> stopped ;  idle -> stopped
+// broken: the I/O thread met an error it cannot serve on with (out of memory); all graphs are cancelled.
+enum class EnginePhase : std::uint8_t { idle, serving, draining, disconnecting, broken, stopped };
+
+struct EngineState {
+  explicit EngineState(std::uint32_t num_ranks) : graphs(num_ranks), ranks(num_ranks) {}
+
+  WakeEvent io_event;          // wakes the I/O thread
+  WakeEvent completion_event;  // readable while completions wait
+  mutable std::mutex mutex;
+  mutable std::condition_variable changed;  // completions, ranks or phase
+
+  // Guarded by mutex:
+  EnginePhase phase = EnginePhase::idle;
+  OpGraphTable graphs;
+  RankTable ranks;
+  std::shared_ptr<HostPool> pool;
+  std::int64_t slots_available = 0;
+  std::deque<Completion> completions;
+  std::uint64_t protocol_errors = 0;
+  std::string last_protocol_error;
+  double exit_deadline_s = 0;    // disconnecting: agents of this process have until then to close
+  bool all_disconnected = true;  // stopped: no agent of this process was left with the pool in use
+
+  // Hands what the graphs completed to poll and wait. REQUIRES: mutex held.
+  void publish() {
+    std::deque<Completion> fresh = graphs.take_completions();
+    if (fresh.empty()) return;
+    if (completions.empty()) completion_event.signal();
+    for (Completion& completion : fresh) completions.push_back(std::move(completion));
+    changed.notify_all();
+  }
+};
+
+}  // namespace flexkv

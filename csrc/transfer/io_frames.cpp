@@ -1,0 +1,215 @@
+// What agents say to the IoLoop, and what it says to them.
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <cstring>
+#include <system_error>
+
+#include "transfer/io_loop.h"
+
+namespace flexkv {
+
+using protocol::FrameType;
+
+namespace {
+
+constexpr std::size_t writer_limit_bytes = 256u << 10;
+constexpr int max_flushes_per_turn = 16;
+
+std::string ack_error(const protocol::AckBody& ack) {
+  return ack.error == 0 ? "the copy failed"
+                        : "the copy failed: " + std::generic_category().message(static_cast<int>(ack.error));
+}
+
+const std::vector<std::int64_t>& slots_of(const OpSpec& op) { return op.type == OpType::h2d ? op.src : op.dst; }
+const std::vector<std::int64_t>& blocks_of(const OpSpec& op) { return op.type == OpType::h2d ? op.dst : op.src; }
+
+}  // namespace
+
+bool IoLoop::receive(Id id, AgentConnection& connection) {
+  const IoStatus status = connection.reader().fill(connection.socket_fd());
+  if (status == IoStatus::would_block) return false;
+  if (status == IoStatus::closed) {
+    // In this process the close itself says that no copy runs; of another process its death must say it.
+    const bool certain = connection.in_this_process() || connection.peer_dead();
+    lose(id, connection, certain, "it closed the connection");
+    return false;
+  }
+  Frame frame;
+  while (status == IoStatus::ok && connection.reader().next(frame)) {
+    if (!handle(id, connection, frame)) return false;
+  }
+  if (!connection.reader().failed()) return true;
+  break_off(id, connection, connection.reader().error());
+  return false;
+}
+
+// False: the connection is over.
+bool IoLoop::handle(Id id, AgentConnection& connection, const Frame& frame) {
+  const bool registered = connection.state == AgentConnection::State::registered;
+  if (registered == (frame.type == FrameType::register_rank)) {
+    break_off(id, connection, registered ? "a second REGISTER" : "a frame before REGISTER");
+    return false;
+  }
+  switch (frame.type) {
+    case FrameType::register_rank:
+      return on_register(id, connection, frame);
+    case FrameType::mapped:
+      return on_mapped(id, connection, frame);
+    case FrameType::ack:
+      return on_ack(id, connection, frame);
+    default:  // BYE: the reader lets no other type pass. It has promised to touch nothing: also ops it has not read
+              // yet.
+      lose(id, connection, true, "it said BYE");
+      return false;
+  }
+}
+
+bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame) {
+  const auto body = read_body<protocol::RegisterBody>(frame.body);
+  const auto* tag = reinterpret_cast<const char*>(frame.body.data() + sizeof(body));
+  const std::string layout_tag(tag, body.tag_bytes);
+  settle_earlier_holder(body.rank, connection.pid());
+  std::string objection;
+  {
+    const std::lock_guard lock(state_.mutex);
+    objection = state_.ranks.objection(body, layout_tag, connection.pid());
+    if (objection.empty()) {
+      connection.state = AgentConnection::State::registered;
+      connection.rank = body.rank;
+      state_.ranks.accept(body, layout_tag, connection.pid());
+      state_.graphs.rank_up(body.rank);
+      state_.changed.notify_all();
+      return true;
+    }
+  }
+  record_error("agent in process " + std::to_string(connection.pid()) + ": registration refused: " + objection);
+  objection.resize(std::min<std::size_t>(objection.size(), protocol::max_tag_bytes));
+  connection.writer().push(FrameType::refused, std::as_bytes(std::span(objection)));
+  (void)connection.writer().flush(connection.socket_fd());  // an empty socket takes one frame
+  lose(id, connection, true, objection);
+  return false;
+}
+
+// A rank is registered anew while an earlier connection of it is still known: its process may have ended without the
+// pidfd's event having had its turn, or it is the same process, whose copies have then ended.
+void IoLoop::settle_earlier_holder(std::uint32_t rank, pid_t new_pid) {
+  const auto holder = std::find_if(connections_.begin(), connections_.end(), [&](const auto& entry) {
+    return entry.second.state != AgentConnection::State::greeting && entry.second.rank == rank;
+  });
+  if (holder == connections_.end()) return;
+  AgentConnection& connection = holder->second;
+  if (connection.peer_dead()) {
+    on_peer_death(holder->first, connection);
+  } else if (connection.state == AgentConnection::State::lost && connection.pid() == new_pid) {
+    release(holder->first, connection);
+  }
+}
+
+bool IoLoop::on_mapped(Id id, AgentConnection& connection, const Frame& frame) {
+  const auto body = read_body<protocol::MappedBody>(frame.body);
+  std::string error;
+  {
+    const std::lock_guard lock(state_.mutex);
+    if (!connection.pool_sent) {
+      error = "MAPPED without a pool";
+    } else if (body.num_slots > static_cast<std::uint64_t>(state_.pool->num_slots()) ||
+               static_cast<std::int64_t>(body.num_slots) < connection.slots_mapped) {
+      error = "MAPPED " + std::to_string(body.num_slots) + " after " + std::to_string(connection.slots_mapped) +
+              " of " + std::to_string(state_.pool->num_slots()) + " slots";
+    } else {
+      connection.slots_mapped = static_cast<std::int64_t>(body.num_slots);
+      state_.ranks.set_mapped(connection.rank, connection.slots_mapped);
+      state_.changed.notify_all();
+      return true;
+    }
+  }
+  break_off(id, connection, error);
+  return false;
+}
+
+bool IoLoop::on_ack(Id id, AgentConnection& connection, const Frame& frame) {
+  const auto ack = read_body<protocol::AckBody>(frame.body);
+  {
+    const std::lock_guard lock(state_.mutex);
+    if (state_.graphs.acknowledge(connection.rank, ack, ack_error(ack))) return true;
+  }
+  break_off(id, connection, "ACK of op " + std::to_string(ack.op_id) + ", which it does not have");
+  return false;
+}
+
+void IoLoop::pump_all() {
+  for (auto entry = connections_.begin(); entry != connections_.end();) {
+    const Id id = entry->first;
+    AgentConnection& connection = entry->second;
+    ++entry;  // pump may erase
+    if (connection.state == AgentConnection::State::registered && !connection.blocked) pump(id, connection);
+  }
+}
+
+void IoLoop::pump(Id id, AgentConnection& connection) {
+  bool more = true;
+  IoStatus status = IoStatus::ok;
+  try {
+    for (int i = 0; i < max_flushes_per_turn && more && status == IoStatus::ok; ++i) {
+      more = fill_writer(connection);
+      status = connection.writer().flush(connection.socket_fd());
+    }
+  } catch (const std::system_error& error) {  // no descriptor to send the pool with
+    break_off(id, connection, error.what());
+    return;
+  }
+  if (status == IoStatus::error) {
+    break_off(id, connection, "its socket failed");
+    return;
+  }
+  // A closed peer is found by its HUP, after what it has sent was read.
+  connection.blocked = status != IoStatus::closed && (more || connection.writer().pending());
+  if (connection.blocked != connection.write_armed) {
+    watch_socket(id, connection, connection.blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    connection.write_armed = connection.blocked;
+  }
+}
+
+bool IoLoop::fill_writer(AgentConnection& connection) {
+  const std::lock_guard lock(state_.mutex);
+  FrameWriter& writer = connection.writer();
+  if (!state_.pool) return false;
+  if (!connection.pool_sent) {
+    const HostPool& pool = *state_.pool;
+    const int shard = static_cast<int>(connection.rank);
+    const protocol::PoolBody body = {pool.generation(), static_cast<std::uint64_t>(pool.num_slots()),
+                                     pool.stride_bytes(shard), reinterpret_cast<std::uint64_t>(pool.base(shard))};
+    writer.push(FrameType::pool, bytes_of(body), {}, {}, pool.fd(shard));
+    connection.pool_sent = true;
+  }
+  while (writer.pending_bytes() < writer_limit_bytes) {
+    const std::optional<OpGraphTable::Send> send = state_.graphs.take_send(connection.rank);
+    if (!send) return false;
+    if (send->recall) {
+      writer.push(FrameType::cancel, bytes_of(protocol::CancelBody{static_cast<std::uint64_t>(send->op->op_id)}));
+    } else {
+      send_op(connection, *send->op);
+    }
+  }
+  return true;
+}
+
+// REQUIRES: the state's mutex is held.
+void IoLoop::send_op(AgentConnection& connection, const OpSpec& op) {
+  const std::vector<std::int64_t>& slots = slots_of(op);
+  const std::int64_t last_slot = *std::max_element(slots.begin(), slots.end());
+  const auto op_id = static_cast<std::uint64_t>(op.op_id);
+  if (last_slot >= connection.slots_mapped) {  // a worker that was started anew
+    const protocol::AckBody failed = {op_id, 0, 0, protocol::AckStatus::failed, 0};
+    (void)state_.graphs.acknowledge(connection.rank, failed,
+                                    "slot " + std::to_string(last_slot) + " is not mapped there yet");
+    return;
+  }
+  const auto direction = op.type == OpType::h2d ? protocol::Direction::load : protocol::Direction::store;
+  const protocol::OpBody body = {op_id, op.after_step, direction, static_cast<std::uint32_t>(slots.size())};
+  connection.writer().push(FrameType::op, bytes_of(body), std::as_bytes(std::span(slots)),
+                           std::as_bytes(std::span(blocks_of(op))));
+}
+
+}  // namespace flexkv

@@ -1,0 +1,200 @@
+// What OpGraphTable asks of a graph before it takes it, what it says about one, and what must always hold.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <stdexcept>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "transfer/op_graph.h"
+
+namespace flexkv {
+
+namespace {
+
+std::string seconds_text(double seconds) {
+  std::array<char, 32> text = {};
+  (void)std::snprintf(text.data(), text.size(), "%g s", seconds);
+  return text.data();
+}
+
+[[noreturn]] void reject(const OpSpec& op, const std::string& reason) {
+  throw std::invalid_argument("op " + std::to_string(op.op_id) + ": " + reason);
+}
+
+void check_op(const OpSpec& op) {
+  if (op.op_id < 0) reject(op, "its id is negative");
+  if (op.src.size() != op.dst.size()) {
+    reject(op, "src has " + std::to_string(op.src.size()) + " ids and dst has " + std::to_string(op.dst.size()));
+  }
+  if (op.src.size() > protocol::max_op_blocks) {
+    reject(op, std::to_string(op.src.size()) + " blocks are more than " + std::to_string(protocol::max_op_blocks));
+  }
+  if (op.type != OpType::virtual_op && !needs_ranks(op.type)) {
+    reject(op, std::string("no route for ") + op_type_name(op.type) + " in this engine");
+  }
+}
+
+// Kahn's algorithm over the graph's own ops; held ops of other graphs cannot depend on a new one.
+void check_acyclic(const GraphSpec& spec, const std::unordered_map<std::int64_t, std::size_t>& index_of) {
+  std::vector<std::size_t> unmet(spec.ops.size(), 0);
+  std::vector<std::vector<std::size_t>> successors(spec.ops.size());
+  for (std::size_t i = 0; i < spec.ops.size(); ++i) {
+    for (const std::int64_t predecessor_id : spec.ops[i].predecessors) {
+      const auto own = index_of.find(predecessor_id);
+      if (own == index_of.end()) continue;
+      ++unmet[i];
+      successors[own->second].push_back(i);
+    }
+  }
+  std::vector<std::size_t> ready;
+  for (std::size_t i = 0; i < unmet.size(); ++i) {
+    if (unmet[i] == 0) ready.push_back(i);
+  }
+  std::size_t num_sorted = 0;
+  while (!ready.empty()) {
+    const std::size_t i = ready.back();
+    ready.pop_back();
+    ++num_sorted;
+    for (const std::size_t successor : successors[i]) {
+      if (--unmet[successor] == 0) ready.push_back(successor);
+    }
+  }
+  if (num_sorted != spec.ops.size()) {
+    throw std::invalid_argument("graph " + std::to_string(spec.graph_id) + " has a cycle");
+  }
+}
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::logic_error(std::string("OpGraphTable: ") + what);
+}
+
+}  // namespace
+
+bool needs_ranks(OpType type) { return type == OpType::h2d || type == OpType::d2h; }
+
+const char* op_type_name(OpType type) {
+  switch (type) {
+    case OpType::h2d:
+      return "H2D";
+    case OpType::d2h:
+      return "D2H";
+    case OpType::disk2h:
+      return "DISK2H";
+    case OpType::h2disk:
+      return "H2DISK";
+    case OpType::remote2h:
+      return "REMOTE2H";
+    case OpType::h2remote:
+      return "H2REMOTE";
+    case OpType::virtual_op:
+      return "VIRTUAL";
+  }
+  return "unknown";
+}
+
+const char* op_status_name(OpStatus status) {
+  switch (status) {
+    case OpStatus::waiting:
+      return "waits";
+    case OpStatus::running:
+      return "runs";
+    case OpStatus::done:
+      return "is done";
+    case OpStatus::failed:
+      return "failed";
+    case OpStatus::timed_out:
+      return "timed out";
+    case OpStatus::cancelled:
+      return "was cancelled";
+  }
+  return "unknown";
+}
+
+bool OpGraphTable::is_open(const Op& op) { return op.status == OpStatus::waiting || op.status == OpStatus::running; }
+
+void OpGraphTable::check_structure(const GraphSpec& spec) const {
+  const std::string name = "graph " + std::to_string(spec.graph_id);
+  if (graphs_.count(spec.graph_id) != 0) throw std::invalid_argument(name + " is held already");
+  if (!(spec.timeout_s > 0 && spec.timeout_s <= max_timeout_s)) {
+    throw std::invalid_argument("timeout_s is " + std::to_string(spec.timeout_s) + ", must be positive and at most " +
+                                seconds_text(max_timeout_s));
+  }
+  if (spec.ops.size() > max_ops_per_graph) {
+    throw std::invalid_argument(name + " has " + std::to_string(spec.ops.size()) + " ops, more than " +
+                                std::to_string(max_ops_per_graph));
+  }
+  std::unordered_map<std::int64_t, std::size_t> index_of;
+  for (std::size_t i = 0; i < spec.ops.size(); ++i) {
+    const OpSpec& op = spec.ops[i];
+    check_op(op);
+    if (!index_of.emplace(op.op_id, i).second || ops_.count(op.op_id) != 0) reject(op, "its id is in use");
+  }
+  for (const OpSpec& op : spec.ops) {
+    for (const std::int64_t predecessor_id : op.predecessors) {
+      if (index_of.count(predecessor_id) == 0 && ops_.count(predecessor_id) == 0) {
+        reject(op, "its predecessor " + std::to_string(predecessor_id) + " is not known");
+      }
+    }
+  }
+  check_acyclic(spec, index_of);
+}
+
+std::string OpGraphTable::missing_rank() const {
+  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+    if (!ranks_[rank].up) return "rank " + std::to_string(rank) + " is not connected";
+  }
+  return "";
+}
+
+std::string OpGraphTable::describe_open(const Graph& graph) const {
+  std::string text = "not finished within " + seconds_text(graph.timeout_s);
+  for (const std::int64_t op_id : graph.op_ids) {
+    const Op& op = ops_.at(op_id);
+    if (op.status != OpStatus::running) continue;
+    text += std::string(": ") + op_type_name(op.spec.type) + " op " + std::to_string(op_id) + " waits for ranks";
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+      if (((op.in_hand | op.queued) >> rank & 1) != 0) text += " " + std::to_string(rank);
+    }
+    return text;
+  }
+  return text + ": no op of it runs";
+}
+
+void OpGraphTable::check_invariants() const {
+  require(steps_.empty(), "work is left over");
+  std::int64_t held = 0;
+  std::size_t num_ops = 0;
+  std::vector<std::int64_t> in_hand(ranks_.size(), 0);
+  for (const auto& [id, graph] : graphs_) {
+    std::int64_t open_ops = 0;
+    std::int64_t pairs = 0;
+    num_ops += graph.op_ids.size();
+    held += graph.released ? 0 : 1;
+    for (const std::int64_t op_id : graph.op_ids) {
+      const Op& op = ops_.at(op_id);
+      require(op.graph == &graph, "an op names another graph");
+      require((op.queued & op.in_hand) == 0, "a pair is both queued and in hand");
+      require(op.queued == 0 || op.status == OpStatus::running, "an op that does not run is queued");
+      require(op.status != OpStatus::waiting || op.unmet > 0, "a waiting op waits for nothing");
+      require(op.status != OpStatus::waiting || graph.status == OpStatus::running, "a waiting op in a decided graph");
+      require(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
+      open_ops += is_open(op) ? 1 : 0;
+      for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+        const bool here = (op.in_hand >> rank & 1) != 0;
+        pairs += here ? 1 : 0;
+        in_hand[rank] += here ? 1 : 0;
+      }
+    }
+    require(open_ops == graph.open_ops && pairs == graph.pairs_in_hand, "a graph's counts are wrong");
+    const bool over = graph.status != OpStatus::running && open_ops == 0 && pairs == 0;
+    require(over == graph.released, "a graph is released too early or too late");
+  }
+  require(held == num_held_ && num_ops == ops_.size(), "the table's counts are wrong");
+  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+    require(in_hand[rank] == ranks_[rank].in_hand, "a rank's count is wrong");
+  }
+}
+
+}  // namespace flexkv

@@ -1,0 +1,111 @@
+#include "transfer/stream_copy.h"
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace flexkv {
+namespace {
+
+void plain_copy(std::byte* dst, const std::byte* src, std::size_t bytes) { std::memcpy(dst, src, bytes); }
+
+#if defined(__x86_64__)
+
+constexpr std::size_t min_stream_bytes = 256;  // below, two partial lines cost more than the caches gain
+constexpr std::size_t line_bytes = 64;
+constexpr std::size_t lines_per_turn = 4;
+constexpr std::size_t turn_bytes = line_bytes * lines_per_turn;
+
+// Copies up to the first whole line of dst; a streamed store must be aligned and fill its line.
+std::size_t copy_head(std::byte* dst, const std::byte* src) {
+  const std::size_t head = (line_bytes - (reinterpret_cast<std::uintptr_t>(dst) & (line_bytes - 1))) & (line_bytes - 1);
+  std::memcpy(dst, src, head);
+  return head;
+}
+
+__attribute__((target("avx512f"))) void copy_avx512(std::byte* dst, const std::byte* src, std::size_t bytes) {
+  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes);
+  std::size_t at = copy_head(dst, src);
+  for (; at + turn_bytes <= bytes; at += turn_bytes) {
+    const __m512i a = _mm512_loadu_si512(src + at);
+    const __m512i b = _mm512_loadu_si512(src + at + 64);
+    const __m512i c = _mm512_loadu_si512(src + at + 128);
+    const __m512i d = _mm512_loadu_si512(src + at + 192);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at), a);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + 64), b);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + 128), c);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + 192), d);
+  }
+  for (; at + line_bytes <= bytes; at += line_bytes) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at), _mm512_loadu_si512(src + at));
+  }
+  std::memcpy(dst + at, src + at, bytes - at);
+}
+
+__attribute__((target("avx2"))) void copy_avx2(std::byte* dst, const std::byte* src, std::size_t bytes) {
+  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes);
+  std::size_t at = copy_head(dst, src);
+  for (; at + 2 * line_bytes <= bytes; at += 2 * line_bytes) {
+    const __m256i* from = reinterpret_cast<const __m256i*>(src + at);
+    __m256i* to = reinterpret_cast<__m256i*>(dst + at);
+    const __m256i a = _mm256_loadu_si256(from);
+    const __m256i b = _mm256_loadu_si256(from + 1);
+    const __m256i c = _mm256_loadu_si256(from + 2);
+    const __m256i d = _mm256_loadu_si256(from + 3);
+    _mm256_stream_si256(to, a);
+    _mm256_stream_si256(to + 1, b);
+    _mm256_stream_si256(to + 2, c);
+    _mm256_stream_si256(to + 3, d);
+  }
+  std::memcpy(dst + at, src + at, bytes - at);
+}
+
+void copy_sse2(std::byte* dst, const std::byte* src, std::size_t bytes) {
+  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes);
+  std::size_t at = copy_head(dst, src);
+  for (; at + line_bytes <= bytes; at += line_bytes) {
+    const __m128i* from = reinterpret_cast<const __m128i*>(src + at);
+    __m128i* to = reinterpret_cast<__m128i*>(dst + at);
+    const __m128i a = _mm_loadu_si128(from);
+    const __m128i b = _mm_loadu_si128(from + 1);
+    const __m128i c = _mm_loadu_si128(from + 2);
+    const __m128i d = _mm_loadu_si128(from + 3);
+    _mm_stream_si128(to, a);
+    _mm_stream_si128(to + 1, b);
+    _mm_stream_si128(to + 2, c);
+    _mm_stream_si128(to + 3, d);
+  }
+  std::memcpy(dst + at, src + at, bytes - at);
+}
+
+#endif
+
+}  // namespace
+
+std::size_t stream_copies(StreamCopy (&out)[4]) {
+  std::size_t count = 0;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) out[count++] = copy_avx512;
+  if (__builtin_cpu_supports("avx2")) out[count++] = copy_avx2;
+  out[count++] = copy_sse2;
+#endif
+  out[count++] = plain_copy;
+  return count;
+}
+
+StreamCopy stream_copy() {
+  StreamCopy copies[4] = {};
+  (void)stream_copies(copies);
+  return copies[0];
+}
+
+void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace flexkv

@@ -1,0 +1,50 @@
+// The values that go into a TransferEngine (graphs of ops) and come out of it (completions).
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace flexkv {
+
+enum class OpType : std::uint8_t { h2d, d2h, disk2h, h2disk, remote2h, h2remote, virtual_op };
+enum class OpStatus : std::uint8_t { waiting, running, done, failed, timed_out, cancelled };
+enum class CompletionKind : std::uint8_t { op, graph_status, graph_released };
+
+struct OpSpec {
+  std::int64_t op_id = 0;
+  OpType type = OpType::virtual_op;
+  std::vector<std::int64_t> src;  // h2d: host slots;  d2h: device blocks
+  std::vector<std::int64_t> dst;  // h2d: device blocks;  d2h: host slots
+  std::uint64_t after_step = 0;
+  std::vector<std::int64_t> predecessors;  // op ids, of this graph or of a held one
+};
+
+struct GraphSpec {
+  std::int64_t graph_id = 0;
+  std::vector<OpSpec> ops;  // may be empty: completes at once
+  double timeout_s = 20.0;
+};
+
+struct Completion {
+  CompletionKind kind = CompletionKind::op;
+  std::int64_t graph_id = 0;
+  std::int64_t op_id = -1;  // kind op
+  OpStatus status =
+      OpStatus::done;       // op: its own; graph_status and graph_released: done | failed | timed_out | cancelled
+  std::uint64_t bytes = 0;  // op: over all ranks
+  double seconds = 0;       // op: slowest rank's copy time
+  std::string error;        // what and where, empty when done
+};
+
+struct RankInfo {
+  std::uint32_t rank = 0;
+  std::int64_t pid = 0;
+  std::uint64_t num_blocks = 0;
+  std::uint64_t slot_bytes = 0;
+  std::uint32_t tokens_per_block = 0;
+  std::string layout_tag;
+  bool connected = false;
+  std::int64_t slots_mapped = 0;
+};
+
+}  // namespace flexkv

@@ -1,0 +1,238 @@
+"""GlobalCacheEngine: decides for all tiers what to load and what to store.
+
+CacheEngine decides for one tier (flexkv/cache/tier.py).
+
+Two phases (D9): `prepare_get` and `prepare_put` match, pin, reserve and return a reservation; its `commit` or `abort`
+ends it, once, whatever happened between. Pure: no I/O, no threads, the clock is passed in. This version has the CPU
+tier. Thread safety: none; the owner (one KVTaskEngine) holds a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flexkv.cache.mempool import Slots
+from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match
+from flexkv.cache.reservation import GetReservation, Ledger, PutReservation, Reservation
+from flexkv.cache.span import BlockSpan, blocks_of_mapping, get_span, put_span
+from flexkv.cache.tier import CacheEngine
+from flexkv.cache.transfer_pattern import load_graph, store_graph
+from flexkv.common.block import BoolArray, IdArray, SequenceMeta, as_mask
+from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.common.events import EventCollector
+from flexkv.common.hash_utils import Keys
+from flexkv.common.storage import DeviceType
+from flexkv.common.transfer import TransferOpGraph
+from flexkv.errors import ConfigError
+
+__all__ = ["CacheEngine", "GlobalCacheEngine"]
+
+_DEFAULT_META = EntryMeta()
+
+
+class GlobalCacheEngine:
+    """The tiers of one model's cache.
+
+    Args:
+        num_cpu_blocks: capacity of the CPU tier; default: that of `cache_config`.
+        available: CPU slots that may be handed out already; all when None.
+        collector: takes KV events.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+
+    def __init__(
+        self,
+        cache_config: CacheConfig,
+        model_config: ModelConfig,
+        *,
+        num_cpu_blocks: int | None = None,
+        available: int | None = None,
+        collector: EventCollector | None = None,
+    ) -> None:
+        self.cache_config = cache_config
+        self.model_config = model_config
+        self.tokens_per_block = cache_config.tokens_per_block
+        capacity = cache_config.num_cpu_blocks if num_cpu_blocks is None else num_cpu_blocks
+        if capacity is None:
+            message = "num_cpu_blocks is not set, and no registration tells a block's bytes; set num_cpu_blocks"
+            raise ConfigError(message, key="num_cpu_blocks", value=None)
+        self.cpu_cache_engine = CacheEngine(
+            DeviceType.CPU,
+            capacity,
+            cache_config.tokens_per_block,
+            cache_config.evict_ratio,
+            cache_config.eviction_policy,
+            available=available,
+            collector=collector,
+        )
+        self.ssd_cache_engine: CacheEngine | None = None
+        self.remote_cache_engine: CacheEngine | None = None
+        self._ledger = Ledger()
+
+    def match_all(self, sequence_meta: SequenceMeta, now_s: int = 0) -> tuple[Match, Match | None, Match | None]:
+        """Return the match of each tier, (cpu, ssd, remote); None for a tier that is not there. Pins nothing."""
+        ssd = None if self.ssd_cache_engine is None else self.ssd_cache_engine.match(sequence_meta, now_s)
+        remote = None if self.remote_cache_engine is None else self.remote_cache_engine.match(sequence_meta, now_s)
+        return self.cpu_cache_engine.match(sequence_meta, now_s), ssd, remote
+
+    def match(self, sequence_meta: SequenceMeta, now_s: int = 0) -> tuple[Match, Match | None, Match | None]:
+        """The same as `match_all`."""
+        return self.match_all(sequence_meta, now_s)
+
+    def prepare_get(
+        self, sequence: SequenceMeta, start_block: int = 0, end_block: int | None = None, *, now_s: int = 0
+    ) -> GetReservation:
+        """Match and pin the ready blocks of [start_block, end_block); the default end is the last whole block."""
+        tier = self.cpu_cache_engine
+        match = tier.match(sequence, now_s, end_block)
+        num_ready = int(match.num_ready)
+        if num_ready > start_block:
+            span, slots = BlockSpan(start_block, num_ready), match.slots_range(start_block, num_ready)
+            return GetReservation(tier, self._ledger, sequence, span, slots, int(match.num_visible), num_ready)
+        nothing: Slots = match.slots_range(0, 0)
+        span = BlockSpan(start_block, start_block)
+        return GetReservation(tier, self._ledger, sequence, span, nothing, int(match.num_visible), num_ready)
+
+    def prepare_put(
+        self, sequence: SequenceMeta, num_blocks: int | None = None, meta: EntryMeta = _DEFAULT_META, *, now_s: int = 0
+    ) -> PutReservation:
+        """Reserve slots for those of the first `num_blocks` blocks that are not held, and insert them unready.
+
+        Shrinks when slots are short: the blocks left out are always the last ones.
+        """
+        tier = self.cpu_cache_engine
+        total = sequence.num_blocks if num_blocks is None else min(num_blocks, sequence.num_blocks)
+        match = tier.match(sequence, now_s, total)
+        held = int(match.num_visible)
+        missing = total - held
+        parent = int(match.deepest_visible) if held else None
+        slots: Slots = match.slots_range(0, 0)
+        if missing:
+            if parent is not None:  # neither the eviction for these slots nor anything else may take it
+                tier.pin(parent)
+            try:
+                slots = self._take_and_insert(sequence, match, missing, meta)
+                return self._put(sequence, held, slots, meta, missing - len(slots))
+            finally:
+                if parent is not None:
+                    tier.unpin(parent)
+        return self._put(sequence, held, slots, meta, 0)
+
+    def _put(
+        self, sequence: SequenceMeta, held: int, slots: Slots, meta: EntryMeta, num_skipped: int
+    ) -> PutReservation:
+        span = BlockSpan(held, held + len(slots))
+        return PutReservation(self.cpu_cache_engine, self._ledger, sequence, span, slots, meta, num_skipped)
+
+    def _take_and_insert(self, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> Slots:
+        """Return the slots of the blocks that were inserted behind those that match.
+
+        Fewer than `missing` when short.
+        """
+        tier, held = self.cpu_cache_engine, int(match.num_visible)
+        tier.drop_expired(match)
+        slots = tier.take(missing)
+        if len(slots) == 0:
+            return slots
+        status: InsertStatus | None = None
+        try:
+            status = tier.insert(sequence, slots, held, meta, num_blocks=held + len(slots))
+        finally:
+            if status != InsertStatus.INSERTED:
+                tier.recycle(slots)
+        return slots if status == InsertStatus.INSERTED else slots[:0]
+
+    def get(
+        self,
+        token_ids: object,
+        token_mask: object = None,
+        slot_mapping: object = (),
+        layer_num: int = -1,
+        *,
+        namespace: Sequence[str] | None = None,
+        block_hashes: Sequence[bytes] | Keys | None = None,
+        after_step: int = 0,
+        now_s: int = 0,
+    ) -> tuple[TransferOpGraph, BoolArray, GetReservation]:
+        """Plan a load: match, pin and build the graph. The caller moves the bytes and ends the reservation.
+
+        `slot_mapping` has one GPU slot for each True of `token_mask` (each token when that is None); `layer_num` is -1,
+        since loading layer by layer is not there yet.
+
+        Returns: the graph, the mask of the tokens it loads, the reservation.
+
+        Raises:
+            ValueError: naming the argument; nothing was pinned.
+        """
+        sequence, mask = self._arguments(token_ids, token_mask, layer_num, namespace, block_hashes)
+        span = self._clipped(get_span(mask, sequence.num_tokens, self.tokens_per_block), sequence)
+        blocks = blocks_of_mapping(slot_mapping, mask, sequence.num_tokens, span, self.tokens_per_block)
+        reservation = self.prepare_get(sequence, span.start, span.end, now_s=now_s)
+        graph = load_graph([reservation.slots], [self._blocks_for(reservation, span, blocks)], after_step)
+        return graph, self._mask_of(reservation), reservation
+
+    def put(
+        self,
+        token_ids: object,
+        token_mask: object = None,
+        slot_mapping: object = (),
+        layer_num: int = -1,
+        *,
+        namespace: Sequence[str] | None = None,
+        block_hashes: Sequence[bytes] | Keys | None = None,
+        after_step: int = 0,
+        now_s: int = 0,
+    ) -> tuple[TransferOpGraph, BoolArray, PutReservation]:
+        """Plan a store: match, reserve, insert unready and build the graph. Like `get`; the mask starts at block 0."""
+        sequence, mask = self._arguments(token_ids, token_mask, layer_num, namespace, block_hashes)
+        span = self._clipped(put_span(mask, sequence.num_tokens, self.tokens_per_block), sequence)
+        blocks = blocks_of_mapping(slot_mapping, mask, sequence.num_tokens, span, self.tokens_per_block)
+        reservation = self.prepare_put(sequence, span.end, now_s=now_s)
+        graph = store_graph([reservation.slots], [self._blocks_for(reservation, span, blocks)], after_step)
+        return graph, self._mask_of(reservation), reservation
+
+    def _arguments(
+        self,
+        token_ids: object,
+        token_mask: object,
+        layer_num: int,
+        namespace: Sequence[str] | None,
+        hashes: Sequence[bytes] | Keys | None,
+    ) -> tuple[SequenceMeta, BoolArray | None]:
+        if layer_num != -1:
+            raise ValueError(f"layer_num is {layer_num!r}; only -1, all layers at once, is available")
+        sequence = SequenceMeta(token_ids, self.tokens_per_block, namespace, block_hashes=hashes)
+        sequence.gen_hashes()
+        return sequence, None if token_mask is None else as_mask(token_mask, sequence.num_tokens)
+
+    @staticmethod
+    def _clipped(span: BlockSpan, sequence: SequenceMeta) -> BlockSpan:
+        return BlockSpan(min(span.start, sequence.num_blocks), min(span.end, sequence.num_blocks))
+
+    @staticmethod
+    def _blocks_for(reservation: Reservation, span: BlockSpan, blocks: IdArray) -> IdArray:
+        return blocks[reservation.span.start - span.start : reservation.span.end - span.start]
+
+    def _mask_of(self, reservation: Reservation) -> BoolArray:
+        return reservation.span.token_mask(reservation.sequence.num_tokens, self.tokens_per_block)
+
+    @property
+    def num_quarantined_blocks(self) -> int:
+        """Blocks of plans that failed and whose ops have not been heard of (loads and stores)."""
+        return self._ledger.num_quarantined_blocks
+
+    @property
+    def num_live_reservations(self) -> int:
+        """Reservations that have not ended."""
+        return len(self._ledger.live)
+
+    def reset(self) -> None:
+        """Drop every block of every tier. Reservations stay valid; what they write is never seen."""
+        self.cpu_cache_engine.reset()
+
+    def check_invariants(self) -> None:
+        """Raise when counts differ, or a block is pinned by no live reservation. O(capacity)."""
+        self.cpu_cache_engine.check_invariants()
+        self._ledger.check_invariants(self.cpu_cache_engine)

@@ -1,0 +1,154 @@
+"""RadixTree: which blocks a tier holds; the Python face of the native PrefixIndex (csrc/cache/prefix_index.h).
+
+The name is the design's; the structure is a keyed chain index, not a tree with token edges. A block's key covers its
+whole prefix, so a table from key to slot already is the tree: no edge compares tokens, no node is split, and since a
+block is present only if its parent is, the longest match is found by bisecting the chain. Parent and child links are
+kept for eviction alone.
+
+An entry's life: insert -> unready -> mark_ready -> ready -> evict -> gone;  drop at any time -> doomed (invisible) ->
+last pin -> gone. Methods that return slots return those that are gone now: the caller gives them back to the Mempool.
+Invariants 1-5 are drawn in the header. Thread safety: none; the owner holds a lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flexkv import _core
+from flexkv.cache.eviction import DEFAULT_POLICY, check_policy
+from flexkv.cache.mempool import Slots, as_slots
+from flexkv.common.hash_utils import Keys
+from flexkv.errors import ConfigError
+
+__all__ = ["NEVER_S", "EntryMeta", "InsertStatus", "Match", "RadixTree"]
+
+InsertStatus = _core.InsertStatus
+Match = _core.Match
+
+NEVER_S = 0xFFFFFFFF
+"""Expiry of a block that never expires, in seconds on the caller's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryMeta:
+    """What a block carries beside its key.
+
+    `priority`: 0 goes first, 7 last. `expiry_s`: on the clock passed to `match`.
+    """
+
+    tenant: int = 0
+    priority: int = 0
+    group: int = 0
+    expiry_s: int = NEVER_S
+
+
+class RadixTree:
+    """Index of the visible and doomed blocks of one tier.
+
+    Args:
+        num_blocks: capacity; slots are in [0, num_blocks).
+        policy: name of an eviction policy.
+
+    Raises:
+        ConfigError: on a size that is not positive or an unknown policy.
+    """
+
+    def __init__(self, num_blocks: int, policy: str = DEFAULT_POLICY) -> None:
+        if isinstance(num_blocks, bool) or not isinstance(num_blocks, int) or num_blocks <= 0:
+            raise ConfigError(
+                f"num_blocks is {num_blocks!r}; it must be a positive integer", key="num_blocks", value=num_blocks
+            )
+        self._index = _core.PrefixIndex(num_blocks, check_policy(policy))
+
+    def match(self, keys: Keys, now_s: int) -> Match:
+        """Return the longest visible, unexpired prefix of the chain `keys`. O(log n) probes; recency is not touched."""
+        return self._index.match(keys, now_s)
+
+    def insert(self, keys: Keys, start_block: int, slots: Slots, meta: EntryMeta) -> InsertStatus:
+        """Insert keys[start_block:] in `slots` as unready children of keys[start_block - 1]. All or nothing.
+
+        Returns CONFLICT (somebody inserted the first one already) or PARENT_GONE when the caller keeps its slots.
+        Raises ValueError when the numbers differ, or a slot is out of range or in the index.
+        """
+        slots = as_slots(slots)
+        return self._index.insert(keys, start_block, slots, meta.tenant, meta.priority, meta.group, meta.expiry_s)
+
+    def mark_ready(self, slots: Slots) -> None:
+        """Note that the bytes are there. Doomed entries are passed over; ValueError on a slot without entry."""
+        self._index.mark_ready(slots)
+
+    def pin(self, slot: int) -> None:
+        """Keep the block, and with it all its ancestors, from eviction and its slot from being freed."""
+        self._index.pin(slot)
+
+    def unpin(self, slot: int) -> Slots:
+        """Take one pin off and make the block the newest. Returns slots only where the entry was doomed."""
+        gone: Slots = self._index.unpin(slot)
+        return gone
+
+    def drop(self, slot: int) -> Slots:
+        """Make a visible block and its descendants invisible. Those pinned go with their last pin."""
+        gone: Slots = self._index.drop(slot)
+        return gone
+
+    def evict(self, num_blocks: int) -> Slots:
+        """Remove up to `num_blocks` victims in policy order, leaves first. O(1) each."""
+        gone: Slots = self._index.evict(num_blocks)
+        return gone
+
+    def reset(self) -> Slots:
+        """Drop everything. Those pinned go with their last pin."""
+        gone: Slots = self._index.reset()
+        return gone
+
+    def find(self, key: bytes) -> int | None:
+        """Return the slot of a visible block, or None."""
+        slot = int(self._index.find(key))
+        return None if slot < 0 else slot
+
+    def keys_of(self, slots: Slots) -> Keys:
+        """Return the keys of visible or doomed entries. Shape: (n, 16)."""
+        keys: Keys = self._index.keys_of(slots)
+        return keys
+
+    def is_ready(self, slot: int) -> bool:
+        """Return whether the bytes of the block are there."""
+        return bool(self._index.is_ready(slot))
+
+    def pins_of(self, slot: int) -> int:
+        """Return how many pins the block itself has."""
+        return int(self._index.pins_of(slot))
+
+    @property
+    def num_blocks(self) -> int:
+        """Visible blocks."""
+        return int(self._index.num_blocks)
+
+    @property
+    def num_doomed(self) -> int:
+        """Invisible blocks whose slots are still held."""
+        return int(self._index.num_doomed)
+
+    @property
+    def num_unready(self) -> int:
+        """Visible blocks whose bytes are not there yet."""
+        return int(self._index.num_unready)
+
+    @property
+    def num_pinned(self) -> int:
+        """Entries with a pin of their own, visible or doomed."""
+        return int(self._index.num_pinned)
+
+    @property
+    def num_evictable(self) -> int:
+        """Leaves the policy holds now."""
+        return int(self._index.num_evictable)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the index."""
+        return int(self._index.memory_bytes)
+
+    def check_invariants(self) -> None:
+        """Raise when the structure is broken. O(capacity)."""
+        self._index.check_invariants()

@@ -1,0 +1,230 @@
+"""Configuration as values: ModelConfig and CacheConfig.
+
+Frozen and validated once, when they are made: a ConfigError names the key, the value and what to set instead. How users
+write settings: flexkv/common/settings.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from flexkv import _core
+from flexkv.common.storage import KVCacheLayoutType
+from flexkv.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_CPU_CACHE_BYTES",
+    "CacheConfig",
+    "ModelConfig",
+    "dtype_name",
+]
+
+GIB = 1 << 30
+DEFAULT_CPU_CACHE_BYTES = GIB
+MAX_BLOCKS = 1 << 31
+_CPU_ONLY = "this version has the CPU tier only"
+
+_DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
+    {
+        "float64": 8,
+        "float32": 4,
+        "float16": 2,
+        "bfloat16": 2,
+        "float8_e4m3fn": 1,
+        "float8_e4m3fnuz": 1,
+        "float8_e5m2": 1,
+        "float8_e5m2fnuz": 1,
+        "int8": 1,
+        "uint8": 1,
+    }
+)
+_DTYPE_SYNONYMS: Mapping[str, str] = MappingProxyType(
+    {
+        "half": "float16",
+        "fp16": "float16",
+        "bf16": "bfloat16",
+        "float": "float32",
+        "fp32": "float32",
+        "fp8": "float8_e4m3fn",
+        "fp8_e4m3": "float8_e4m3fn",
+        "fp8_e5m2": "float8_e5m2",
+    }
+)
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the plain name (``bfloat16``) of a torch or numpy dtype, or of a name of one. Raises ConfigError."""
+    name = str(dtype).removeprefix("torch.")
+    if isinstance(dtype, np.dtype):
+        name = dtype.name
+    elif isinstance(dtype, type) and issubclass(dtype, np.generic):
+        name = np.dtype(dtype).name
+    name = _DTYPE_SYNONYMS.get(name, name)
+    if name not in _DTYPE_BYTES:
+        raise _bad("dtype", dtype, f"use one of {', '.join(_DTYPE_BYTES)}")
+    return name
+
+
+def _bad(key: str, value: object, fix: str) -> ConfigError:
+    return ConfigError(f"{key} is {value!r}; {fix}", key=key, value=value)
+
+
+def _check_count(key: str, value: object, *, minimum: int = 1, maximum: int = MAX_BLOCKS) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise _bad(key, value, f"use an integer from {minimum} to {maximum}")
+
+
+def _check_number(key: str, value: object, fix: str, accepts: Callable[[float], bool]) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not accepts(value):  # type: ignore[arg-type]
+        raise _bad(key, value, fix)
+
+
+def _check_flag(key: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise _bad(key, value, "use True or False")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Shape of a model's KV cache, before it is cut into shards.
+
+    What a rank really holds comes from its registration, not from here (the geometry of slots, D2).
+    `dtype` may be a torch or numpy dtype or its name; it is kept as the name.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_size: int
+    use_mla: bool = False
+    dtype: str = "bfloat16"
+    tp_size: int = 1
+    pp_size: int = 1
+    dp_size: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("num_layers", "num_kv_heads", "head_size", "tp_size", "pp_size", "dp_size"):
+            _check_count(key, getattr(self, key))
+        _check_flag("use_mla", self.use_mla)
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        if self.dp_size > 1:
+            fix = "one cache for several engines is not available in this version; set dp_size=1, one cache per engine"
+            raise _bad("dp_size", self.dp_size, fix)
+
+    @property
+    def num_ranks(self) -> int:
+        """Number of GPU workers that register: tp_size * pp_size."""
+        return self.tp_size * self.pp_size
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one element."""
+        return _DTYPE_BYTES[self.dtype]
+
+    @property
+    def token_size_in_bytes(self) -> int:
+        """Bytes of one token's KV over all layers and heads; K and V, or one latent vector for MLA."""
+        kv_dim = 1 if self.use_mla else 2
+        return self.num_layers * kv_dim * self.num_kv_heads * self.head_size * self.dtype_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """What to keep, where, and how much of it.
+
+    Size of the CPU tier: `num_cpu_blocks`, or `cpu_cache_bytes` (over all ranks) in its place; with neither, 1 GiB.
+    `num_ssd_blocks` and `num_remote_blocks` mean nothing while their tier is off.
+
+    Attributes:
+        evict_ratio: when slots run out, this part of the pool is evicted at once (0: only what is needed).
+        transfer_timeout_s: bound of a transfer; its task fails then, its slots wait in quarantine until nothing
+            touches them.
+        max_quarantined_fraction: above this part of the slots in quarantine the tier turns itself off.
+        max_finished_tasks: results kept for callers that never wait; the oldest are dropped.
+        fingerprint: hex digest of the model fingerprint; part of every key.
+        key_file: file with a secret that keys the block hash, or None.
+        trace_path: file to which every request and decision is recorded, or None.
+    """
+
+    tokens_per_block: int = 16
+    enable_cpu: bool = True
+    enable_ssd: bool = False
+    enable_remote: bool = False
+    num_cpu_blocks: int | None = None
+    num_ssd_blocks: int | None = None
+    num_remote_blocks: int | None = None
+    evict_ratio: float = 0.05
+    _: KW_ONLY
+    cpu_cache_bytes: int | None = None
+    eviction_policy: str = "lru"
+    cpu_kv_layout_type: KVCacheLayoutType = KVCacheLayoutType.BLOCKWISE
+    transfer_timeout_s: float = 20.0
+    max_quarantined_fraction: float = 0.25
+    max_finished_tasks: int = 16384
+    copy_threads: int = 2
+    prefault_threads: int = 2
+    fingerprint: str = ""
+    key_file: str | None = None
+    trace_path: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_count("tokens_per_block", self.tokens_per_block, maximum=1 << 20)
+        if self.tokens_per_block & (self.tokens_per_block - 1):
+            raise _bad("tokens_per_block", self.tokens_per_block, "use a power of two")
+        self._check_tiers()
+        self._check_sizes()
+        layout = KVCacheLayoutType.parse(self.cpu_kv_layout_type, "cpu_kv_layout_type")
+        if layout is not KVCacheLayoutType.BLOCKWISE:
+            raise _bad("cpu_kv_layout_type", layout.name, "the host holds a block in one extent; use BLOCKWISE")
+        object.__setattr__(self, "cpu_kv_layout_type", layout)
+        policies = _core.eviction_policy_names()
+        if self.eviction_policy not in policies:
+            raise _bad("eviction_policy", self.eviction_policy, f"use one of {', '.join(policies)}")
+        _check_number("evict_ratio", self.evict_ratio, "use a number in [0, 1)", lambda ratio: 0 <= ratio < 1)
+        _check_number("transfer_timeout_s", self.transfer_timeout_s, "use seconds above 0", lambda seconds: seconds > 0)
+        _check_number(
+            "max_quarantined_fraction",
+            self.max_quarantined_fraction,
+            "use a number in (0, 1]",
+            lambda part: 0 < part <= 1,
+        )
+        _check_count("max_finished_tasks", self.max_finished_tasks)
+        _check_count("copy_threads", self.copy_threads, maximum=256)
+        _check_count("prefault_threads", self.prefault_threads, maximum=256)
+        if not re.fullmatch(r"(?:[0-9a-f]{2})*", self.fingerprint):
+            raise _bad("fingerprint", self.fingerprint, "use a hex digest such as ModelFingerprint.digest.hex()")
+
+    def _check_tiers(self) -> None:
+        for key in ("enable_cpu", "enable_ssd", "enable_remote"):
+            _check_flag(key, getattr(self, key))
+        if self.enable_ssd:
+            raise _bad(
+                "enable_ssd", True, f"the SSD tier is not available in this version; set enable_ssd=False ({_CPU_ONLY})"
+            )
+        if self.enable_remote:
+            raise _bad(
+                "enable_remote",
+                True,
+                f"the remote tier is not available in this version; set enable_remote=False ({_CPU_ONLY})",
+            )
+        if not self.enable_cpu:
+            raise _bad("enable_cpu", False, f"nothing could be kept; set enable_cpu=True ({_CPU_ONLY})")
+
+    def _check_sizes(self) -> None:
+        if self.num_cpu_blocks is not None:
+            _check_count("num_cpu_blocks", self.num_cpu_blocks)
+            if self.cpu_cache_bytes is not None:
+                raise _bad("cpu_cache_bytes", self.cpu_cache_bytes, "num_cpu_blocks is set too; give one of them")
+        elif self.cpu_cache_bytes is None:
+            object.__setattr__(self, "cpu_cache_bytes", DEFAULT_CPU_CACHE_BYTES)
+        else:
+            _check_count("cpu_cache_bytes", self.cpu_cache_bytes, maximum=1 << 50)
+        for key in ("num_ssd_blocks", "num_remote_blocks"):
+            if getattr(self, key) is not None:
+                _check_count(key, getattr(self, key), minimum=0, maximum=1 << 40)

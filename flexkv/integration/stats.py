@@ -1,0 +1,84 @@
+"""Our counters as vLLM's KVConnectorStats, for its log lines and Prometheus.
+
+Imports vLLM: only the adapter imports this module. A stats object holds what happened in one interval: counts are
+differences, which `aggregate` adds; levels are the last ones seen. An object without a count is empty, and its
+payload is {}, which vLLM passes over in silence (the worker side returns one to keep the engine stepping,
+flexkv/integration/vllm).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStats
+
+from flexkv.common.metrics import LEVEL_NAMES, CacheStats
+
+__all__ = ["FlexKVConnectorStats", "StatsInterval"]
+
+Numbers = dict[str, int | float]
+
+
+class FlexKVConnectorStats(KVConnectorStats):  # type: ignore[misc]  # vLLM has no types for mypy here
+    """Counts and levels by name (`CacheStats.flat`); only numbers, so that it travels between processes."""
+
+    data: dict[str, Any]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.data = {}
+
+    def is_empty(self) -> bool:
+        """Return True when nothing was counted."""
+        return not any(value for name, value in self.data.items() if name not in LEVEL_NAMES)
+
+    def aggregate(self, other: KVConnectorStats) -> KVConnectorStats:
+        """Add another interval, or another worker's; the levels of the later one hold."""
+        for name, value in other.data.items():
+            self.data[name] = value if name in LEVEL_NAMES else self.data.get(name, 0) + value
+        return self
+
+    def reduce(self) -> Numbers:
+        """Return a summary for the log: hit rate, and bytes and GB/s of each route that was used."""
+        numbers = self.data
+        queried = numbers.get("queried_blocks", 0)
+        summary: Numbers = {
+            "hit_blocks": numbers.get("hit_blocks", 0),
+            "queried_blocks": queried,
+            "hit_rate": round(numbers.get("hit_blocks", 0) / queried, 3) if queried else 0.0,
+            "stored_blocks": numbers.get("stored_blocks", 0),
+        }
+        for name, num_bytes in numbers.items():
+            route = name.removesuffix("_bytes")
+            seconds = numbers.get(f"{route}_seconds", 0)
+            if route == name or not num_bytes:
+                continue
+            summary[f"{route}_mb"] = round(num_bytes / 1e6, 1)
+            if seconds:
+                summary[f"{route}_gb_per_s"] = round(num_bytes / seconds / 1e9, 2)
+        for name in ("evicted_blocks", "failed_tasks", "timed_out_tasks"):
+            if numbers.get(name):
+                summary[name] = numbers[name]
+        summary.update({name: numbers[name] for name in LEVEL_NAMES if name in numbers})
+        return summary
+
+
+class StatsInterval:
+    """Makes the stats of an interval out of snapshots that count since the start."""
+
+    def __init__(self) -> None:
+        self._last: Numbers = {}
+
+    def take(self, stats: CacheStats) -> FlexKVConnectorStats | None:
+        """Return what changed since the last call, or None when nothing was counted."""
+        now = stats.flat()
+        changed: Numbers = {
+            name: value - self._last.get(name, 0)
+            for name, value in now.items()
+            if name not in LEVEL_NAMES and value != self._last.get(name, 0)
+        }
+        self._last = now
+        if not changed:
+            return None
+        changed.update({name: now[name] for name in LEVEL_NAMES})
+        return FlexKVConnectorStats(data=changed)

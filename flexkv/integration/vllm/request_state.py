@@ -1,0 +1,90 @@
+"""What the scheduler role knows of one request: its keys, its device blocks, and the tasks that touch them. Plain state.
+
+A request's life with us:
+
+    asked -> matched (this step only) -> loading -> running, storing block by block -> finished, held until its stores end -> gone
+                    \\_ not scheduled: the match is cancelled
+    preempted while running: its stores are doomed, its block table is forgotten, it starts over
+    aborted while loading: held until the load ends
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flexkv.common.block import IdArray
+from flexkv.integration.vllm.request_keys import RequestKeys
+
+if TYPE_CHECKING:
+    from vllm.v1.request import Request
+
+__all__ = ["FlexKVGetTask", "FlexKVPutTask", "LoadState", "RequestState"]
+
+
+class LoadState(Enum):
+    """MATCHED -> PLANNED -> RUNNING -> DONE | FAILED ; PLANNED -> FAILED ; MATCHED -> cancelled (dropped).
+
+    MATCHED: offered to vLLM, pins held. PLANNED: vLLM allocated blocks; launched at the end of the step. FAILED: vLLM must be
+    told the device blocks before it is told that the load ended.
+    """
+
+    MATCHED = "matched"
+    PLANNED = "planned"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class FlexKVGetTask:
+    """A load: blocks ``[start_block, start_block + num_blocks)`` of the request."""
+
+    request_id: str
+    task_id: int | None
+    start_block: int
+    num_blocks: int
+    state: LoadState = LoadState.MATCHED
+    block_ids: IdArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+@dataclass(slots=True)
+class FlexKVPutTask:
+    """A store that reads device blocks of the request. `doomed`: it may no longer be waited for, nor committed."""
+
+    request_id: str
+    task_id: int
+    block_ids: IdArray
+
+
+@dataclass(slots=True)
+class RequestState:
+    """One request. `keys` is None when it must not be cached."""
+
+    request: Request
+    keys: RequestKeys | None
+    block_ids: list[int] = field(default_factory=list)
+    """Its device blocks, in order, as of the last step it was scheduled in."""
+    num_stored_blocks: int = 0
+    """Blocks from the start that have been offered for storing."""
+    load: FlexKVGetTask | None = None
+    stores: dict[int, FlexKVPutTask] = field(default_factory=dict)
+    may_load: bool = True
+    may_store: bool = True
+    finished: bool = False
+    """vLLM is done with it and waits for us to let its blocks go."""
+    finished_while_loading: bool = False
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether vLLM waits for a load."""
+        return self.load is not None and self.load.state is not LoadState.MATCHED
+
+    def forget_blocks(self) -> None:
+        """Its device blocks were taken away."""
+        self.block_ids = []
+        self.num_stored_blocks = 0
+        self.stores = {}

@@ -1,0 +1,114 @@
+"""Makes the two roles from the engine's configuration: which sizes, which addresses, whether this engine can be cached at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flexkv.common.debug import flexkv_logger
+from flexkv.errors import ConfigError
+from flexkv.integration.config import FlexKVConfig
+from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
+from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
+from flexkv.integration.vllm.scheduler_role import SchedulerRole
+from flexkv.integration.vllm.support import unsupported_groups, unsupported_layers
+from flexkv.integration.vllm.worker_connector import FlexKVWorkerConnector
+from flexkv.kvmanager import KVManager
+from flexkv.server.client import KVTPClient
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
+
+__all__ = ["make_scheduler_role", "make_worker_role"]
+
+logger = flexkv_logger(__name__)
+
+
+def make_scheduler_role(
+    config: FlexKVConfig, vllm_config: VllmConfig, kv_cache_config: KVCacheConfig | None
+) -> SchedulerRole:
+    """Return the scheduler role, started; one that is off, with a WARNING, when the KV cache cannot be kept.
+
+    Raises:
+        ConfigError: memory or the socket cannot be had.
+    """
+    tokens_per_block = config.cache_config.tokens_per_block
+    reason = unsupported_groups(kv_cache_config) if kv_cache_config is not None else None
+    if reason is not None:
+        logger.warning("FlexKV is off in this engine: nothing is loaded or stored reason=%s", reason)
+        return OffSchedulerConnector(tokens_per_block)
+    _check_block_size(tokens_per_block, kv_cache_config)
+    transfer = vllm_config.kv_transfer_config
+    if transfer.kv_load_failure_policy != "recompute":
+        logger.info(
+            "a request whose load fails is failed by vLLM kv_load_failure_policy=%s; set it to 'recompute' in --kv-transfer-config",
+            transfer.kv_load_failure_policy,
+        )
+    manager = KVManager(
+        config.model_config,
+        config.cache_config,
+        server_recv_port=config.server_recv_port,
+        gpu_register_port=config.gpu_register_port,
+    )
+    manager.start()
+    return FlexKVSchedulerConnector(
+        manager,
+        tokens_per_block=tokens_per_block,
+        use_engine_hashes=config.engine_hashes_usable,
+        may_load=transfer.is_kv_consumer,
+        may_store=transfer.is_kv_producer,
+    )
+
+
+def make_worker_role(
+    config: FlexKVConfig, vllm_config: VllmConfig, kv_cache_config: KVCacheConfig | None
+) -> FlexKVWorkerConnector:
+    """Return the worker role of this rank; one that does nothing, with a WARNING, when the KV cache cannot be kept."""
+    if kv_cache_config is not None:
+        reason = unsupported_groups(kv_cache_config)
+    else:
+        hybrid_manager_off = bool(vllm_config.scheduler_config.disable_hybrid_kv_cache_manager)
+        reason = unsupported_layers(_layer_specs(vllm_config), hybrid_manager_off)
+    if reason is not None:
+        logger.warning("FlexKV is off on this rank: its KV cache is not registered reason=%s", reason)
+        return FlexKVWorkerConnector(None)
+    _check_block_size(config.cache_config.tokens_per_block, kv_cache_config)
+    tp_rank, pp_rank = _rank_of_this_process()
+    client = KVTPClient(
+        config.gpu_register_port,
+        device_id=tp_rank,
+        pp_rank=pp_rank,
+        rank=pp_rank * config.model_config.tp_size + tp_rank,
+        num_ranks=config.num_ranks,
+        tokens_per_block=config.cache_config.tokens_per_block,
+        copy_threads=config.cache_config.copy_threads,
+    )
+    if kv_cache_config is not None:
+        return FlexKVWorkerConnector(client, int(kv_cache_config.num_blocks))
+    return FlexKVWorkerConnector(client, vllm_config.cache_config.num_gpu_blocks)
+
+
+def _check_block_size(tokens_per_block: int, kv_cache_config: KVCacheConfig | None) -> None:
+    if kv_cache_config is None:
+        return
+    block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
+    if block_size != tokens_per_block:
+        message = f"block_size is {tokens_per_block}, but vLLM's KV cache has blocks of {block_size} tokens; set --block-size {block_size}"
+        raise ConfigError(message, key="block_size", value=tokens_per_block)
+
+
+def _layer_specs(vllm_config: VllmConfig) -> list[KVCacheSpec]:
+    """Return the specs of this rank's layers that have a KV cache."""
+    from vllm.config import get_layers_from_vllm_config
+    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+
+    layers = get_layers_from_vllm_config(vllm_config, AttentionLayerBase)
+    specs = [layer.get_kv_cache_spec(vllm_config) for layer in layers.values()]
+    return [spec for spec in specs if spec is not None]
+
+
+def _rank_of_this_process() -> tuple[int, int]:
+    """Return this worker's ranks in tensor and pipeline parallelism."""
+    from vllm.distributed.parallel_state import get_pp_group, get_tp_group
+
+    return int(get_tp_group().rank_in_group), int(get_pp_group().rank_in_group)

@@ -1,0 +1,374 @@
+"""The scheduler role: asks the cache what it holds of a request, has it loaded and stored, and tells vLLM when that ended.
+
+Order within one scheduler step: questions and allocations, then `build_connector_meta` (preempted requests first, then loads, then
+stores, then matches that were not taken), then the workers run, then `update_connector_output`.
+
+Step tickets: the step being built is numbered before anything is launched. A store runs after the step that computes its tokens; a
+load after the step before it, since its device blocks may have belonged to a request of that step.
+A failed load is told to the workers in the next step's notice and settled when that step comes back, because vLLM reads the
+failed blocks from the workers' output, before it reads which loads ended.
+
+Invariants
+ 1. vLLM hears exactly once of each load it was promised, and of each request whose blocks it holds for us.
+ 2. Blocks are let go only when no transfer we count on touches them; stores whose blocks vLLM takes away are doomed first.
+ 3. Nothing here changes vLLM's objects, except the sets of finished requests it asks to have filled.
+Thread safety: none; vLLM calls from one thread. No call waits longer than a millisecond, `reset_cache` and `shutdown` excepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.metrics import CacheStats
+from flexkv.common.request import KVResponse, KVResponseStatus
+from flexkv.errors import ConfigError
+from flexkv.integration.vllm.request_keys import RequestKeys, request_namespace
+from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask, LoadState, RequestState
+from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
+from flexkv.integration.vllm.scheduler_role import StepNotice
+
+if TYPE_CHECKING:
+    from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.outputs import KVConnectorOutput
+    from vllm.v1.request import Request
+
+    from flexkv.kvmanager import KVManager
+
+__all__ = ["FlexKVSchedulerConnector"]
+
+logger = flexkv_logger(__name__)
+
+IDLE_WAIT_S = 0.001
+
+
+class FlexKVSchedulerConnector:
+    """Implements SchedulerRole on a KVManager, which it owns.
+
+    Args:
+        manager: started.
+        tokens_per_block: of the engine; equal to the granularity of its block hashes.
+        use_engine_hashes: whether `request.block_hashes` are to be trusted as content.
+        may_load, may_store: by the engine's role (consumer, producer).
+    """
+
+    def __init__(
+        self,
+        manager: KVManager,
+        *,
+        tokens_per_block: int,
+        use_engine_hashes: bool = True,
+        may_load: bool = True,
+        may_store: bool = True,
+    ) -> None:
+        self._manager = manager
+        self._tokens_per_block = tokens_per_block
+        self._use_engine_hashes = use_engine_hashes
+        self._may_load = may_load
+        self._may_store = may_store
+        self._step = 0
+        self._last_step_was_empty = False
+        self._states: dict[str, RequestState] = {}
+        self._matched: dict[str, RequestState] = {}  # asked in this step
+        self._planned: list[FlexKVGetTask] = []  # allocated in this step, to be launched at its end
+        self._new_stores: list[FlexKVPutTask] = []
+        self._running: dict[int, RequestState] = {}  # by task id: launched, end not seen
+        self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
+        self._discarded: list[int] = []  # matches nobody wants: to be cancelled
+
+    # ---- while vLLM schedules
+
+    def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
+        """Return the tokens that host-resident, ready blocks hold beyond the computed ones. Whole blocks; one token is left."""
+        state = self._state_of(request)
+        wanted = self._may_load and state.may_load and not request.skip_reading_prefix_cache
+        if state.keys is None or not wanted or num_computed_tokens % self._tokens_per_block:
+            return 0, False
+        start = num_computed_tokens // self._tokens_per_block
+        end = min(state.keys.grow(request), (request.num_tokens - 1) // self._tokens_per_block)
+        match = state.load
+        if match is not None and match.state is LoadState.MATCHED and match.start_block == start:
+            return match.num_blocks * self._tokens_per_block, True  # asked again within a step
+        self._drop_match(state)
+        if end <= start:
+            return 0, False
+        state.load = self._match(state, start, end)
+        if state.load is None:
+            return 0, False
+        self._matched[request.request_id] = state
+        return state.load.num_blocks * self._tokens_per_block, True
+
+    def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
+        """Take the device blocks of a load that was accepted. Called again, with 0 tokens, when the load has ended."""
+        num_blocks = num_external_tokens // self._tokens_per_block
+        if num_blocks == 0:
+            return
+        state = self._state_of(request)
+        block_ids = np.array(blocks.get_block_ids()[0], dtype=np.int64)
+        load = state.load
+        if load is not None and load.state is LoadState.MATCHED and load.num_blocks != num_blocks:
+            start = load.start_block
+            self._drop_match(state)
+            load = self._match(state, start, start + num_blocks)
+        if load is None or load.state is not LoadState.MATCHED or load.num_blocks != num_blocks:
+            if load is not None:
+                self._discard(load)
+            load = FlexKVGetTask(request.request_id, None, len(block_ids) - num_blocks, num_blocks, LoadState.FAILED)
+            self._unsettled[request.request_id] = state
+        else:
+            load.state = LoadState.PLANNED
+            self._planned.append(load)
+        load.block_ids = block_ids[load.start_block : load.start_block + num_blocks]
+        state.load = load
+
+    def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
+        """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
+        self._step += 1
+        for request_id in scheduler_output.preempted_req_ids or ():
+            self._preempted(request_id)
+        self._follow_block_tables(scheduler_output)
+        for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
+            state = self._states.get(request_id)
+            if state is not None:
+                self._plan_store(state, state.request.num_computed_tokens + num_scheduled)
+        self.launch_tasks()
+        self.cancel_tasks()
+        self._rest_if_idle(scheduler_output.total_num_scheduled_tokens == 0)
+        failed: set[int] = set()
+        for state in self._unsettled.values():
+            if state.load is not None and state.load.state is LoadState.FAILED:
+                failed.update(state.load.block_ids.tolist())
+        return StepNotice(self._step, bool(self._running or self._unsettled), frozenset(failed))
+
+    def launch_tasks(self) -> None:
+        """Launch what this step planned: loads after the step before, stores after this one."""
+        loads, stores = self._planned, self._new_stores
+        self._planned, self._new_stores = [], []
+        for load in loads:
+            assert load.task_id is not None
+            load.state = LoadState.RUNNING
+            self._running[load.task_id] = self._states[load.request_id]
+        if loads:
+            ids = [load.task_id for load in loads if load.task_id is not None]
+            self._manager.launch(ids, block_ids=[load.block_ids for load in loads], after_step=self._step - 1)
+        for store in stores:
+            self._running[store.task_id] = self._states[store.request_id]
+        if stores:
+            ids = [store.task_id for store in stores]
+            self._manager.launch(ids, block_ids=[store.block_ids for store in stores], after_step=self._step)
+
+    def cancel_tasks(self) -> None:
+        """Cancel the matches of this step that vLLM did not schedule."""
+        for state in self._matched.values():
+            self._drop_match(state)
+        self._matched = {}
+        if self._discarded:
+            self._manager.cancel(self._discarded)
+            self._discarded = []
+
+    # ---- when a step came back, and at the end of a request
+
+    def update_connector_output(self, output: KVConnectorOutput) -> None:
+        """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
+        self._collect()
+        received: set[str] = set()
+        sent: set[str] = set()
+        for request_id, state in list(self._unsettled.items()):
+            load = state.load if state.is_loading else None
+            if load is not None and load.state is LoadState.FAILED and not state.finished:
+                if not output.invalid_block_ids.issuperset(load.block_ids.tolist()):
+                    continue  # the workers have not reported it yet
+                state.may_load = False
+            if load is not None and load.state in (LoadState.PLANNED, LoadState.RUNNING):
+                continue
+            if state.finished and state.stores:
+                continue
+            del self._unsettled[request_id]
+            if load is not None:
+                received.add(request_id)
+                state.load = None
+            elif state.finished:
+                sent.add(request_id)
+            if state.finished:
+                del self._states[request_id]
+        if received:
+            output.finished_recving = (output.finished_recving or set()) | received
+        if sent:
+            output.finished_sending = (output.finished_sending or set()) | sent
+
+    def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
+        """Store its last whole blocks; hold its blocks while a store reads them or a load writes them."""
+        state = self._states.get(request.request_id)
+        if state is None:
+            return False, None
+        self._drop_match(state)
+        if not state.is_loading:
+            self._plan_store(state, request.num_computed_tokens)
+            self.launch_tasks()
+        state.finished = state.is_loading or bool(state.stores)
+        if not state.finished:
+            self._unsettled.pop(request.request_id, None)
+            del self._states[request.request_id]
+        return state.finished, None
+
+    def has_pending_block_frees(self) -> bool:
+        """Whether finished requests still hold device blocks for their last stores."""
+        return any(state.finished for state in self._running.values())
+
+    # ---- the rest
+
+    def reset_cache(self) -> bool:
+        """Forget all blocks. Running requests keep their device blocks, computed before the reset: these are not stored any more.
+
+        Running loads run on; returns when transfers in flight have ended, at most `transfer_timeout_s` later.
+        """
+        self.cancel_tasks()
+        self._manager.reset()
+        self._collect()
+        for state in self._states.values():
+            state.may_store = False
+        logger.info("cache reset requests_running=%d", len(self._states))
+        return True
+
+    def stats(self) -> CacheStats:
+        """Return the counters."""
+        return self._manager.stats()
+
+    def turn_off(self) -> OffSchedulerConnector:
+        """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called."""
+        failed: dict[str, Iterable[int]] = {}
+        aborted, held = set(), set()
+        for request_id, state in self._states.items():
+            if state.finished:
+                (aborted if state.is_loading else held).add(request_id)
+            elif state.is_loading and state.load is not None:
+                failed[request_id] = state.load.block_ids.tolist()
+        return OffSchedulerConnector(
+            self._tokens_per_block, failed_loads=failed, aborted_loads=aborted, held=held, step=self._step
+        )
+
+    def shutdown(self) -> None:
+        """Stop the manager. Idempotent."""
+        self._manager.shutdown()
+
+    # ---- inside
+
+    def _state_of(self, request: Request) -> RequestState:
+        state = self._states.get(request.request_id)
+        if state is None or state.request is not request:
+            state = RequestState(request, self._keys_of(request))
+            self._states[request.request_id] = state
+        return state
+
+    def _keys_of(self, request: Request) -> RequestKeys | None:
+        try:
+            namespace = request_namespace(request, self._use_engine_hashes)
+        except ConfigError as error:
+            logger.warning("request not cached request_id=%s reason=%s", request.request_id, error)
+            return None
+        if namespace is None:
+            return None
+        root = self._manager.sequence(namespace=namespace, block_hashes=[]).root
+        return RequestKeys(root, self._tokens_per_block, self._use_engine_hashes)
+
+    def _match(self, state: RequestState, start: int, end: int) -> FlexKVGetTask | None:
+        """Ask for blocks [start, end); None when none of them can be loaded."""
+        assert state.keys is not None
+        task_id, found = self._manager.get_match(sequence=state.keys.sequence(end), start_block=start)
+        num_blocks = int(np.count_nonzero(found)) // self._tokens_per_block
+        match = FlexKVGetTask(state.request.request_id, task_id, start, num_blocks)
+        if num_blocks == 0:
+            self._discard(match)
+            return None
+        return match
+
+    def _discard(self, match: FlexKVGetTask) -> None:
+        if match.task_id is not None:
+            self._discarded.append(match.task_id)
+
+    def _drop_match(self, state: RequestState) -> None:
+        if state.load is not None and state.load.state is LoadState.MATCHED:
+            self._discard(state.load)
+            state.load = None
+
+    def _preempted(self, request_id: str) -> None:
+        """Its blocks were freed, but the step that may overwrite them has not been sent out yet."""
+        state = self._states.get(request_id)
+        if state is None:
+            return
+        if state.stores:
+            task_ids = list(state.stores)
+            self._manager.doom(task_ids)
+            for task_id in task_ids:
+                self._running.pop(task_id, None)
+        state.forget_blocks()
+        state.may_store = True
+
+    def _follow_block_tables(self, scheduler_output: SchedulerOutput) -> None:
+        for new in scheduler_output.scheduled_new_reqs:
+            state = self._states.get(new.req_id)
+            if state is not None:
+                state.block_ids = list(new.block_ids[0])
+        cached = scheduler_output.scheduled_cached_reqs
+        for request_id, new_block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            state = self._states.get(request_id)
+            if state is None or new_block_ids is None:
+                continue
+            if request_id in cached.resumed_req_ids:
+                state.block_ids = list(new_block_ids[0])
+            else:
+                state.block_ids.extend(new_block_ids[0])
+
+    def _plan_store(self, state: RequestState, num_computed_tokens: int) -> None:
+        """Reserve room for whole blocks of confirmed tokens that have not been offered yet."""
+        if state.keys is None or not self._may_store or not state.may_store:
+            return
+        num_blocks = min(num_computed_tokens // self._tokens_per_block, len(state.block_ids))
+        if num_blocks <= state.num_stored_blocks:
+            return
+        num_blocks = min(num_blocks, state.keys.grow(state.request))
+        if num_blocks <= state.num_stored_blocks:
+            return
+        task_id, missing = self._manager.put_match(sequence=state.keys.sequence(num_blocks))
+        state.num_stored_blocks = num_blocks
+        indices = np.flatnonzero(missing[:: self._tokens_per_block])
+        if len(indices) == 0:
+            return  # the task has ended already
+        block_ids = np.array(state.block_ids[indices[0] : indices[-1] + 1], dtype=np.int64)
+        store = FlexKVPutTask(state.request.request_id, task_id, block_ids)
+        state.stores[task_id] = store
+        self._new_stores.append(store)
+
+    def _rest_if_idle(self, is_empty: bool) -> None:
+        """Wait briefly for a transfer when the engine has nothing else to do, rather than let it spin."""
+        if is_empty and self._last_step_was_empty and self._running and not self._unsettled:
+            self._collect()
+            if not self._unsettled:
+                self._manager.wait_any(IDLE_WAIT_S)
+        self._last_step_was_empty = is_empty
+
+    def _collect(self) -> None:
+        """Note the tasks that ended; results nobody waits for (cancelled, doomed) are taken with them."""
+        for task_id, response in self._manager.poll().items():
+            state = self._running.pop(task_id, None)
+            if state is None:
+                continue
+            if state.stores.pop(task_id, None) is None:
+                self._load_ended(state, response)
+            if state.finished or state.is_loading:
+                self._unsettled[state.request.request_id] = state
+
+    def _load_ended(self, state: RequestState, response: KVResponse) -> None:
+        load = state.load
+        if load is None or load.task_id != response.task_id:
+            return
+        load.state = LoadState.DONE if response.status is KVResponseStatus.SUCCESS else LoadState.FAILED
+        if load.state is LoadState.FAILED:
+            logger.error(
+                "load failed, its blocks are reported to the engine request_id=%s task_id=%d status=%s num_blocks=%d",
+                load.request_id, load.task_id, response.status.name, load.num_blocks,
+            )  # fmt: skip

@@ -1,0 +1,94 @@
+"""The scheduler role when FlexKV is off in this engine: nothing is offered or kept, and what vLLM was promised is wound up.
+
+Used when the engine has a KV cache that cannot be kept, and after an unexpected error of ours: the engine must serve on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flexkv.integration.vllm.scheduler_role import StepNotice
+
+if TYPE_CHECKING:
+    from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.outputs import KVConnectorOutput
+    from vllm.v1.request import Request
+
+__all__ = ["OffSchedulerConnector"]
+
+
+class OffSchedulerConnector:
+    """Implements SchedulerRole.
+
+    Args:
+        tokens_per_block: of the engine.
+        failed_loads: requests that wait for a load which will not come, with the blocks it was to fill.
+        aborted_loads: finished requests that wait for the end of a load.
+        held: finished requests whose blocks were held for stores. REQUIRES: nothing touches any of these blocks any more.
+        step: the last step's number.
+    """
+
+    def __init__(
+        self,
+        tokens_per_block: int,
+        *,
+        failed_loads: Mapping[str, Iterable[int]] | None = None,
+        aborted_loads: Collection[str] = (),
+        held: Collection[str] = (),
+        step: int = 0,
+    ) -> None:
+        self._tokens_per_block = tokens_per_block
+        self._failed = {request_id: frozenset(ids) for request_id, ids in (failed_loads or {}).items()}
+        self._aborted = set(aborted_loads)
+        self._held = set(held)
+        self._step = step
+
+    def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
+        """Offer nothing."""
+        return 0, False
+
+    def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
+        """Take a load that was offered before we went off as failed."""
+        num_blocks = num_external_tokens // self._tokens_per_block
+        if num_blocks:
+            self._failed[request.request_id] = frozenset(blocks.get_block_ids()[0][-num_blocks:])
+
+    def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
+        """Tell the workers which loads failed."""
+        self._step += 1
+        failed = frozenset().union(*self._failed.values())
+        return StepNotice(self._step, bool(self._failed or self._aborted or self._held), failed)
+
+    def update_connector_output(self, output: KVConnectorOutput) -> None:
+        """Report the ends that are due."""
+        reported = {request_id for request_id, ids in self._failed.items() if ids <= output.invalid_block_ids}
+        if reported or self._aborted:
+            output.finished_recving = (output.finished_recving or set()) | reported | self._aborted
+        if self._held:
+            output.finished_sending = (output.finished_sending or set()) | self._held
+        for request_id in reported:
+            del self._failed[request_id]
+        self._aborted, self._held = set(), set()
+
+    def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
+        """Hold its blocks only until the end of its load has been reported."""
+        if self._failed.pop(request.request_id, None) is None:
+            return False, None
+        self._aborted.add(request.request_id)
+        return True, None
+
+    def reset_cache(self) -> bool:
+        """Nothing is cached."""
+        return True
+
+    def has_pending_block_frees(self) -> bool:
+        """Whether blocks become free with the next step's output."""
+        return bool(self._held or self._aborted)
+
+    def stats(self) -> None:
+        """Nothing is counted."""
+
+    def shutdown(self) -> None:
+        """Nothing runs."""

@@ -1,0 +1,480 @@
+"""KVTaskEngine: the verbs over tasks, a GET or PUT from match to commit.
+
+What happens to a task is in flexkv/task_flow.py, records in flexkv/task.py, checks of arguments in
+flexkv/task_request.py; here are locking and waiting. Thread safety: all methods, any thread. One mutex; every public
+call drains completions first; hashing, waiting and shutting down happen outside the mutex. Nothing waits without a
+bound, and no thread is started here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flexkv.cache.span import BlockSpan, blocks_of_mapping
+from flexkv.common.block import BoolArray, SequenceMeta
+from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.events import EventCollector, KVEvent
+from flexkv.common.hash_utils import Keys
+from flexkv.common.metrics import CacheStats
+from flexkv.common.request import KVRequest, KVResponse, KVResponseStatus
+from flexkv.host_tier import HostTier, TierState
+from flexkv.storage.storage_engine import StorageEngine
+from flexkv.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.task_flow import Launch, TaskFlow
+from flexkv.task_record import EventBuffer, Recorder
+from flexkv.task_request import (
+    GpuMappings,
+    RequestReader,
+    SequenceArguments,
+    TaskIds,
+    as_step,
+    as_task_ids,
+    as_timeout,
+    check_gpu_blocks,
+)
+from flexkv.task_seams import Storage, Transfer
+from flexkv.task_wait import WaitRoom
+from flexkv.transfer.transfer_engine import TransferEngine
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus"]
+
+_logger = flexkv_logger(__name__)
+_MIN_TIMEOUT_S = 1e-3
+_BRING_UP_SLICE_S = 0.01
+
+
+class KVTaskEngine:
+    """Keeps and brings back KV blocks, task by task.
+
+    Args:
+        gpu_register_port: address of the socket on which GPU ranks register.
+        transfer, storage: stand in for the product's engines (tests).
+        event_collector: takes KV events; None makes none. An EventBuffer is emptied by `take_events`.
+        clock: seconds, monotonic; for expiry, leases and the trace. Waits use the real one.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        cache_config: CacheConfig,
+        gpu_register_port: str | None = None,
+        *,
+        transfer: Transfer | None = None,
+        storage: Storage | None = None,
+        event_collector: EventCollector | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model_config = model_config
+        self.cache_config = cache_config
+        self._tokens_per_block = cache_config.tokens_per_block
+        start_s = clock()
+        self._reader = RequestReader(cache_config, lambda: int(clock() - start_s))
+        self._recorder = Recorder(cache_config, event_collector, lambda: clock() - start_s)
+        self._transfer = transfer or TransferEngine(gpu_register_port or "", model_config.num_ranks)
+        self._tasks = KVTaskManager(cache_config.tokens_per_block, cache_config.max_finished_tasks)
+        collector = self._recorder if self._recorder.wants_events else None
+        store = storage or StorageEngine(model_config, cache_config)
+        self._tier = HostTier(model_config, cache_config, self._transfer, store, collector)
+        self._flow = TaskFlow(self._tasks, self._tier, self._transfer, self._recorder, lambda: clock() - start_s)
+        self._lock = threading.Lock()
+        self._room = WaitRoom(self._transfer.event_fd)
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Hold the mutex, with completions drained; wake sleepers if anything ended."""
+        with self._lock:
+            try:
+                if not self._stopped.is_set():
+                    self._flow.drain()
+                yield
+            finally:
+                if self._flow.take_changed():
+                    self._room.wake()
+
+    def start(self) -> None:
+        """Let ranks register. Does not block. Raises OSError or FlexKVError when the socket cannot be had."""
+        self._transfer.start()
+
+    def is_ready(self) -> bool:
+        """Return whether every rank has registered and slots can be handed out.
+
+        Raises:
+            ConfigError: the host tier cannot work; it never will be ready.
+        """
+        with self._entered():
+            if self._tier.failure is not None:
+                raise self._tier.failure
+            return self._tier.state in (TierState.SERVING, TierState.OFF) and self._tier.has_slots
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until `is_ready`; False after `timeout_s` or a shutdown. Raises ConfigError like it."""
+        deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
+        while not self.is_ready():
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s <= 0 or self._stopped.wait(min(remaining_s, _BRING_UP_SLICE_S)):
+                return False
+        return True
+
+    def sequence(
+        self,
+        token_ids: object = None,
+        namespace: Sequence[str] | None = None,
+        *,
+        block_hashes: Sequence[bytes] | Keys | None = None,
+        num_tokens: int | None = None,
+    ) -> SequenceMeta:
+        """Return a handle of a prompt for the verbs' `sequence=`; its keys are computed once. Raises ValueError."""
+        return self._reader.sequence(token_ids, namespace, block_hashes=block_hashes, num_tokens=num_tokens)
+
+    def get_match(
+        self,
+        token_ids: object = None,
+        token_mask: object = None,
+        cpu_only: bool = False,
+        namespace: Sequence[str] | None = None,
+        **arguments: Unpack[SequenceArguments],
+    ) -> tuple[int, BoolArray]:
+        """Find what can be loaded, and pin it until launched or cancelled.
+
+        In `token_mask` True means not on the GPU yet; it is not modified. `cpu_only` leaves lower tiers out: the CPU
+        tier is the only one here. See SequenceArguments for the keywords.
+
+        Returns: the task id, and the mask of tokens to load: one block-aligned span that starts at the first block
+        boundary at or after the first True of `token_mask` and stays within that stretch of Trues.
+
+        Raises:
+            ValueError: naming the argument; nothing was changed.
+        """
+        request, _ = self._reader.get(token_ids, token_mask, namespace, arguments)
+        self._hash(request)
+        with self._entered():
+            task = self._flow.get(request)
+        return task.task_id, self._mask(request, task)
+
+    def put_match(
+        self,
+        token_ids: object = None,
+        token_mask: object = None,
+        namespace: Sequence[str] | None = None,
+        **arguments: Unpack[SequenceArguments],
+    ) -> tuple[int, BoolArray]:
+        """Find what is not held yet, and reserve slots for it until launched or cancelled.
+
+        In `token_mask` True means may be written; it starts at block 0.
+
+        Returns: the task id, and the mask of tokens still to be written, in whole blocks. Fewer when slots are short.
+
+        Raises:
+            ValueError: naming the argument; nothing was changed.
+        """
+        request, _ = self._reader.put(token_ids, token_mask, namespace, arguments)
+        self._hash(request)
+        with self._entered():
+            task = self._flow.put(request)
+        return task.task_id, self._mask(request, task)
+
+    def get_async(
+        self,
+        token_ids: object,
+        slot_mapping: object,
+        token_mask: object = None,
+        namespace: Sequence[str] | None = None,
+        *,
+        after_step: int = 0,
+        timeout_s: float | None = None,
+        **arguments: Unpack[SequenceArguments],
+    ) -> int:
+        """Match and launch a load in one. `slot_mapping`: one slot for each True of `token_mask`, or for each token."""
+        launch = self._launch_of(after_step, timeout_s)
+        request, mask = self._reader.get(token_ids, token_mask, namespace, arguments)
+        return self._run(request, mask, slot_mapping, launch, self._flow.get)
+
+    def put_async(
+        self,
+        token_ids: object,
+        slot_mapping: object,
+        token_mask: object = None,
+        namespace: Sequence[str] | None = None,
+        *,
+        after_step: int = 0,
+        timeout_s: float | None = None,
+        **arguments: Unpack[SequenceArguments],
+    ) -> int:
+        """Match and launch a store in one; like `get_async`."""
+        launch = self._launch_of(after_step, timeout_s)
+        request, mask = self._reader.put(token_ids, token_mask, namespace, arguments)
+        return self._run(request, mask, slot_mapping, launch, self._flow.put)
+
+    def prefetch_async(
+        self, token_ids: object = None, namespace: Sequence[str] | None = None, **arguments: Unpack[SequenceArguments]
+    ) -> int:
+        """Bring blocks from lower tiers to the CPU tier; with the CPU tier alone it is done at once."""
+        request = self._reader.prefetch(token_ids, namespace, arguments)
+        with self._entered():
+            return self._flow.prefetch(request).task_id
+
+    def launch(
+        self,
+        task_ids: TaskIds,
+        slot_mappings: object = None,
+        as_batch: bool = False,
+        layerwise_transfer: bool = False,
+        counter_id: int = 0,
+        *,
+        block_ids: object = None,
+        after_step: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[int]:
+        """Start matched tasks.
+
+        Args:
+            task_ids: of un-launched tasks. Those that ended meanwhile (nothing to move, cancelled, reset) are passed
+                over.
+            slot_mappings: for each task, one GPU slot for each True of its mask.
+            as_batch: several tasks of one kind become one task; the parts answer NOTFOUND from then on.
+            layerwise_transfer: False; loading layer by layer is not available yet.
+            counter_id: goes with `layerwise_transfer`.
+            block_ids: in place of slot_mappings: for each task, one GPU block id for each masked block.
+            after_step: the engine step after which the copies may run; 0: at once.
+            timeout_s: bound of the transfer; default: the configuration's.
+
+        Returns: the ids to wait for.
+
+        Raises:
+            ValueError: naming the argument: an unknown id, one that was launched already, or a bad mapping; nothing was
+                changed.
+        """
+        ids = as_task_ids(task_ids)
+        if layerwise_transfer:
+            raise ValueError("layerwise_transfer is True, which is not available in this version; leave it False")
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"task_ids is {ids}; an id is named twice")
+        launch = self._launch_of(after_step, timeout_s)
+        mappings = GpuMappings(task_ids, len(ids), slot_mappings, block_ids, self._tokens_per_block)
+        with self._entered():
+            tasks = [self._launchable(task_id) for task_id in ids]
+            if not as_batch or len(tasks) < 2:
+                blocks = [
+                    mappings.blocks(index, task.span, self._tier.num_gpu_blocks) for index, task in enumerate(tasks)
+                ]
+                for task, own in zip(tasks, blocks, strict=True):
+                    if not task.is_ended:
+                        self._flow.launch(task, [own], launch)
+                return ids
+            if len({task.type for task in tasks}) > 1:
+                raise ValueError("task_ids has gets and puts; a batch has tasks of one kind")
+            blocks = mappings.all_blocks([task.span for task in tasks], self._tier.num_gpu_blocks)
+            pending = [own for task, own in zip(tasks, blocks, strict=True) if not task.is_ended]
+            batch = self._flow.merge(tasks)
+            if not batch.is_ended:
+                self._flow.launch(batch, pending, launch)
+            return [batch.task_id]
+
+    def cancel(self, task_ids: TaskIds) -> None:
+        """Release everything of un-launched tasks; they answer CANCELLED once.
+
+        Other ids are passed over: running tasks run on.
+        """
+        with self._entered():
+            for task in self._known(as_task_ids(task_ids)):
+                self._flow.cancel(task)
+
+    def doom(self, task_ids: TaskIds) -> None:
+        """Never commit these PUTs: the engine took their GPU blocks away (D17).
+
+        Un-launched tasks are cancelled, running GETs run on, other ids are passed over. Must be called before the GPU
+        blocks are given other contents.
+        """
+        with self._entered():
+            for task in self._known(as_task_ids(task_ids)):
+                self._flow.doom(task)
+
+    def wait(self, task_ids: TaskIds, timeout: float = 20.0, completely: bool = False) -> dict[int, KVResponse]:
+        """Wait until every task has ended, at most `timeout` seconds, and take the results of those that have.
+
+        An id that is unknown (or whose result was taken) answers NOTFOUND, an un-launched one UNREADY; neither is
+        waited for. What still runs at the end answers TIMEOUT and runs on. With the CPU tier alone `completely` changes
+        nothing.
+        """
+        ids = as_task_ids(task_ids)
+        deadline_s = time.monotonic() + as_timeout(timeout)
+        with self._entered():
+            tasks = {task_id: self._tasks.find(task_id) for task_id in ids}
+        launched = [task for task in tasks.values() if task is not None and task.launched]
+        self._sleep_until(lambda: all(task.is_ended for task in launched), deadline_s)
+        with self._lock:
+            return {task_id: self._answer(task_id, task) for task_id, task in tasks.items()}
+
+    def try_wait(self, task_ids: TaskIds) -> dict[int, KVResponse]:
+        """Return the responses of those tasks that have ended, without waiting.
+
+        Their results stay until the first `wait` or `poll`.
+        """
+        with self._entered():
+            return {task.task_id: task.response() for task in self._known(as_task_ids(task_ids)) if task.is_ended}
+
+    def poll(self) -> dict[int, KVResponse]:
+        """Take the results of all tasks that have ended, in the order they did, without waiting."""
+        with self._entered():
+            return {task.task_id: task.response() for task in self._tasks.take_finished()}
+
+    def wait_any(self, timeout_s: float) -> bool:
+        """Wait until there is a result to take; False after `timeout_s`, or when nothing runs that could end."""
+        deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
+        self._sleep_until(lambda: self._tasks.num_finished > 0 or self._tasks.num_running == 0, deadline_s)
+        with self._lock:
+            return self._tasks.num_finished > 0
+
+    def reset(self) -> None:
+        """Empty all tiers, and wait until transfers in flight have ended, at most `transfer_timeout_s`. Idempotent.
+
+        Un-launched tasks are cancelled; blocks of running stores will never be seen; running loads run on.
+        """
+        with self._entered():
+            graphs = self._flow.reset()
+        deadline_s = time.monotonic() + self.cache_config.transfer_timeout_s
+        if not self._sleep_until(lambda: graphs.isdisjoint(self._tasks.graph_to_task), deadline_s):
+            _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
+
+    def shutdown(self, timeout_s: float = 5.0) -> None:
+        """Stop: un-launched tasks are cancelled, running ones drain for `timeout_s`, and fail then.
+
+        Idempotent. Later requests are misses.
+        """
+        timeout_s = as_timeout(timeout_s, "timeout_s")
+        with self._entered():
+            if self._flow.closed:
+                return
+            self._flow.close()
+        drained = self._transfer.shutdown(timeout_s)
+        with self._entered():
+            self._flow.abandon(drained=drained)
+            self._stopped.set()
+            self._room.wake()
+            self._recorder.close()
+
+    def stats(self) -> CacheStats:
+        """Return the counters and levels at this moment."""
+        with self._entered():
+            counters = self._recorder.counters
+            counters.tasks_running = self._tasks.num_running
+            counters.dropped_results = self._tasks.num_dropped
+            if self._tier.cache is not None:
+                tier = self._tier.cache.cpu_cache_engine
+                counters.slots_total = tier.num_blocks
+                counters.slots_used = tier.mempool.num_used_blocks
+                counters.slots_quarantined = self._tier.cache.num_quarantined_blocks
+                counters.evicted_blocks = tier.num_evicted
+            return counters.snapshot()
+
+    def take_events(self) -> list[KVEvent]:
+        """Return the KV events since the last call; none unless `event_collector` is an EventBuffer."""
+        with self._entered():
+            return self._recorder.take_events()
+
+    @property
+    def num_running(self) -> int:
+        """Tasks that are launched and have not ended."""
+        with self._lock:
+            return self._tasks.num_running
+
+    @property
+    def num_blocks(self) -> int:
+        """Capacity of the CPU tier in blocks; 0 until it is open."""
+        with self._lock:
+            return 0 if self._tier.cache is None else self._tier.cache.cpu_cache_engine.num_blocks
+
+    def check_invariants(self) -> None:
+        """Raise when slots, pins or reservations do not add up. O(capacity); for tests and for a doctor."""
+        with self._entered():
+            cache = self._tier.cache
+            if cache is None:
+                return
+            cache.check_invariants()
+            held = sum(1 for _ in self._tasks.reservations())
+            assert held == cache.num_live_reservations, (
+                f"{cache.num_live_reservations} reservations live, tasks hold {held}"
+            )
+
+    def _hash(self, request: KVRequest) -> None:
+        """Compute the keys outside the mutex, unless nothing would ask for them."""
+        if self._tier.state is TierState.SERVING:
+            request.sequence.gen_hashes()
+
+    def _mask(self, request: KVRequest, task: KVTask) -> BoolArray:
+        return task.span.token_mask(request.sequence.num_tokens, self._tokens_per_block)
+
+    def _launch_of(self, after_step: int, timeout_s: float | None) -> Launch:
+        bound_s = (
+            self.cache_config.transfer_timeout_s
+            if timeout_s is None
+            else as_timeout(timeout_s, "timeout_s", minimum_s=_MIN_TIMEOUT_S)
+        )
+        return Launch(as_step(after_step), bound_s)
+
+    def _run(
+        self,
+        request: KVRequest,
+        mask: BoolArray | None,
+        slot_mapping: object,
+        launch: Launch,
+        plan: Callable[[KVRequest], KVTask],
+    ) -> int:
+        """Plan and launch a request whose slot mapping was given before the match."""
+        asked = BlockSpan(request.start_block, request.end_block)
+        blocks = blocks_of_mapping(slot_mapping, mask, request.sequence.num_tokens, asked, self._tokens_per_block)
+        self._hash(request)
+        with self._entered():
+            if self._tier.cache is not None:
+                check_gpu_blocks(blocks, "slot_mapping", self._tier.num_gpu_blocks)
+            task = plan(request)
+            if not task.is_ended:
+                self._flow.launch(task, [blocks[task.span.start - asked.start : task.span.end - asked.start]], launch)
+            return task.task_id
+
+    def _launchable(self, task_id: int) -> KVTask:
+        task = self._tasks.find(task_id)
+        if task is None:
+            raise ValueError(f"task_ids has {task_id}, which is no task that is waiting for a launch")
+        if task.launched:
+            raise ValueError(f"task_ids has {task_id}, which was launched already")
+        return task
+
+    def _known(self, ids: Sequence[int]) -> list[KVTask]:
+        return [task for task in (self._tasks.find(task_id) for task_id in ids) if task is not None]
+
+    def _answer(self, task_id: int, task: KVTask | None) -> KVResponse:
+        if task is None:
+            return KVResponse(KVResponseStatus.NOTFOUND, task_id)
+        if task.is_ended:
+            self._tasks.forget(task)
+        return task.response()
+
+    def _sleep_until(self, is_done: Callable[[], bool], deadline_s: float) -> bool:
+        """Sleep outside the mutex until `is_done` (called under it) or the deadline; return what it said last."""
+        with self._entered():
+            if is_done() or time.monotonic() >= deadline_s:
+                return is_done()
+            sleeper = self._room.enter()
+        done = False
+        try:
+            while not done and not self._stopped.is_set() and (remaining_s := deadline_s - time.monotonic()) > 0:
+                sleeper.sleep(remaining_s)
+                with self._entered():
+                    done = is_done()
+        finally:
+            with self._lock:
+                self._room.leave(sleeper)
+        return done

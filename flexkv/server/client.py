@@ -1,0 +1,241 @@
+"""KVTPClient: a GPU rank's end of the cache. It holds the rank's KV tensors and the copy agent that moves their blocks.
+
+    idle -> register_to_server -> registered -> unregister -> idle ... -> shutdown -> closed
+
+Registering returns at once (D1): the agent's native threads look for the cache's socket in the background, also when
+the process that makes it has not started yet, and find it again after a restart. No call here copies anything.
+Thread safety: all methods, any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flexkv import _core
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.device_layout import DeviceLayoutSpec
+from flexkv.common.kv_tensors import layout_from_kv_caches
+from flexkv.errors import ConfigError, ServerError
+from flexkv.server.registration import AgentReport, Registration, StepTicket
+
+if TYPE_CHECKING:
+    from flexkv.common.storage import KVCacheLayout
+
+__all__ = ["KVTPClient", "socket_path_of"]
+
+_logger = flexkv_logger(__name__)
+STOP_TIMEOUT_S = 5.0
+MAX_COPY_THREADS = 64
+IPC_PREFIX = "ipc://"
+
+
+class KVTPClient:
+    """Registers one rank's KV tensors with the cache.
+
+    Args:
+        gpu_register_port: address of the cache's Unix socket, ``ipc:///path`` or a path.
+        dp_client_id: number of the engine, for log lines; every engine has a socket of its own.
+        device_id: number of this rank's device on its host; the rank, when `rank` is not given.
+        pp_rank: stage of the pipeline, for log lines.
+        intra_client_id: name for log lines; derived when absent.
+        rank, num_ranks: which of the engine's ranks this is.
+        tokens_per_block: size of a block; taken from `kv_layout` when absent.
+        copy_threads: threads that copy, for each direction.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+
+    def __init__(
+        self,
+        gpu_register_port: str,
+        dp_client_id: int = 0,
+        device_id: int = 0,
+        pp_rank: int = 0,
+        intra_client_id: str | int | None = None,
+        *,
+        rank: int | None = None,
+        num_ranks: int = 1,
+        tokens_per_block: int | None = None,
+        copy_threads: int = 1,
+    ) -> None:
+        self._socket_path = socket_path_of(gpu_register_port)
+        self.dp_client_id = _checked_count("dp_client_id", dp_client_id, minimum=0)
+        self.device_id = _checked_count("device_id", device_id, minimum=0)
+        self.pp_rank = _checked_count("pp_rank", pp_rank, minimum=0)
+        self.num_ranks = _checked_count("num_ranks", num_ranks)
+        default_rank = self.device_id if self.num_ranks > 1 else 0
+        self.rank = _checked_count("rank", default_rank if rank is None else rank, minimum=0)
+        if self.rank >= self.num_ranks:
+            message = f"rank is {self.rank}; it must be below num_ranks, {self.num_ranks}"
+            raise ConfigError(message, key="rank", value=self.rank)
+        self.intra_client_id = f"{self.pp_rank}-{self.rank}" if intra_client_id is None else str(intra_client_id)
+        self._tokens_per_block = tokens_per_block
+        if tokens_per_block is not None:
+            _check_block_size(tokens_per_block)
+        self._copy_threads = min(_checked_count("copy_threads", copy_threads), MAX_COPY_THREADS)
+        self._lock = threading.Lock()
+        self._registration: Registration | None = None
+        self._is_closed = False
+
+    def register_to_server(
+        self,
+        kv_caches: Mapping[str, object] | Sequence[object],
+        kv_layout: KVCacheLayout | None = None,
+        indexer_buffers: object = None,
+        indexer_layout: object = None,
+        *,
+        layout_tag: str = "",
+        num_blocks: int | None = None,
+        block_dim: int | None = None,
+    ) -> None:
+        """Describe the tensors (layer name -> tensor, or in order of layers) and start the agent. Does not block.
+
+        The client keeps the tensors until `unregister` or `shutdown`; they must stay where they are until then.
+
+        Args:
+            kv_caches: the tensors; their order is the order of the layers in a block.
+            kv_layout: the engine's own description: gives the numbers of blocks and of tokens in a block.
+            indexer_buffers: not available in this version; None.
+            indexer_layout: as `indexer_buffers`.
+            num_blocks: needed only when the shapes do not say which dimension counts the blocks.
+            block_dim: that dimension; as `num_blocks`.
+            layout_tag: anything more that must agree between ranks that share slots, e.g. scales of quantized KV.
+
+        Raises:
+            ConfigError: no backend for the tensors' device; no block size; indexer buffers.
+            ServerError: tensors are registered already, or the client has been shut down.
+            ValueError: naming the layer, when its blocks cannot be described. Nothing was registered.
+        """
+        if indexer_buffers is not None or indexer_layout is not None:
+            raise ConfigError(
+                "indexer_buffers are not available in this version; register the KV tensors only",
+                key="indexer_buffers",
+            )
+        tokens_per_block = self._block_size(kv_layout)
+        spec = layout_from_kv_caches(
+            kv_caches,
+            num_blocks=kv_layout.num_block if num_blocks is None and kv_layout is not None else num_blocks,
+            block_dim=block_dim,
+        )
+        tensors = list(kv_caches.values()) if isinstance(kv_caches, Mapping) else list(kv_caches)
+        with self._lock:
+            if self._is_closed:
+                raise ServerError("the client has been shut down; make a new one", rank=self.rank)
+            if self._registration is not None:
+                raise ServerError("KV tensors are registered already; call unregister first", rank=self.rank)
+            agent = self._start_agent(spec, tokens_per_block, layout_tag)
+            self._registration = Registration(self, self.rank, agent, tensors)
+        _logger.info(
+            "KV tensors registered client=%s rank=%d num_tensors=%d num_blocks=%d block_bytes=%d num_planes=%d addr=%s",
+            self.intra_client_id,
+            self.rank,
+            len(tensors),
+            spec.num_blocks,
+            spec.slot_bytes,
+            len(spec.planes),
+            self._socket_path,
+        )
+
+    def record_step(self, step: int) -> None:
+        """Say that the work of `step` is done: ops with that ticket may run (D17). Smaller steps are ignored."""
+        registration = self._registration
+        if registration is not None:
+            registration.record_step(step)
+
+    def recent_steps(self) -> list[StepTicket]:
+        """Return the last steps recorded, oldest first: what an op that waits for a step waits behind."""
+        registration = self._registration
+        return [] if registration is None else registration.recent_steps()
+
+    @property
+    def state(self) -> _core.AgentState:
+        """Where the agent is; IDLE when nothing is registered."""
+        registration = self._registration
+        return _core.AgentState.IDLE if registration is None else registration.agent.state
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the cache can move blocks of this rank. False after the timeout, or when it never will."""
+        registration = self._registration
+        return registration is not None and registration.agent.wait_serving(timeout_s)
+
+    def stats(self) -> AgentReport | None:
+        """Return the agent's counters; None when nothing is registered. Logs when the agent was lost or refused."""
+        registration = self._registration
+        return None if registration is None else registration.report()
+
+    def hold(self, held: bool) -> None:
+        """While held no op starts. For tests of fences and quarantine."""
+        registration = self._registration
+        if registration is not None:
+            registration.agent.hold(held)
+
+    def unregister(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Finish running copies, cancel queued ones, say goodbye and let the tensors go.
+
+        False when a copy did not end in time: then the tensors are kept, and the call may be repeated.
+        """
+        with self._lock:
+            registration = self._registration
+            if registration is None:
+                return True
+            if not registration.close(timeout_s):
+                _logger.warning("copies still run, tensors are kept rank=%d timeout_s=%s", self.rank, timeout_s)
+                return False
+            self._registration = None
+        _logger.info("KV tensors unregistered client=%s rank=%d", self.intra_client_id, self.rank)
+        return True
+
+    def shutdown(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Unregister for good. Bounded; idempotent."""
+        with self._lock:
+            self._is_closed = True
+        return self.unregister(timeout_s)
+
+    def _block_size(self, kv_layout: KVCacheLayout | None) -> int:
+        from_layout = None if kv_layout is None else kv_layout.tokens_per_block
+        size = from_layout if self._tokens_per_block is None else self._tokens_per_block
+        if size is None:
+            raise ConfigError("tokens_per_block is not given; pass it to KVTPClient", key="tokens_per_block")
+        if from_layout is not None and from_layout != size:
+            message = f"tokens_per_block is {size}, but kv_layout has blocks of {from_layout} tokens"
+            raise ConfigError(message, key="tokens_per_block", value=size)
+        _check_block_size(size)
+        return size
+
+    def _start_agent(self, spec: DeviceLayoutSpec, tokens_per_block: int, layout_tag: str) -> _core.CopyAgent:
+        agent = _core.CopyAgent(
+            socket_path=self._socket_path,
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            tokens_per_block=tokens_per_block,
+            layout_tag=f"{spec.tag};{layout_tag}" if layout_tag else spec.tag,
+            copy_threads=self._copy_threads,
+            num_blocks=spec.num_blocks,
+            planes=spec.planes,
+        )
+        agent.start()
+        return agent
+
+
+def socket_path_of(address: object) -> str:
+    """Return the path of a Unix socket from ``ipc:///path`` or a path. Raises ConfigError."""
+    path = address.removeprefix(IPC_PREFIX) if isinstance(address, str) else ""
+    if not path or "://" in path:
+        message = f"gpu_register_port is {address!r}; use the address of a Unix socket, ipc:///path or a path"
+        raise ConfigError(message, key="gpu_register_port", value=address)
+    return path
+
+
+def _checked_count(key: str, value: object, *, minimum: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{key} is {value!r}; use an integer, {minimum} or more", key=key, value=value)
+    return value
+
+
+def _check_block_size(value: object) -> None:
+    size = _checked_count("tokens_per_block", value)
+    if size & (size - 1):
+        raise ConfigError(f"tokens_per_block is {size}; use a power of two", key="tokens_per_block", value=size)

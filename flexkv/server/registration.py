@@ -1,0 +1,111 @@
+"""One registration of a rank's KV tensors: the copy agent, what it must keep alive, and what is told of it.
+
+The agent's threads write to the tensors. They are therefore let go only after the agent has stopped, whatever happens
+to the client: `close`, garbage collection, or the end of the interpreter.
+Thread safety: all methods, any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+
+from flexkv import _core
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.ring_buffer import RingBuffer
+
+__all__ = ["AgentReport", "Registration", "StepTicket"]
+
+_logger = flexkv_logger(__name__)
+ABANDON_TIMEOUT_S = 5.0
+MAX_STEP_TICKETS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTicket:
+    """A step that the worker has recorded; `time_s` is on the monotonic clock."""
+
+    step: int
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReport:
+    """What a copy agent has done since its tensors were registered, and where it is."""
+
+    state: str  # IDLE, CONNECTING, REGISTERED, SERVING, REFUSED or STOPPED
+    last_step: int
+    last_error: str
+    loads_done: int
+    stores_done: int
+    ops_failed: int
+    ops_cancelled: int
+    ops_outstanding: int
+    bytes_loaded: int
+    bytes_stored: int
+    load_ns: int
+    store_ns: int
+    connections: int
+
+
+class Registration:
+    """The agent, and the tensors it may write to. When `owner` goes without `close`, the agent is stopped first."""
+
+    def __init__(self, owner: object, rank: int, agent: _core.CopyAgent, tensors: list[object]) -> None:
+        self.agent = agent
+        self._rank = rank
+        self._steps: RingBuffer[StepTicket] = RingBuffer(MAX_STEP_TICKETS)
+        self._steps_lock = threading.Lock()
+        self._reported_state = agent.state
+        self._finalizer = weakref.finalize(owner, _stop_and_release, agent, tensors)  # also at exit
+
+    def record_step(self, step: int) -> None:
+        """Let ops with this ticket run."""
+        self.agent.record_step(step)
+        with self._steps_lock:
+            self._steps.append(StepTicket(step=step, time_s=time.monotonic()))
+
+    def recent_steps(self) -> list[StepTicket]:
+        """Return the last tickets, oldest first."""
+        with self._steps_lock:
+            return list(self._steps)
+
+    def report(self) -> AgentReport:
+        """Return counters and state; log a state that has changed since the last report."""
+        state = self.agent.state
+        if state != self._reported_state:
+            self._reported_state = state
+            self._log_state(state)
+        steps = self.recent_steps()
+        return AgentReport(
+            state=state.name,
+            last_step=max((ticket.step for ticket in steps), default=0),
+            last_error=self.agent.refusal or self.agent.last_error,
+            **self.agent.stats(),
+        )
+
+    def _log_state(self, state: _core.AgentState) -> None:
+        if state == _core.AgentState.REFUSED:
+            _logger.warning("the cache refused this rank rank=%d reason=%s", self._rank, self.agent.refusal)
+        elif state == _core.AgentState.CONNECTING:
+            _logger.warning("the cache is not there, retrying rank=%d error=%s", self._rank, self.agent.last_error)
+        elif state == _core.AgentState.SERVING:
+            _logger.info("the cache serves this rank rank=%d", self._rank)
+
+    def close(self, timeout_s: float) -> bool:
+        """Stop the agent and let the tensors go. False, with nothing let go, when a copy did not end in time."""
+        if not self.agent.stop(timeout_s):
+            return False
+        self._finalizer.detach()
+        return True
+
+
+def _stop_and_release(agent: _core.CopyAgent, tensors: list[object]) -> None:
+    """Stop the agent of a client that was never shut down; only then may its tensors go."""
+    if not agent.stop(ABANDON_TIMEOUT_S):
+        _abandoned.append(tensors)
+
+
+_abandoned: list[list[object]] = []  # tensors that a copy which never ended may still write to

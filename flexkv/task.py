@@ -1,0 +1,261 @@
+"""KVTask: one GET or PUT from match to commit, and KVTaskManager: creates, finds and expires task records.
+
+Re-exported by flexkv.kvtask. Not for decisions or transfers: the KVTaskEngine makes those.
+Thread safety: none; the KVTaskEngine's mutex guards them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from enum import Enum
+
+import numpy as np
+
+from flexkv.cache.reservation import Reservation
+from flexkv.cache.span import BlockSpan
+from flexkv.common.block import BoolArray
+from flexkv.common.request import KVRequestType, KVResponse, KVResponseStatus, TaskId
+from flexkv.common.transfer import GraphId
+
+__all__ = ["KVTask", "KVTaskManager", "TaskStatus"]
+
+MAX_UNLAUNCHED_TASKS = 65536
+UNLAUNCHED_LEASE_S = 600.0
+
+
+class TaskStatus(Enum):
+    """States of a task. CREATED is a synonym of UNREADY: matched, pins held, waiting for `launch`.
+
+        UNREADY ---> READY ---> RUNNING ---> COMPLETED      launched, submitted, done
+          |  |         |           |-------> FAILED         an op failed or timed out
+          |  |         |           '-------> CANCELLED      doomed, or its waiting ops were cancelled
+          |  |         '-------------------> FAILED         could not be submitted
+          |  '-----------------------------> COMPLETED      nothing to move
+          '--------------------------------> CANCELLED      cancel, reset, an expired lease, shutdown
+
+    A GET stays RUNNING until no rank can write its GPU blocks any more, whatever became of it (D16).
+    """
+
+    UNREADY = "unready"
+    CREATED = UNREADY
+    READY = "ready"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.FAILED})
+_NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
+    TaskStatus.UNREADY: frozenset({TaskStatus.READY, TaskStatus.COMPLETED, TaskStatus.CANCELLED}),
+    TaskStatus.READY: frozenset({TaskStatus.RUNNING, TaskStatus.FAILED}),
+    TaskStatus.RUNNING: _ENDED,
+}
+_RESPONSES = {
+    TaskStatus.UNREADY: KVResponseStatus.UNREADY,
+    TaskStatus.READY: KVResponseStatus.TIMEOUT,
+    TaskStatus.RUNNING: KVResponseStatus.TIMEOUT,
+    TaskStatus.COMPLETED: KVResponseStatus.SUCCESS,
+    TaskStatus.CANCELLED: KVResponseStatus.CANCELLED,
+    TaskStatus.FAILED: KVResponseStatus.FAILED,
+}
+
+
+class KVTask:
+    """One GET, PUT or PREFETCH, or a batch of several of one kind.
+
+    Attributes:
+        spans: for each part, the number of tokens of its request and the blocks it moves.
+        parts: the reservations, until they have ended.
+        outcome: how a running task will end once it is released; None while that is open.
+        doomed: its blocks were taken away from the engine: never commit it.
+    """
+
+    __slots__ = (
+        "created_s",
+        "doomed",
+        "graph_id",
+        "launched",
+        "outcome",
+        "parts",
+        "spans",
+        "status",
+        "task_id",
+        "timed_out",
+        "tokens_per_block",
+        "type",
+    )
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        request_type: KVRequestType,
+        parts: Sequence[Reservation],
+        spans: Sequence[tuple[int, BlockSpan]],
+        tokens_per_block: int,
+        created_s: float,
+    ) -> None:
+        self.task_id = task_id
+        self.type = request_type
+        self.parts: tuple[Reservation, ...] = tuple(parts)
+        self.spans = tuple(spans)
+        self.tokens_per_block = tokens_per_block
+        self.created_s = created_s
+        self.status = TaskStatus.UNREADY
+        self.outcome: TaskStatus | None = None
+        self.graph_id: GraphId | None = None
+        self.launched = False
+        self.doomed = False
+        self.timed_out = False
+
+    @property
+    def is_ended(self) -> bool:
+        """True once nothing about the result can change."""
+        return self.status in _ENDED
+
+    @property
+    def span(self) -> BlockSpan:
+        """The blocks of a task that is no batch."""
+        return self.spans[0][1]
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks the task moves, over all parts."""
+        return sum(span.num_blocks for _, span in self.spans)
+
+    def become(self, status: TaskStatus) -> None:
+        """Make one step of the drawing. Raises RuntimeError on another one."""
+        if status not in _NEXT.get(self.status, frozenset()):
+            raise RuntimeError(f"task {self.task_id} is {self.status.name} and cannot become {status.name}")
+        self.status = status
+
+    def mask(self) -> BoolArray:
+        """Return which tokens the task moves; a batch has the masks of its parts one behind the other."""
+        masks = [span.token_mask(num_tokens, self.tokens_per_block) for num_tokens, span in self.spans]
+        return masks[0] if len(masks) == 1 else np.concatenate(masks)
+
+    def response(self) -> KVResponse:
+        """Return how the task stands.
+
+        The mask of a success says what was moved; otherwise nothing was, or nothing is known.
+        """
+        mask: BoolArray | None = None
+        if self.status is TaskStatus.COMPLETED:
+            mask = self.mask()
+        elif self.is_ended:
+            mask = np.zeros(sum(num_tokens for num_tokens, _ in self.spans), dtype=np.bool_)
+        return KVResponse(_RESPONSES[self.status], self.task_id, mask)
+
+
+class KVTaskManager:
+    """The task records.
+
+    A record goes when its result has been taken, when it became part of a batch, or when it expires.
+    Invariant: a known task is in exactly one of: un-launched, running (in `graph_to_task`), finished. A finished task
+    stays in `graph_to_task` until its graph is released.
+    """
+
+    def __init__(self, tokens_per_block: int, max_finished_tasks: int) -> None:
+        self.graph_to_task: dict[GraphId, KVTask] = {}
+        self.num_dropped = 0
+        self._tokens_per_block = tokens_per_block
+        self._max_finished = max_finished_tasks
+        self._ids = itertools.count(1)
+        self._unlaunched: dict[int, KVTask] = {}
+        self._running: dict[int, KVTask] = {}
+        self._finished: dict[int, KVTask] = {}
+
+    def create(
+        self,
+        request_type: KVRequestType,
+        parts: Sequence[Reservation],
+        spans: Sequence[tuple[int, BlockSpan]],
+        now_s: float,
+    ) -> KVTask:
+        """Return a new un-launched task."""
+        task = KVTask(TaskId(next(self._ids)), request_type, parts, spans, self._tokens_per_block, now_s)
+        self._unlaunched[task.task_id] = task
+        return task
+
+    def merge(self, tasks: Sequence[KVTask], now_s: float) -> KVTask:
+        """Return a batch that takes over the reservations of un-launched or ended tasks; their records go."""
+        parts = [part for task in tasks for part in task.parts]
+        batch = self.create(tasks[0].type, parts, [span for task in tasks for span in task.spans], now_s)
+        batch.launched = True
+        for task in tasks:
+            task.parts = ()
+            self.forget(task)
+        return batch
+
+    def find(self, task_id: int) -> KVTask | None:
+        """Return the task, or None when there is no record of it."""
+        return self._unlaunched.get(task_id) or self._running.get(task_id) or self._finished.get(task_id)
+
+    def start(self, task: KVTask, graph_id: GraphId) -> None:
+        """Note that the graph of a READY task was submitted."""
+        task.become(TaskStatus.RUNNING)
+        task.graph_id = graph_id
+        self._unlaunched.pop(task.task_id, None)
+        self._running[task.task_id] = task
+        self.graph_to_task[graph_id] = task
+
+    def finish(self, task: KVTask, status: TaskStatus) -> None:
+        """End a task; its result stays until it is taken, or the bound on results drops the oldest."""
+        task.become(status)
+        self._unlaunched.pop(task.task_id, None)
+        self._running.pop(task.task_id, None)
+        self._finished[task.task_id] = task
+        if len(self._finished) > self._max_finished:
+            self._finished.pop(next(iter(self._finished)))
+            self.num_dropped += 1
+
+    def release(self, graph_id: GraphId) -> None:
+        """Note that nothing touches the graph's slots any more."""
+        del self.graph_to_task[graph_id]
+
+    def forget(self, task: KVTask) -> None:
+        """Drop the record of a task that is not running. Idempotent."""
+        self._unlaunched.pop(task.task_id, None)
+        self._finished.pop(task.task_id, None)
+
+    def take_finished(self) -> list[KVTask]:
+        """Return the finished tasks in the order they ended, and drop their records."""
+        finished = list(self._finished.values())
+        self._finished.clear()
+        return finished
+
+    def expired(self, now_s: float) -> KVTask | None:
+        """Return the oldest un-launched task when its lease is over or there are too many, else None. O(1)."""
+        oldest = next(iter(self._unlaunched.values()), None)
+        if oldest is None:
+            return None
+        too_many = len(self._unlaunched) > MAX_UNLAUNCHED_TASKS
+        return oldest if too_many or now_s - oldest.created_s > UNLAUNCHED_LEASE_S else None
+
+    def unlaunched(self) -> list[KVTask]:
+        """Return the tasks that wait for a launch."""
+        return list(self._unlaunched.values())
+
+    def running(self) -> list[KVTask]:
+        """Return the tasks in flight."""
+        return list(self._running.values())
+
+    @property
+    def num_running(self) -> int:
+        """Tasks in flight."""
+        return len(self._running)
+
+    @property
+    def num_finished(self) -> int:
+        """Results nobody has taken yet."""
+        return len(self._finished)
+
+    def reservations(self) -> Iterator[Reservation]:
+        """Yield the reservations that have not ended, of all tasks known and of graphs not released."""
+        seen = {
+            id(task): task
+            for task in (*self._unlaunched.values(), *self._running.values(), *self.graph_to_task.values())
+        }
+        for task in seen.values():
+            yield from (part for part in task.parts if part.is_open)

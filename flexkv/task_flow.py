@@ -1,0 +1,284 @@
+"""TaskFlow: what happens to tasks: planned, launched, ended, released.
+
+Everything here runs under the KVTaskEngine's mutex and never waits.
+A task holds reservations from match until its graph is released. Whatever becomes of it, each ends exactly once:
+
+    un-launched:  empty plan -> commit      cancel, reset, lease, shutdown -> abort      launch -> submitted, or abort
+    running:      status done -> commit     status other, or doomed -> quarantine;   released -> abort
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flexkv import _core
+from flexkv.cache.radixtree import NEVER_S, EntryMeta
+from flexkv.cache.reservation import Reservation, ReservationState
+from flexkv.cache.span import BlockSpan
+from flexkv.cache.transfer_pattern import load_graph, store_graph
+from flexkv.common.block import IdArray
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.metrics import MissReason, SkipReason
+from flexkv.common.request import KVRequest, KVRequestType
+from flexkv.common.transfer import GraphId
+from flexkv.errors import FlexKVError
+from flexkv.host_tier import HostTier, TierState
+from flexkv.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.task_record import Recorder
+from flexkv.task_seams import Completion, Transfer
+
+__all__ = ["Launch", "TaskFlow"]
+
+_logger = flexkv_logger(__name__)
+_MISS = {
+    TierState.WAITING: MissReason.NOT_READY,
+    TierState.OFF: MissReason.QUARANTINE,
+    TierState.BROKEN: MissReason.NOT_READY,
+}
+_SKIP = {
+    TierState.WAITING: SkipReason.NOT_READY,
+    TierState.OFF: SkipReason.QUARANTINE,
+    TierState.BROKEN: SkipReason.NOT_READY,
+}
+
+
+class Launch:
+    """How to run a graph: the engine step after which it may start, and its bound."""
+
+    __slots__ = ("after_step", "timeout_s")
+
+    def __init__(self, after_step: int, timeout_s: float) -> None:
+        self.after_step = after_step
+        self.timeout_s = timeout_s
+
+
+class TaskFlow:
+    """The life of tasks. `clock_s` returns seconds since the engine was made; `closed` makes every request a miss."""
+
+    def __init__(
+        self, tasks: KVTaskManager, tier: HostTier, transfer: Transfer, recorder: Recorder, clock_s: Callable[[], float]
+    ) -> None:
+        self.tasks = tasks
+        self.tier = tier
+        self.closed = False
+        self._transfer = transfer
+        self._recorder = recorder
+        self._clock_s = clock_s
+        self._changed = False
+
+    def drain(self) -> None:
+        """Apply what was completed, follow the tier, and cancel what waited for its launch too long.
+
+        Cheap when idle.
+        """
+        for completion in self._transfer.poll():
+            self._apply(completion)
+        if not self.closed:
+            self.tier.refresh()
+        while (task := self.tasks.expired(self._clock_s())) is not None:
+            _logger.warning("task was never launched nor cancelled, cancelled now task_id=%d", task.task_id)
+            self.cancel(task)
+
+    def take_changed(self) -> bool:
+        """Return whether a task ended or a graph was released since the last call."""
+        changed, self._changed = self._changed, False
+        return changed
+
+    def get(self, request: KVRequest) -> KVTask:
+        """Plan a GET. With nothing to load the task is COMPLETED at once."""
+        cache = self.tier.cache
+        if self.closed or self.tier.state is not TierState.SERVING or cache is None:
+            task = self._create(request, (), BlockSpan(0, 0))
+            self._recorder.missed(request, task, MissReason.SHUT_DOWN if self.closed else _MISS[self.tier.state])
+            return self._end(task, TaskStatus.COMPLETED)
+        reservation = cache.prepare_get(
+            request.sequence, request.start_block, request.end_block, now_s=int(self._clock_s())
+        )
+        task = self._create(request, (reservation,), reservation.span)
+        self._recorder.got(request, task, reservation)
+        return task if reservation.num_blocks else self._commit(task)
+
+    def put(self, request: KVRequest) -> KVTask:
+        """Plan a PUT. With nothing to store the task is COMPLETED at once."""
+        cache = self.tier.cache
+        if self.closed or self.tier.state is not TierState.SERVING or cache is None:
+            task = self._create(request, (), BlockSpan(0, 0))
+            self._recorder.skipped(request, task, SkipReason.SHUT_DOWN if self.closed else _SKIP[self.tier.state])
+            return self._end(task, TaskStatus.COMPLETED)
+        expiry_s = NEVER_S if request.expiry_s is None else request.expiry_s
+        meta = EntryMeta(tenant=request.tenant, priority=request.priority, expiry_s=expiry_s)
+        reservation = cache.prepare_put(request.sequence, request.end_block, meta, now_s=int(self._clock_s()))
+        task = self._create(request, (reservation,), reservation.span)
+        self._recorder.planned_put(request, task, reservation)
+        return task if reservation.num_blocks else self._commit(task)
+
+    def prefetch(self, request: KVRequest) -> KVTask:
+        """Plan a PREFETCH: with the CPU tier alone there is no lower tier to bring blocks from."""
+        return self._end(self._create(request, (), BlockSpan(0, 0)), TaskStatus.COMPLETED)
+
+    def merge(self, tasks: Sequence[KVTask]) -> KVTask:
+        """Make one task of tasks of a kind that were not launched.
+
+        If one of them was cancelled meanwhile, the batch is too.
+        """
+        cancelled = any(task.status is TaskStatus.CANCELLED for task in tasks)
+        batch = self.tasks.merge(tasks, self._clock_s())
+        if cancelled:
+            self.cancel(batch)
+        return batch
+
+    def launch(self, task: KVTask, blocks: Sequence[IdArray], launch: Launch) -> None:
+        """Submit the graph of an un-launched task; `blocks` has the GPU blocks of each part, checked.
+
+        Cannot raise for bad input.
+        """
+        task.launched = True
+        build = store_graph if task.type is KVRequestType.PUT else load_graph
+        graph = build([part.slots for part in task.parts], blocks, launch.after_step)
+        if graph.num_ops == 0:
+            self._commit(task)
+            return
+        task.become(TaskStatus.READY)
+        try:
+            self._transfer.submit_transfer_graph(graph, launch.timeout_s)
+        except (ValueError, RuntimeError, OSError, FlexKVError) as error:
+            _logger.error(
+                "task failed, its graph was refused task_id=%d kind=%s error=%s", task.task_id, task.type.value, error
+            )
+            self._abort_parts(task)
+            self._end(task, TaskStatus.FAILED)
+            return
+        self.tasks.start(task, graph.graph_id)
+
+    def cancel(self, task: KVTask) -> None:
+        """Release everything of an un-launched task. Others are passed over."""
+        if task.status is TaskStatus.UNREADY:
+            self._abort_parts(task)
+            self._end(task, TaskStatus.CANCELLED)
+
+    def doom(self, task: KVTask) -> None:
+        """See to it that a PUT is never committed.
+
+        Its blocks are invisible now, and ops that do not run yet are cancelled.
+        """
+        self.cancel(task)
+        if (
+            task.type is KVRequestType.PUT
+            and task.status is TaskStatus.RUNNING
+            and not task.doomed
+            and task.graph_id is not None
+        ):
+            task.doomed = True
+            for part in task.parts:
+                part.doom()
+            self._transfer.cancel(task.graph_id)
+
+    def reset(self) -> frozenset[GraphId]:
+        """Empty the tiers, cancel what is not launched, hurry stores on.
+
+        Returns the graphs that are still in flight.
+        """
+        for task in self.tasks.unlaunched():
+            self.cancel(task)
+        for task in self.tasks.running():
+            if task.type is KVRequestType.PUT and task.graph_id is not None:
+                self._transfer.cancel(task.graph_id)
+        if self.tier.cache is not None:
+            self.tier.cache.reset()
+        self._recorder.reset()
+        return frozenset(self.tasks.graph_to_task)
+
+    def close(self) -> None:
+        """From now on every request is a miss; what is not launched is cancelled. Idempotent."""
+        self.closed = True
+        for task in self.tasks.unlaunched():
+            self.cancel(task)
+
+    def abandon(self, *, drained: bool) -> None:
+        """The transfer engine has stopped: fail what it did not answer.
+
+        `drained`: nothing touches any slot any more.
+        """
+        while completions := self._transfer.poll():
+            for completion in completions:
+                self._apply(completion)
+        for graph_id, task in list(self.tasks.graph_to_task.items()):
+            if drained:
+                self._abort_parts(task)
+                self.tasks.release(graph_id)
+            else:
+                self._quarantine_parts(task)
+            if not task.is_ended:
+                _logger.error(
+                    "task failed, the transfer engine stopped task_id=%d kind=%s", task.task_id, task.type.value
+                )
+                self._end(task, task.outcome or TaskStatus.FAILED)
+
+    def _create(self, request: KVRequest, parts: Sequence[Reservation], span: BlockSpan) -> KVTask:
+        return self.tasks.create(request.type, parts, [(request.sequence.num_tokens, span)], self._clock_s())
+
+    def _apply(self, completion: Completion) -> None:
+        task = self.tasks.graph_to_task.get(GraphId(completion.graph_id))
+        if task is None:
+            _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
+        elif completion.kind == _core.CompletionKind.OP:
+            self._recorder.op_ended(task, completion, failed=completion.status != _core.OpStatus.DONE)
+        elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
+            self._decide(task, completion)
+        else:
+            self._release(task, GraphId(completion.graph_id))
+
+    def _decide(self, task: KVTask, completion: Completion) -> None:
+        """A graph's status is known; its ops may still run unless it is done."""
+        if completion.status == _core.OpStatus.DONE and not task.doomed:
+            self._commit(task)
+            return
+        self._quarantine_parts(task)
+        cancelled = task.doomed or completion.status == _core.OpStatus.CANCELLED
+        timed_out = completion.status == _core.OpStatus.TIMED_OUT
+        task.outcome = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
+        if not cancelled:
+            _logger.error(
+                "task failed task_id=%d kind=%s blocks=%d timed_out=%s error=%s",
+                task.task_id,
+                task.type.value,
+                task.num_blocks,
+                timed_out,
+                completion.error,
+            )
+        if task.type is KVRequestType.PUT:  # a GET ends when nothing can write its GPU blocks any more (D16)
+            self._end(task, task.outcome, timed_out=timed_out)
+        else:
+            task.timed_out = timed_out
+
+    def _release(self, task: KVTask, graph_id: GraphId) -> None:
+        """No rank touches the graph's slots and blocks any more."""
+        self._abort_parts(task)
+        self.tasks.release(graph_id)
+        self._changed = True
+        if not task.is_ended:
+            self._end(task, task.outcome or TaskStatus.FAILED, timed_out=task.timed_out)
+
+    def _commit(self, task: KVTask) -> KVTask:
+        for part in task.parts:
+            part.commit()
+        task.parts = ()
+        return self._end(task, TaskStatus.COMPLETED)
+
+    def _abort_parts(self, task: KVTask) -> None:
+        parts, task.parts = task.parts, ()
+        for part in parts:
+            if part.is_open:
+                part.abort()
+
+    @staticmethod
+    def _quarantine_parts(task: KVTask) -> None:
+        for part in task.parts:
+            if part.state is not ReservationState.QUARANTINED:
+                part.quarantine()
+
+    def _end(self, task: KVTask, status: TaskStatus, *, timed_out: bool = False) -> KVTask:
+        self.tasks.finish(task, status)
+        self._recorder.ended(task, timed_out=timed_out)
+        self._changed = True
+        return task

@@ -1,0 +1,205 @@
+"""Recorder: what the task engine tells about itself: counters, the trace, and KV events kept for `take_events`.
+
+Nothing here decides anything. Thread safety: none; the KVTaskEngine's mutex guards it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from flexkv.cache.reservation import GetReservation, PutReservation
+from flexkv.common.config import CacheConfig
+from flexkv.common.events import BlocksRemoved, EventCollector, KVEvent
+from flexkv.common.metrics import Counters, MissReason, SkipReason
+from flexkv.common.request import KVRequest, KVRequestType
+from flexkv.common.tracer import TraceOp, Tracer
+from flexkv.common.transfer import TransferType
+from flexkv.task import KVTask, TaskStatus
+from flexkv.task_seams import Completion
+
+__all__ = ["EventBuffer", "Recorder"]
+
+_MAX_EVENTS = 65536
+_FLUSH_EVERY_RECORDS = 1024
+_ROUTES = {KVRequestType.GET: TransferType.H2D, KVRequestType.PUT: TransferType.D2H}
+
+
+class EventBuffer:
+    """An EventCollector that keeps the last events until they are taken.
+
+    `num_dropped` counts those that did not fit.
+    """
+
+    def __init__(self, max_events: int = _MAX_EVENTS) -> None:
+        self._events: deque[KVEvent] = deque(maxlen=max_events)
+        self.num_dropped = 0
+
+    def publish(self, event: KVEvent) -> None:
+        """Keep one event."""
+        self.num_dropped += len(self._events) == self._events.maxlen
+        self._events.append(event)
+
+    def take(self) -> list[KVEvent]:
+        """Return what was kept, oldest first, and forget it."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+
+class Recorder:
+    """Counts, traces and collects.
+
+    Args:
+        collector: where KV events go; an EventBuffer can be emptied by `take_events`. None: no events are made, unless
+            a trace needs them.
+        clock_s: seconds since the task engine was made.
+    """
+
+    def __init__(
+        self, cache_config: CacheConfig, collector: EventCollector | None, clock_s: Callable[[], float]
+    ) -> None:
+        self.counters = Counters()
+        self._collector = collector
+        self._clock_s = clock_s
+        self._num_unflushed = 0
+        self._tracer: Tracer | None = None
+        if cache_config.trace_path is not None:
+            self._tracer = Tracer(
+                cache_config.trace_path,
+                tokens_per_block=cache_config.tokens_per_block,
+                num_blocks=cache_config.num_cpu_blocks or 0,
+                policy=cache_config.eviction_policy,
+            )
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether the tiers should publish to this recorder."""
+        return self._collector is not None or self._tracer is not None
+
+    def publish(self, event: KVEvent) -> None:
+        """Take one event of a tier (EventCollector)."""
+        if self._tracer is not None and isinstance(event, BlocksRemoved):
+            self._tracer.record(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
+        if self._collector is not None:
+            self._collector.publish(event)
+
+    def take_events(self) -> list[KVEvent]:
+        """Return the events kept since the last call; none unless the collector is an EventBuffer."""
+        return self._collector.take() if isinstance(self._collector, EventBuffer) else []
+
+    def missed(self, request: KVRequest, task: KVTask, reason: MissReason) -> None:
+        """A GET was answered without asking the cache."""
+        self.counters.get_requests += 1
+        self.counters.queried_blocks += request.end_block - request.start_block
+        self.counters.miss(reason)
+        self._trace(TraceOp.GET, task, request, reason=reason.value)
+
+    def got(self, request: KVRequest, task: KVTask, reservation: GetReservation) -> None:
+        """A GET was planned."""
+        self.counters.get_requests += 1
+        self.counters.queried_blocks += request.end_block - request.start_block
+        self.counters.hit_blocks += reservation.num_blocks
+        reason = ""
+        if reservation.num_blocks == 0:
+            miss = _miss_reason(request, reservation)
+            self.counters.miss(miss)
+            reason = miss.value
+        self._trace(
+            TraceOp.GET,
+            task,
+            request,
+            matched=reservation.num_visible,
+            ready=reservation.num_ready,
+            num_blocks=reservation.num_blocks,
+            reason=reason,
+        )
+
+    def skipped(self, request: KVRequest, task: KVTask, reason: SkipReason) -> None:
+        """A PUT was answered without asking the cache."""
+        self.counters.put_requests += 1
+        self.counters.skip(reason, request.end_block)
+        self._trace(TraceOp.PUT, task, request, reason=reason.value)
+
+    def planned_put(self, request: KVRequest, task: KVTask, reservation: PutReservation) -> None:
+        """A PUT was planned."""
+        self.counters.put_requests += 1
+        self.counters.put_blocks += reservation.num_blocks
+        self.counters.skip(SkipReason.ALREADY_STORED, reservation.span.start)
+        self.counters.skip(SkipReason.NO_SLOTS, reservation.num_skipped)
+        self._trace(TraceOp.PUT, task, request, matched=reservation.span.start, num_blocks=reservation.num_blocks)
+
+    def op_ended(self, task: KVTask, completion: Completion, *, failed: bool) -> None:
+        """An op of a task ended."""
+        route = self.counters.routes[_ROUTES[task.type]]
+        route.add(task.num_blocks, completion.bytes, completion.seconds, failed=failed)
+
+    def ended(self, task: KVTask, *, timed_out: bool = False) -> None:
+        """A task ended, in whatever way."""
+        counters = self.counters
+        if task.status is TaskStatus.COMPLETED:
+            if task.type is KVRequestType.GET:
+                counters.loaded_blocks += task.num_blocks
+            elif task.type is KVRequestType.PUT:
+                counters.stored_blocks += task.num_blocks
+        elif task.status is TaskStatus.FAILED:
+            counters.failed_tasks += 1
+            counters.timed_out_tasks += timed_out
+        else:
+            counters.cancelled_tasks += 1
+        if task.type is KVRequestType.PUT and task.launched and task.status is not TaskStatus.COMPLETED:
+            counters.skip(SkipReason.DOOMED if task.doomed else SkipReason.FAILED, task.num_blocks)
+        self._trace(
+            TraceOp.COMMIT if task.status is TaskStatus.COMPLETED else TraceOp.ABORT, task, reason=task.status.value
+        )
+
+    def reset(self) -> None:
+        """The tiers were emptied."""
+        self.counters.resets += 1
+        if self._tracer is not None:
+            self._tracer.record(TraceOp.RESET, self._clock_s())
+
+    def close(self) -> None:
+        """Write the trace out. Idempotent. Blocks for the disk."""
+        if self._tracer is not None:
+            self._tracer.close()
+
+    def _trace(
+        self,
+        op: TraceOp,
+        task: KVTask,
+        request: KVRequest | None = None,
+        *,
+        matched: int = 0,
+        ready: int = 0,
+        num_blocks: int = 0,
+        reason: str = "",
+    ) -> None:
+        if self._tracer is None:
+            return
+        keys, start = None, 0
+        if request is not None and request.sequence.has_hashes:
+            keys, start = request.sequence.block_hashes[: request.end_block], request.start_block
+        self._tracer.record(
+            op,
+            self._clock_s(),
+            task_id=task.task_id,
+            keys=keys,
+            matched=matched,
+            ready=ready,
+            start=start,
+            num_blocks=num_blocks,
+            reason=reason,
+        )
+        self._num_unflushed += 1
+        if self._num_unflushed >= _FLUSH_EVERY_RECORDS:
+            self._num_unflushed = 0
+            self._tracer.flush()
+
+
+def _miss_reason(request: KVRequest, reservation: GetReservation) -> MissReason:
+    if request.end_block <= request.start_block:
+        return MissReason.ON_GPU if request.start_block else MissReason.TOO_SHORT
+    if reservation.num_visible > request.start_block:
+        return MissReason.NOT_STORED_YET
+    return MissReason.ON_GPU if reservation.num_visible else MissReason.NO_MATCH

@@ -1,0 +1,112 @@
+"""What the task engine needs of the layers that move and own bytes, as protocols: where a test's doubles stand.
+
+The product's sides are flexkv.transfer.transfer_engine.TransferEngine and flexkv.storage.storage_engine.StorageEngine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from flexkv.common.transfer import TransferOpGraph
+
+__all__ = ["Completion", "Pool", "Rank", "Storage", "Transfer"]
+
+
+class Rank(Protocol):
+    """A registered GPU rank (`_core.RankInfo`)."""
+
+    @property
+    def rank(self) -> int:
+        """Number of the rank."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Device blocks it has."""
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one block on it."""
+
+    @property
+    def tokens_per_block(self) -> int:
+        """Tokens of one block."""
+
+
+class Completion(Protocol):
+    """One completion (`_core.Completion`): of an op, of a graph's status, or of its release."""
+
+    @property
+    def kind(self) -> Any:
+        """A `_core.CompletionKind`."""
+
+    @property
+    def status(self) -> Any:
+        """A `_core.OpStatus`."""
+
+    @property
+    def graph_id(self) -> int:
+        """The graph it is about."""
+
+    @property
+    def bytes(self) -> int:
+        """Of an op: bytes moved over all ranks."""
+
+    @property
+    def seconds(self) -> float:
+        """Of an op: copy time of the slowest rank."""
+
+    @property
+    def error(self) -> str:
+        """What went wrong and where; empty when done."""
+
+
+class Pool(Protocol):
+    """The host tier's bytes (`_core.HostPool`)."""
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of each shard."""
+
+
+class Storage(Protocol):
+    """Allocates the pool."""
+
+    def allocate_host_pool(self, slot_bytes: Sequence[int]) -> Any:
+        """Return a Pool with one shard of slots per rank. Raises FlexKVError, OSError or ValueError."""
+
+
+class Transfer(Protocol):
+    """Runs graphs.
+
+    Each submitted graph gets two completions, `graph_status` and then `graph_released`, each exactly once.
+    """
+
+    @property
+    def event_fd(self) -> int:
+        """Readable while `poll` would return something."""
+
+    @property
+    def slots_available(self) -> int:
+        """Slots that every connected rank can use and that are prefaulted."""
+
+    def start(self) -> None:
+        """Listen for ranks. Does not block."""
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Cancel what waits and drain what runs; False when something still ran after `timeout_s`. Idempotent."""
+
+    def ranks(self) -> Sequence[Rank]:
+        """Return the ranks that have ever registered."""
+
+    def set_pool(self, pool: Any) -> None:
+        """Give the pool to the ranks. Once."""
+
+    def submit_transfer_graph(self, graph: TransferOpGraph, timeout_s: float) -> None:
+        """Start a graph. Raises ValueError, RuntimeError, OSError or FlexKVError; nothing was started then."""
+
+    def cancel(self, graph_id: int) -> None:
+        """Cancel the ops of a graph that do not run yet. Unknown ids are passed over."""
+
+    def poll(self) -> Sequence[Completion]:
+        """Return and take what was completed. Does not block."""

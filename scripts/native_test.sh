@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Builds the native tests with a sanitizer and runs them.    scripts/native_test.sh address,undefined | thread
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+sanitizers=${1:?usage: scripts/native_test.sh SANITIZERS}
+build=build/native-${sanitizers//,/-}
+jobs=${JOBS:-$(nproc)}
+tools=.venv/dev/bin
+PATH=$PWD/$tools:$PATH
+
+if [[ ! -f $build/build.ninja ]]; then
+  mkdir -p build
+  cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLEXKV_PYTHON=OFF -DFLEXKV_NATIVE_TESTS=ON \
+    -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
+fi
+ninja -C "$build" -j "$jobs" --quiet
+
+# Thread sanitizer refuses some address space layouts: run it without randomization where that is allowed.
+prefix=()
+if [[ $sanitizers == thread ]] && setarch "$(uname -m)" -R true 2>/dev/null; then prefix=(setarch "$(uname -m)" -R); fi
+export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+"${prefix[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$jobs" | tail -n 25

@@ -1,0 +1,53 @@
+"""vLLM's own connector class, MLA, and an engine whose KV cache cannot be kept."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.vllm
+IN_TREE = {"kv_connector": "FlexKVConnectorV1"}
+
+
+def test_vllms_own_connector_class_works_too(make_engine, prompt):
+    engine = make_engine("llama", IN_TREE, block_size=32)
+    prompts = [prompt(seed, 300) for seed in (60, 61)]
+    cold = engine.answers(prompts)
+    engine.drop_gpu_cache()
+    outputs = engine.generate(prompts)
+    assert [list(output.outputs[0].token_ids) for output in outputs] == cold
+    assert [output.num_cached_tokens for output in outputs] == [288, 288]
+    engine.drop_gpu_cache()
+    engine.poison_host_blocks()
+    assert all(answer != expected for answer, expected in zip(engine.answers(prompts), cold, strict=True))
+
+
+def test_mla_blocks_come_back(make_engine, prompt):
+    """Decode and prefill differ a little on this platform, so both runs leave exactly one token to compute."""
+    engine = make_engine("mla", num_gpu_blocks_override=128)
+    text = prompt(62, 20 * 16 + 1)
+    engine.answers([text])
+    own = engine.generate([text], logprobs=1)[0]
+    engine.drop_gpu_cache()
+    ours = engine.generate([text], logprobs=1)[0]
+    assert own.num_cached_tokens == ours.num_cached_tokens == 320
+    assert list(ours.outputs[0].token_ids) == list(own.outputs[0].token_ids)
+    assert ours.outputs[0].cumulative_logprob == pytest.approx(own.outputs[0].cumulative_logprob, abs=1e-4)
+    engine.drop_gpu_cache()
+    engine.poison_host_blocks()
+    poisoned = engine.generate([text], logprobs=1)[0]
+    assert poisoned.outputs[0].cumulative_logprob != pytest.approx(own.outputs[0].cumulative_logprob, abs=1e-2)
+
+
+@pytest.mark.parametrize("class_name", ["FlexKVConnector", "FlexKVConnectorV1"])
+def test_an_engine_with_sliding_windows_serves_without_the_cache(make_engine, prompt, class_name, caplog):
+    transfer = {"kv_connector": class_name}
+    if class_name == "FlexKVConnector":
+        transfer["kv_connector_module_path"] = "flexkv.integration.vllm.connector"
+    with caplog.at_level("WARNING", logger="flexkv"):
+        engine = make_engine("sliding", transfer, block_size=32)
+    assert "SlidingWindowSpec" in caplog.text
+    cold = engine.answers([prompt(63, 300)])
+    engine.drop_gpu_cache()
+    outputs = engine.generate([prompt(63, 300)])
+    assert outputs[0].num_cached_tokens == 0
+    assert [list(outputs[0].outputs[0].token_ids)] == cold

@@ -1,0 +1,362 @@
+"""FlexKVConfig: settings from file, environment and engine; a VllmConfig read by attribute; addresses; defaults."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexkv.common.hash_utils import weights_identity
+from flexkv.errors import ConfigError
+from flexkv.integration.config import FlexKVConfig, default_cpu_cache_bytes, default_socket
+from flexkv.integration.model_identity import engine_hash_objection
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    return model
+
+
+def make_vllm_config(model: object, **changes: object) -> SimpleNamespace:
+    """A VllmConfig as far as it is read; `changes` are ``section__name=value``."""
+    config = SimpleNamespace(
+        model_config=SimpleNamespace(
+            model=str(model),
+            dtype="torch.float16",
+            quantization=None,
+            revision=None,
+            hf_overrides={},
+            use_mla=False,
+            get_total_num_hidden_layers=lambda: 4,
+            get_total_num_kv_heads=lambda: 2,
+            get_head_size=lambda: 64,
+        ),
+        cache_config=SimpleNamespace(
+            block_size=16,
+            cache_dtype="auto",
+            prefix_caching_hash_algo="sha256",
+            prefix_match_unit=None,
+            kv_cache_layout=None,
+        ),
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=1,
+            pipeline_parallel_size=1,
+            data_parallel_size=1,
+            decode_context_parallel_size=1,
+            prefill_context_parallel_size=1,
+        ),
+        kv_transfer_config=SimpleNamespace(engine_id="engine-1", kv_connector_extra_config={}),
+        load_config=SimpleNamespace(load_format="auto"),
+        speculative_config=None,
+    )
+    for path, value in changes.items():
+        section, _, name = path.partition("__")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+def read(vllm_config: object, **environ: str) -> FlexKVConfig:
+    return FlexKVConfig.from_env(environ).post_init_from_vllm_config(vllm_config)
+
+
+def digest(vllm_config: object, **environ: str) -> str:
+    return read(vllm_config, **environ).cache_config.fingerprint
+
+
+def test_a_vllm_config_becomes_model_and_cache_config(model_dir: Path) -> None:
+    config = read(make_vllm_config(model_dir, parallel_config__tensor_parallel_size=2), FLEXKV_CPU_CACHE_GB="2")
+    model, cache = config.model_config, config.cache_config
+    assert (model.num_layers, model.num_kv_heads, model.head_size, model.use_mla) == (4, 2, 64, False)
+    assert (model.dtype, model.tp_size, config.num_ranks) == ("float16", 2, 2)
+    assert (cache.tokens_per_block, cache.cpu_cache_bytes, cache.num_cpu_blocks) == (16, 2 * GIB, None)
+    assert config.engine_hashes_usable
+
+
+def test_the_config_is_filled_in_place_as_older_callers_expect(model_dir: Path) -> None:
+    config = FlexKVConfig.from_env({})
+    with pytest.raises(ConfigError, match="post_init_from"):
+        _ = config.cache_config
+    with pytest.raises(ConfigError, match="post_init_from"):
+        _ = config.model_config
+    assert config.post_init_from_vllm_config(make_vllm_config(model_dir)) is config
+    assert config.cache_config.tokens_per_block == 16
+
+
+def test_an_mla_model_has_one_latent_head(model_dir: Path) -> None:
+    config = read(make_vllm_config(model_dir, model_config__use_mla=True, model_config__get_head_size=lambda: 576))
+    assert (config.model_config.num_kv_heads, config.model_config.use_mla) == (1, True)
+    assert config.model_config.token_size_in_bytes == 4 * 576 * 2
+
+
+@pytest.mark.parametrize(
+    ("cache_dtype", "dtype"), [("auto", "float16"), ("bfloat16", "bfloat16"), ("fp8", "uint8"), ("nvfp4", "uint8")]
+)
+def test_the_dtype_is_that_of_the_cache(model_dir: Path, cache_dtype: str, dtype: str) -> None:
+    assert read(make_vllm_config(model_dir, cache_config__cache_dtype=cache_dtype)).model_config.dtype == dtype
+
+
+def test_later_sources_win(model_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flexkv.json"
+    path.write_text(json.dumps({"cpu_cache_gb": 1, "evict_ratio": 0.1, "copy_threads": 3}))
+    options = {"num_cpu_blocks": 77}
+    config = read(
+        make_vllm_config(model_dir, kv_transfer_config__kv_connector_extra_config=options),
+        FLEXKV_CONFIG_PATH=str(path),
+        FLEXKV_EVICT_RATIO="0.2",
+        FLEXKV_CPU_CACHE_GB="2",
+    )
+    cache = config.cache_config
+    assert (cache.evict_ratio, cache.copy_threads, cache.num_cpu_blocks, cache.cpu_cache_bytes) == (0.2, 3, 77, None)
+
+
+def test_other_variables_of_the_environment_are_not_ours(model_dir: Path) -> None:
+    assert read(make_vllm_config(model_dir), PATH="/bin", MY_FLEXKV_X="1").cache_config.tokens_per_block == 16
+
+
+BAD_SETTINGS: list[tuple[dict[str, str], dict[str, object], str]] = [
+    ({"FLEXKV_CPU_CACHE": "1"}, {}, "environment: .*FLEXKV_CPU_CACHE_"),
+    ({"FLEXKV_SSD_CACHE_GB": "100"}, {}, "FLEXKV_SSD_CACHE_GB is '100'; .*CPU tier only"),
+    ({"FLEXKV_SSD_CACHE_DIR": "/a;/b"}, {}, "CPU tier only"),
+    ({"FLEXKV_ENABLE_LAYERWISE_TRANSFER": "1"}, {}, "whole blocks"),
+    ({"FLEXKV_CPU_CACHE_GB": "0"}, {}, "cpu_cache_gb is 0"),
+    ({"FLEXKV_CPU_CACHE_GB": "1", "FLEXKV_NUM_CPU_BLOCKS": "5"}, {}, "give one of them"),
+    ({"FLEXKV_EVICTION_POLICY": "magic"}, {}, "eviction_policy is 'magic'"),
+    ({"FLEXKV_KEY_FILE": "/nowhere/key"}, {}, "key_file '/nowhere/key' cannot be read"),
+    ({"FLEXKV_CONFIG_PATH": "/nowhere/flexkv.json"}, {}, "FLEXKV_CONFIG_PATH"),
+    ({"FLEXKV_GPU_REGISTER_PORT": "tcp://127.0.0.1:1"}, {}, "Unix socket"),
+    ({}, {"cpu_cache": 1}, "kv_connector_extra_config: .*did you mean"),
+    ({}, {"config_path": "/a.json"}, "FLEXKV_CONFIG_PATH in the environment"),
+]
+
+
+@pytest.mark.parametrize(("environ", "options", "message"), BAD_SETTINGS)
+def test_a_bad_setting_is_one_config_error(
+    model_dir: Path, environ: dict[str, str], options: dict[str, object], message: str
+) -> None:
+    vllm_config = make_vllm_config(model_dir, kv_transfer_config__kv_connector_extra_config=options)
+    with pytest.raises(ConfigError, match=message):
+        read(vllm_config, **environ)
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "message"),
+    [
+        ("parallel_config__data_parallel_size", 2, "data_parallel_size is 2"),
+        ("parallel_config__decode_context_parallel_size", 2, "decode_context_parallel_size is 2"),
+        ("parallel_config__prefill_context_parallel_size", 2, "prefill_context_parallel_size is 2"),
+        ("cache_config__block_size", 48, "tokens_per_block is 48; use a power of two"),
+        ("cache_config__block_size", None, "block_size is None"),
+        ("model_config__dtype", "complex128", "dtype is 'complex128'"),
+    ],
+)
+def test_an_engine_this_version_cannot_serve_is_refused_by_name(
+    model_dir: Path, change: str, value: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(make_vllm_config(model_dir, **{change: value}))
+
+
+def test_an_engine_without_an_attribute_is_not_supported(model_dir: Path) -> None:
+    vllm_config = make_vllm_config(model_dir)
+    del vllm_config.model_config.use_mla
+    with pytest.raises(ConfigError, match="has no use_mla; this version of the engine is not supported"):
+        read(vllm_config)
+
+
+def test_the_weights_are_named_by_tag_files_or_hub_commit(model_dir: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    hub = make_vllm_config("org/model", model_config__hf_config=SimpleNamespace(_commit_hash=commit))
+    pinned = make_vllm_config("org/model", model_config__revision=commit)
+    cases: list[tuple[object, dict[str, str], str]] = [
+        (make_vllm_config(model_dir), {}, f"files:{weights_identity(model_dir)}"),
+        (make_vllm_config(model_dir), {"FLEXKV_MODEL_TAG": "mine"}, "tag:mine"),
+        (hub, {}, f"hub:org/model@{commit}"),
+        (pinned, {}, f"hub:org/model@{commit}"),
+    ]
+    for vllm_config, environ, name in cases:
+        fingerprint = read(vllm_config, **environ).fingerprint
+        assert fingerprint is not None
+        assert fingerprint.weights == name
+
+
+UNKNOWN_WEIGHTS: dict[str, Callable[[Path], SimpleNamespace]] = {
+    "random weights": lambda path: make_vllm_config(path, load_config__load_format="dummy"),
+    "a function as override": lambda path: make_vllm_config(path, model_config__hf_overrides=lambda config: config),
+    "a hub model without commit": lambda _: make_vllm_config("org/model", model_config__revision="main"),
+    "a directory without weights": lambda path: make_vllm_config(path.parent),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN_WEIGHTS)
+def test_weights_that_cannot_be_identified_are_private_to_the_process(
+    model_dir: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    vllm_config = UNKNOWN_WEIGHTS[what](model_dir)
+    assert digest(vllm_config) != digest(vllm_config)
+    assert "FLEXKV_MODEL_TAG" in caplog.text
+    assert digest(vllm_config, FLEXKV_MODEL_TAG="a") == digest(vllm_config, FLEXKV_MODEL_TAG="a")
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("model_config__dtype", "torch.bfloat16"),
+        ("model_config__quantization", "awq"),
+        ("model_config__quantization_config", {"bits": 4}),
+        ("model_config__hf_overrides", {"rope_theta": 1e6}),
+        ("model_config__hf_config_path", "/other"),
+        ("cache_config__cache_dtype", "fp8"),
+        ("cache_config__block_size", 32),
+        ("cache_config__kv_cache_layout", "LBHNC"),
+        ("cache_config__kv_cache_dtype_skip_layers", ["0"]),
+        ("parallel_config__tensor_parallel_size", 2),
+        ("parallel_config__pipeline_parallel_size", 2),
+    ],
+)
+def test_what_changes_the_bytes_of_a_block_changes_the_fingerprint(model_dir: Path, change: str, value: object) -> None:
+    assert digest(make_vllm_config(model_dir)) == digest(make_vllm_config(model_dir))
+    assert digest(make_vllm_config(model_dir)) != digest(make_vllm_config(model_dir, **{change: value}))
+
+
+def test_a_draft_model_is_part_of_the_fingerprint(model_dir: Path) -> None:
+    draft = SimpleNamespace(draft_model_config=SimpleNamespace(model=str(model_dir)))
+    with_draft = make_vllm_config(model_dir)
+    with_draft.speculative_config = draft
+    assert digest(with_draft) != digest(make_vllm_config(model_dir))
+    assert digest(with_draft) == digest(with_draft)
+
+
+def test_both_roles_derive_the_same_addresses_from_the_engine_id(model_dir: Path) -> None:
+    one, other = read(make_vllm_config(model_dir)), read(make_vllm_config(model_dir))
+    assert one.server_recv_port == other.server_recv_port == default_socket("engine-1")
+    assert one.gpu_register_port == f"{one.server_recv_port}_gpu_register"
+    stranger = read(make_vllm_config(model_dir, kv_transfer_config__engine_id="engine-2"))
+    assert stranger.gpu_register_port != one.gpu_register_port
+
+
+def test_addresses_can_be_given(model_dir: Path) -> None:
+    config = read(make_vllm_config(model_dir), FLEXKV_SERVER_RECV_PORT="ipc:///run/x")
+    assert (config.server_recv_port, config.gpu_register_port) == ("ipc:///run/x", "ipc:///run/x_gpu_register")
+    config = read(
+        make_vllm_config(model_dir), FLEXKV_SERVER_RECV_PORT="ipc:///run/x", FLEXKV_GPU_REGISTER_PORT="/run/y"
+    )
+    assert config.gpu_register_port == "/run/y"
+
+
+def test_a_socket_lies_in_a_directory_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert default_socket("e") == f"ipc://{tmp_path}/flexkv/e.sock"
+    for unusable in ("", "relative", str(tmp_path / "missing")):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", unusable)
+        assert f"/flexkv-{os.getuid()}/e.sock" in default_socket("e")
+
+
+@given(st.text(max_size=300))
+def test_any_engine_id_gives_a_path_that_a_socket_can_have(engine_id: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", "")
+        path = default_socket(engine_id).removeprefix("ipc://")
+    assert len(os.fsencode(path)) + len("_gpu_register") <= 107
+    assert "\0" not in path
+    assert os.path.basename(path) not in ("..", ".")
+
+
+def test_a_path_too_long_for_a_socket_is_refused_with_the_variable_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(ConfigError, match="FLEXKV_SERVER_RECV_PORT"):
+        default_socket("e")
+
+
+@pytest.mark.parametrize(
+    ("available_kib", "expected"), [(4 << 20, GIB), (1 << 30, 16 * GIB), (1000, 64 << 20), ((4 << 20) + 5, GIB)]
+)
+def test_the_default_size_is_a_quarter_of_the_available_memory_within_bounds(
+    tmp_path: Path, available_kib: int, expected: int
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal:       99999 kB\nMemAvailable:   {available_kib} kB\n")
+    assert default_cpu_cache_bytes(meminfo, tmp_path) == expected
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemAvailable: {64 << 20} kB\n")
+    (tmp_path / "memory.current").write_text(f"{GIB}\n")
+    (tmp_path / "memory.max").write_text(f"{5 * GIB}\n")
+    assert default_cpu_cache_bytes(meminfo, tmp_path) == GIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert default_cpu_cache_bytes(meminfo, tmp_path) == 16 * GIB
+
+
+def test_a_machine_without_meminfo_has_a_default_too(tmp_path: Path) -> None:
+    assert default_cpu_cache_bytes(tmp_path / "missing", tmp_path) >= 64 << 20
+
+
+def test_the_chosen_size_is_stated_in_the_log(model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "flexkv"):
+        config = read(make_vllm_config(model_dir))
+    assert f"cpu_cache_bytes={config.cache_config.cpu_cache_bytes}" in caplog.text
+    assert "FLEXKV_CPU_CACHE_GB" in caplog.text
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha256_cbor"])
+def test_cryptographic_hashes_with_a_fixed_seed_are_used(algorithm: str) -> None:
+    assert engine_hash_objection(algorithm, 16, None) == ""
+    assert engine_hash_objection(algorithm, 16, 16) == ""
+
+
+@pytest.mark.parametrize("algorithm", ["xxhash", "xxhash_cbor", "builtin", ""])
+def test_other_hashes_are_refused_with_what_to_use(model_dir: Path, algorithm: str) -> None:
+    assert "use sha256 or sha256_cbor" in engine_hash_objection(algorithm, 16, None)
+    config = read(make_vllm_config(model_dir, cache_config__prefix_caching_hash_algo=algorithm))
+    assert not config.engine_hashes_usable
+    assert algorithm in config.engine_hash_objection
+
+
+def test_hashes_that_are_not_one_per_block_are_refused(model_dir: Path) -> None:
+    config = read(make_vllm_config(model_dir, cache_config__prefix_match_unit=8))
+    assert not config.engine_hashes_usable
+    assert "prefix_match_unit" in config.engine_hash_objection
+
+
+def test_an_sglang_config_becomes_model_and_cache_config(model_dir: Path) -> None:
+    sglang_config = SimpleNamespace(
+        model_path=str(model_dir),
+        num_hidden_layers=3,
+        head_dim=32,
+        dtype="torch.bfloat16",
+        get_total_num_kv_heads=lambda: 8,
+    )
+    config = FlexKVConfig.from_env({}).post_init_from_sglang_config(sglang_config, 2, 64)
+    assert (config.model_config.num_layers, config.model_config.num_kv_heads, config.model_config.tp_size) == (3, 8, 2)
+    assert config.cache_config.tokens_per_block == 64
+    assert not config.engine_hashes_usable
+
+
+def test_the_log_level_of_a_file_is_set(tmp_path: Path, model_dir: Path) -> None:
+    logger = logging.getLogger("flexkv")
+    before = logger.level
+    path = tmp_path / "flexkv.json"
+    path.write_text('{"log_level": "error"}')
+    try:
+        read(make_vllm_config(model_dir), FLEXKV_CONFIG_PATH=str(path))
+        assert logger.level == logging.ERROR
+    finally:
+        logger.setLevel(before)
