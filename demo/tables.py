@@ -49,28 +49,15 @@ def _ttft(result: Result) -> Table:
 
 
 def _totals(result: Result) -> Table:
-    table = _table(
-        "The whole workload",
-        "",
-        "took",
-        "requests/min",
-        "prompt tokens/s",
-        "computed",
-        "engine hits",
-        "FlexKV hits",
-        "hit rate",
-    )
-    for row in result.totals:
-        table.add_row(
-            row.phase,
-            _time(row.elapsed_s),
-            f"{60 * result.num_requests / row.elapsed_s:.1f}",
-            f"{row.prompt_tokens / row.elapsed_s:,.0f}",
-            f"{row.computed_tokens:,}",
-            f"{row.engine_hit_tokens:,}",
-            f"{row.flexkv_hit_tokens:,}",
-            f"{row.hit_rate:.0%}",
-        )
+    table = _table("The whole workload", "", *(row.phase for row in result.totals))
+    rows = result.totals
+    table.add_row("took", *(_time(row.elapsed_s) for row in rows))
+    table.add_row("requests per minute", *(f"{60 * result.num_requests / row.elapsed_s:.1f}" for row in rows))
+    table.add_row("prompt tokens per second", *(f"{row.prompt_tokens / row.elapsed_s:,.0f}" for row in rows))
+    table.add_row("prompt tokens computed", *(f"{row.computed_tokens:,}" for row in rows))
+    table.add_row("... found in the engine's own cache", *(f"{row.engine_hit_tokens:,}" for row in rows))
+    table.add_row("... brought back by FlexKV", *(f"{row.flexkv_hit_tokens:,}" for row in rows))
+    table.add_row("hit rate", *(f"{row.hit_rate:.0%}" for row in rows))
     return table
 
 

@@ -25,7 +25,7 @@ from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVResponse
 from flexkv.errors import ConfigError
 from flexkv.kvtask import EventBuffer, KVTaskEngine
-from flexkv.task_request import SequenceArguments, TaskIds
+from flexkv.tasks.requests import SequenceArguments, TaskIds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -1,7 +1,7 @@
 """KVTaskEngine: the verbs over tasks, a GET or PUT from match to commit.
 
-What happens to a task is in flexkv/task_flow.py, records in flexkv/task.py, checks of arguments in
-flexkv/task_request.py; here are locking and waiting. Thread safety: all methods, any thread. One mutex; every public
+What happens to a task is in flexkv/tasks/flow.py, records in flexkv/tasks/task.py, checks of arguments in
+flexkv/tasks/requests.py; here are locking and waiting. Thread safety: all methods, any thread. One mutex; every public
 call drains completions first; hashing, waiting and shutting down happen outside the mutex. Nothing waits without a
 bound, and no thread is started here.
 """
@@ -22,12 +22,11 @@ from flexkv.common.events import EventCollector, KVEvent
 from flexkv.common.hash_utils import Keys
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVRequest, KVResponse, KVResponseStatus
-from flexkv.host_tier import HostTier, TierState
 from flexkv.storage.storage_engine import StorageEngine
-from flexkv.task import KVTask, KVTaskManager, TaskStatus
-from flexkv.task_flow import Launch, TaskFlow
-from flexkv.task_record import EventBuffer, Recorder
-from flexkv.task_request import (
+from flexkv.tasks.flow import Launch, TaskFlow
+from flexkv.tasks.host_tier import HostTier, TierState
+from flexkv.tasks.recorder import EventBuffer, Recorder
+from flexkv.tasks.requests import (
     GpuMappings,
     RequestReader,
     SequenceArguments,
@@ -37,8 +36,9 @@ from flexkv.task_request import (
     as_timeout,
     check_gpu_blocks,
 )
-from flexkv.task_seams import Storage, Transfer
-from flexkv.task_wait import WaitRoom
+from flexkv.tasks.seams import Storage, Transfer
+from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.tasks.wait_room import WaitRoom
 from flexkv.transfer.transfer_engine import TransferEngine
 
 if TYPE_CHECKING:

@@ -193,6 +193,8 @@ void bind_transfer(nb::module_& m) {
       .def("set_pool", &TransferEngine::set_pool, "pool"_a,
            "Give the pool to the agents; once, after all ranks registered.")
       .def_prop_ro("slots_available", &TransferEngine::slots_available, "Slots that may be handed out; never shrinks.")
+      .def("wait_slots", &TransferEngine::wait_slots, "slots"_a, "timeout_s"_a, Release(),
+           "Wait until slots_available >= slots; False after the timeout.")
       .def("submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
            "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: "
            "nothing was submitted.")

@@ -11,12 +11,16 @@ std::uint64_t random_odd() {
   return (std::uint64_t{source()} << 32 | source()) | 1;
 }
 
+// Buckets for 4/3 of the entries: more than there are entries, so that some line always has an empty one.
+std::size_t num_lines_for(std::size_t num_entries, std::size_t line_buckets) {
+  return (num_entries + num_entries / 3) / line_buckets + 1;
+}
+
 }  // namespace
 
 KeyTable::KeyTable(std::span<const IndexEntry> entries)
     : entries_(entries),
-      num_buckets_(entries.size() + entries.size() / 4 + 1),
-      buckets_(num_buckets_),
+      lines_(num_lines_for(entries.size(), line_buckets)),
       low_multiplier_(random_odd()),
       high_multiplier_(random_odd()) {}
 
@@ -24,45 +28,69 @@ std::uint32_t KeyTable::hash_of(const BlockKey& key) const {
   return static_cast<std::uint32_t>((key.lo * low_multiplier_ + key.hi * high_multiplier_) >> 32);
 }
 
-SlotIndex KeyTable::find(const BlockKey& key) const {
-  const std::uint32_t hash = hash_of(key);
-  for (std::size_t at = home_of(hash); buckets_[at].slot_plus_one != 0; at = after(at)) {
-    const Bucket& bucket = buckets_[at];
-    if (bucket.hash == hash && entries_[bucket.slot_plus_one - 1].key == key) return bucket.slot_plus_one - 1;
+KeyTable::Place KeyTable::place_of(const BlockKey& key, std::uint32_t hash) const {
+  for (std::size_t line = home_of(hash);; line = after(line)) {  // ends: some line is not full
+    for (std::size_t i = 0; i < line_buckets; ++i) {
+      const Bucket& bucket = lines_[line].buckets[i];
+      if (bucket.slot_plus_one == 0) return {line, i};
+      if (bucket.hash == hash && entries_[bucket.slot_plus_one - 1].key == key) return {line, i};
+    }
   }
-  return no_slot;
+}
+
+SlotIndex KeyTable::find(const BlockKey& key) const {
+  const Place place = place_of(key, hash_of(key));
+  const std::uint32_t slot_plus_one = lines_[place.line].buckets[place.bucket].slot_plus_one;
+  return slot_plus_one == 0 ? no_slot : slot_plus_one - 1;
 }
 
 SlotIndex KeyTable::insert(SlotIndex slot) {
   const BlockKey& key = entries_[slot].key;
   const std::uint32_t hash = hash_of(key);
-  std::size_t at = home_of(hash);
-  for (; buckets_[at].slot_plus_one != 0; at = after(at)) {
-    const Bucket& bucket = buckets_[at];
-    if (bucket.hash == hash && entries_[bucket.slot_plus_one - 1].key == key) return bucket.slot_plus_one - 1;
-  }
-  buckets_[at] = {hash, slot + 1};
+  const Place place = place_of(key, hash);
+  Bucket& bucket = lines_[place.line].buckets[place.bucket];
+  if (bucket.slot_plus_one != 0) return bucket.slot_plus_one - 1;
+  bucket = {hash, slot + 1};
   ++size_;
   return no_slot;
 }
 
 void KeyTable::erase(SlotIndex slot) {
-  std::size_t hole = home_of(hash_of(entries_[slot].key));
-  while (buckets_[hole].slot_plus_one != slot + 1) hole = after(hole);
-  for (std::size_t at = after(hole); buckets_[at].slot_plus_one != 0; at = after(at)) {
-    if (distance(home_of(buckets_[at].hash), at) < distance(hole, at)) continue;  // it may not go before its home
-    buckets_[hole] = buckets_[at];
-    hole = at;
-  }
-  buckets_[hole] = {};
+  const BlockKey& key = entries_[slot].key;
+  Place hole = place_of(key, hash_of(key));
   --size_;
+  // Only a full line had displaced anything: what it did may lie in any later line up to the first that is not full.
+  for (std::size_t line = hole.line, spilled = lines_[line].full(); spilled;) {
+    line = after(line);
+    spilled = lines_[line].full();
+    const std::size_t i = find_displaced(line, hole.line);
+    if (i == line_buckets) continue;
+    lines_[hole.line].buckets[hole.bucket] = lines_[line].buckets[i];
+    hole = {line, i};
+  }
+  auto& buckets = lines_[hole.line].buckets;  // the line's last bucket fills the hole
+  std::size_t last = line_buckets - 1;
+  while (buckets[last].slot_plus_one == 0) --last;
+  buckets[hole.bucket] = buckets[last];
+  buckets[last] = {};
+}
+
+// A bucket of `line` whose home is `hole_line` or before it, so that it may move there; line_buckets when there is none.
+std::size_t KeyTable::find_displaced(std::size_t line, std::size_t hole_line) const {
+  const auto& buckets = lines_[line].buckets;
+  std::size_t i = 0;
+  for (; i < line_buckets; ++i) {
+    if (buckets[i].slot_plus_one == 0) return line_buckets;
+    if (distance(home_of(buckets[i].hash), line) >= distance(hole_line, line)) break;
+  }
+  return i;
 }
 
 void KeyTable::clear() {
-  std::ranges::fill(buckets_.span(), Bucket{});
+  std::ranges::fill(lines_.span(), Line{});
   size_ = 0;
 }
 
-void KeyTable::prefetch(const BlockKey& key) const { __builtin_prefetch(&buckets_[home_of(hash_of(key))], 1); }
+void KeyTable::prefetch(const BlockKey& key) const { __builtin_prefetch(&lines_[home_of(hash_of(key))], 1); }
 
 }  // namespace flexkv

@@ -53,6 +53,7 @@ class EngineKit {
     FakeAgent agent(path_, FakeRank{});
     give_pool(num_slots);
     (void)agent.serve_pool();
+    CHECK(engine_->wait_slots(num_slots, patience_s));
     return agent;
   }
 

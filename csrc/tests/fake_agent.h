@@ -3,7 +3,9 @@
 #pragma once
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
+#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -26,10 +28,13 @@ struct FakeRank {
 
 class FakeAgent {
  public:
-  explicit FakeAgent(const std::string& path) {
-    int error = 0;
-    socket_ = connect_unix(path, error);
-    CHECK(socket_.valid());
+  // Waits while the engine's backlog is full, which connect_unix does not.
+  explicit FakeAgent(const std::string& path) : socket_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    CHECK(socket_.valid() && path.size() < sizeof(address.sun_path));
+    std::memcpy(address.sun_path, path.data(), path.size());
+    CHECK(::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
   }
   FakeAgent(const std::string& path, const FakeRank& rank) : FakeAgent(path) { register_rank(rank); }
 

@@ -32,11 +32,12 @@ void ops_reach_the_agent_and_completions_come_back() {
   const RankInfo info = kit.engine().ranks().at(0);
   CHECK(info.connected && info.pid == ::getpid() && info.layout_tag == "layout" && info.slot_bytes == 4096);
 
+  CHECK(kit.engine().wait_slots(10, patience_s) && kit.engine().slots_available() == 10);
+  CHECK(!kit.engine().wait_slots(11, 0));
   kit.submit(1, {load(10), store(11, {10})});
   const FakeAgent::Op first = agent.expect_op();
   CHECK(first.body.op_id == 10 && first.body.direction == protocol::Direction::load && first.body.after_step == 0);
   CHECK((first.slots == std::vector<std::int64_t>{1, 2} && first.blocks == std::vector<std::int64_t>{3, 4}));
-  CHECK(kit.engine().slots_available() == 10);  // MAPPED came before
   CHECK(kit.quiet() && !readable(kit.engine().event_fd()) && kit.engine().num_graphs() == 1);
   agent.ack(10);
   const FakeAgent::Op second = agent.expect_op();
@@ -75,6 +76,7 @@ void an_op_goes_to_every_rank() {
   kit.give_pool();
   const protocol::PoolBody pool_of_zero = zero.serve_pool();
   CHECK(pool_of_zero.base_address != one.serve_pool().base_address);
+  CHECK(kit.engine().wait_slots(10, patience_s));
   kit.submit(1, {load(10)});
   CHECK(zero.expect_op_id() == 10 && one.expect_op_id() == 10);
   zero.ack(10);
@@ -166,10 +168,11 @@ void stop_is_bounded_when_an_agent_keeps_silent() {
   child.connect();
   kit.give_pool();
   child.take_pool();
+  CHECK(kit.engine().wait_slots(10, patience_s));
   kit.submit(1, {load(10)});
   child.take_op();
   CHECK(!kit.engine().stop(0.05));
-  CHECK(kit.next(1) == Texts{"status 1 cancelled"} && kit.quiet());
+  CHECK((kit.next(2) == Texts{"status 1 cancelled", "op 10 failed"}) && kit.quiet());
   CHECK(kit.engine().num_graphs() == 1);  // its slots stay in quarantine
 }
 

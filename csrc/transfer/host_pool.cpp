@@ -288,7 +288,7 @@ std::int64_t HostPool::slots_prefaulted() const { return impl_->prefaulted; }
 
 bool HostPool::wait_prefaulted(std::int64_t slots, double timeout_s) const {
   if (impl_->owner_pid != ::getpid()) return false;
-  const auto timeout = std::chrono::duration<double>(std::clamp(timeout_s, 0.0, max_wait_s));
+  const auto timeout = std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, max_wait_s) : 0.0);
   std::unique_lock lock(impl_->mutex);
   (void)impl_->progress.wait_for(lock, timeout, [&] { return impl_->prefaulted >= slots || impl_->stopping; });
   return impl_->prefaulted >= slots;

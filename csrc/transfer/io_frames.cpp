@@ -201,6 +201,7 @@ void IoLoop::send_op(AgentConnection& connection, const OpSpec& op) {
   const std::int64_t last_slot = *std::max_element(slots.begin(), slots.end());
   const auto op_id = static_cast<std::uint64_t>(op.op_id);
   if (last_slot >= connection.slots_mapped) {  // a worker that was started anew
+    state_.io_event.signal();                  // other ranks may have to be told
     const protocol::AckBody failed = {op_id, 0, 0, protocol::AckStatus::failed, 0};
     (void)state_.graphs.acknowledge(connection.rank, failed,
                                     "slot " + std::to_string(last_slot) + " is not mapped there yet");

@@ -61,47 +61,54 @@ void IoLoop::run() {
   }
   const std::lock_guard lock(state_.mutex);
   for (const auto& [id, connection] : connections_) {
-    if (connection.in_this_process()) state_.all_disconnected = false;
+    if (connection.in_this_process() && connection.state != AgentConnection::State::greeting) {
+      state_.all_disconnected = false;
+    }
   }
 }
 
 bool IoLoop::turn() {
+  if (!expire_and_check_exit()) return false;
+  pump_all();
   std::array<epoll_event, max_epoll_events> events;
-  const int timeout_ms = finish_turn();
-  const int count = ::epoll_wait(epoll_.get(), events.data(), max_epoll_events, timeout_ms);
+  const int count = ::epoll_wait(epoll_.get(), events.data(), max_epoll_events, publish_and_time_sleep());
   if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "epoll_wait");
-  for (int i = 0; i < count; ++i)
-    dispatch(events[static_cast<std::size_t>(i)].data.u64, events[static_cast<std::size_t>(i)].events);
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    dispatch(event.data.u64, event.events);
+  }
   drop_overdue_greetings();
-  bool leave = false;
+  return true;
+}
+
+// False when the loop has to end.
+bool IoLoop::expire_and_check_exit() {
+  const double now_s = monotonic_s();
   double exit_deadline_s = 0;
   {
     const std::lock_guard lock(state_.mutex);
-    leave = state_.phase == EnginePhase::disconnecting;
+    state_.graphs.expire(now_s);
+    if (state_.phase != EnginePhase::disconnecting) return true;
     exit_deadline_s = state_.exit_deadline_s;
   }
-  if (!leave) {
-    pump_all();
-    return true;
-  }
   if (!disconnecting_) disconnect_all();
-  return !connections_.empty() && monotonic_s() < exit_deadline_s;
+  return !connections_.empty() && now_s < exit_deadline_s;
 }
 
-int IoLoop::finish_turn() {
+int IoLoop::publish_and_time_sleep() {
   const double now_s = monotonic_s();
   double next_s = now_s + max_sleep_s;
   if (accept_again_s_ > 0 && accept_again_s_ <= now_s && !disconnecting_) {
     add_to_epoll(listener_.get(), listener_tag);
     accept_again_s_ = 0;
   }
-  if (accept_again_s_ > 0) next_s = std::min(next_s, accept_again_s_);
+  if (accept_again_s_ > 0 && !disconnecting_) next_s = std::min(next_s, accept_again_s_);
   for (const auto& [id, connection] : connections_) {
-    if (connection.state == AgentConnection::State::greeting)
+    if (connection.state == AgentConnection::State::greeting) {
       next_s = std::min(next_s, connection.greeting_deadline_s());
+    }
   }
   const std::lock_guard lock(state_.mutex);
-  state_.graphs.expire(now_s);
   state_.publish();
   if (disconnecting_) next_s = std::min(next_s, state_.exit_deadline_s);
   next_s = std::min(next_s, state_.graphs.next_deadline_s().value_or(next_s));
@@ -277,8 +284,9 @@ void IoLoop::disconnect_all() {
     ++entry;
     if (connection.state == AgentConnection::State::registered)
       lose(id, connection, false, "the transfer engine stops");
-    const auto found = connections_.find(id);
-    if (found != connections_.end() && !connection.in_this_process()) connections_.erase(found);
+    // Only an agent of this process, which uses the pool's own mapping, is waited for.
+    const bool uses_mapping = connection.state == AgentConnection::State::lost && connection.in_this_process();
+    if (!uses_mapping) connections_.erase(id);
   }
 }
 

@@ -24,7 +24,8 @@ class IoLoop {
   using Id = std::uint64_t;  // of a connection, never used twice; 0 and 1 are the listener and the wake event
 
   [[nodiscard]] bool turn();
-  [[nodiscard]] int finish_turn();  // expires and publishes; returns the time to sleep in ms
+  [[nodiscard]] bool expire_and_check_exit();
+  [[nodiscard]] int publish_and_time_sleep();  // in ms
   void dispatch(std::uint64_t tag, std::uint32_t events);
   void disconnect_all();
 

@@ -19,7 +19,7 @@ namespace {
 constexpr double destructor_timeout_s = 5.0;
 
 std::chrono::duration<double> bounded(double timeout_s) {
-  return std::chrono::duration<double>(std::clamp(timeout_s, 0.0, max_timeout_s));
+  return std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, max_timeout_s) : 0.0);  // NaN: 0
 }
 
 void check_range(const OpSpec& op, const std::vector<std::int64_t>& ids, std::uint64_t end, const char* what) {
@@ -125,6 +125,7 @@ class TransferEngine::Impl {
       }
     }
     state.pool = std::move(pool);
+    state.changed.notify_all();
     state.io_event.signal();
   }
 
@@ -231,6 +232,19 @@ void TransferEngine::set_pool(std::shared_ptr<HostPool> pool) {
 }
 
 std::int64_t TransferEngine::slots_available() const { return impl_->in_forked_child() ? 0 : impl_->slots_available(); }
+
+bool TransferEngine::wait_slots(std::int64_t slots, double timeout_s) const {
+  if (impl_->in_forked_child()) return false;
+  const EngineState& state = impl_->state;
+  const double deadline_s = monotonic_s() + bounded(timeout_s).count();
+  std::unique_lock lock(state.mutex);
+  (void)state.changed.wait_for(lock, bounded(timeout_s), [&] {
+    return (state.pool && state.ranks.slots_mapped() >= slots) || state.phase == EnginePhase::stopped;
+  });
+  const std::shared_ptr<HostPool> pool = state.pool;
+  lock.unlock();
+  return pool && pool->wait_prefaulted(slots, deadline_s - monotonic_s()) && impl_->slots_available() >= slots;
+}
 
 void TransferEngine::submit(GraphSpec graph) {
   if (impl_->in_forked_child()) throw std::runtime_error("a transfer engine does not work in a forked child");

@@ -57,6 +57,7 @@ class TransferEngine {
   void set_pool(std::shared_ptr<HostPool> pool);
   // Slots that every rank has mapped and that are prefaulted: these may be handed out. Never shrinks. 0 without a pool.
   [[nodiscard]] std::int64_t slots_available() const;
+  [[nodiscard]] bool wait_slots(std::int64_t slots, double timeout_s) const;  // until slots_available() >= slots
 
   // REQUIRES: graph and op ids are new for this engine. Throws std::invalid_argument (bad ids: unequal lengths, slot or
   // block out of range, id in use, unknown predecessor, a cycle) or std::runtime_error (not started, stopped, no pool,

@@ -15,15 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flexkv import _core
+from flexkv._core import InsertStatus, Match
 from flexkv.cache.eviction import DEFAULT_POLICY, check_policy
-from flexkv.cache.mempool import Slots, as_slots
+from flexkv.cache.mempool import Slots, as_slots, check_size
 from flexkv.common.hash_utils import Keys
-from flexkv.errors import ConfigError
 
 __all__ = ["NEVER_S", "EntryMeta", "InsertStatus", "Match", "RadixTree"]
-
-InsertStatus = _core.InsertStatus
-Match = _core.Match
 
 NEVER_S = 0xFFFFFFFF
 """Expiry of a block that never expires, in seconds on the caller's clock."""
@@ -54,11 +51,7 @@ class RadixTree:
     """
 
     def __init__(self, num_blocks: int, policy: str = DEFAULT_POLICY) -> None:
-        if isinstance(num_blocks, bool) or not isinstance(num_blocks, int) or num_blocks <= 0:
-            raise ConfigError(
-                f"num_blocks is {num_blocks!r}; it must be a positive integer", key="num_blocks", value=num_blocks
-            )
-        self._index = _core.PrefixIndex(num_blocks, check_policy(policy))
+        self._index = _core.PrefixIndex(check_size("num_blocks", num_blocks), check_policy(policy))
 
     def match(self, keys: Keys, now_s: int) -> Match:
         """Return the longest visible, unexpired prefix of the chain `keys`. O(log n) probes; recency is not touched."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from flexkv.cache.block_events import BlockEvents
 from flexkv.cache.eviction import DEFAULT_POLICY
-from flexkv.cache.mempool import Mempool, Slots, as_slots
+from flexkv.cache.mempool import Mempool, Slots, as_slots, check_size
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match, RadixTree
 from flexkv.common.block import SequenceMeta
 from flexkv.common.events import EventCollector
@@ -54,12 +54,7 @@ class CacheEngine:
         available: int | None = None,
         collector: EventCollector | None = None,
     ) -> None:
-        if (
-            isinstance(tokens_per_block, bool)
-            or not isinstance(tokens_per_block, int)
-            or tokens_per_block <= 0
-            or tokens_per_block & (tokens_per_block - 1)
-        ):
+        if check_size("tokens_per_block", tokens_per_block) & (tokens_per_block - 1):
             message = f"tokens_per_block is {tokens_per_block!r}; it must be a power of two"
             raise ConfigError(message, key="tokens_per_block", value=tokens_per_block)
         if not 0 <= evict_ratio < 1:

@@ -97,6 +97,7 @@ class HostSegmentHandle:
 
     pid: int
     fd: int
+    inode: int  # of the memfd: a descriptor's number is used again
     generation: int
     shard: int
     num_slots: int
@@ -109,6 +110,7 @@ class HostSegmentHandle:
         return cls(
             pid=os.getpid(),
             fd=pool.fd(shard),
+            inode=os.fstat(pool.fd(shard)).st_ino,
             generation=pool.generation,
             shard=shard,
             num_slots=pool.num_slots,
@@ -141,15 +143,15 @@ class HostSegmentHandle:
             message = f"cannot open the host segment of process {self.pid}: {error}"
             raise StorageIOError(message, path=path, errno=error.errno) from error
         try:
-            size_bytes = os.fstat(fd).st_size
-            if size_bytes < self.size_bytes:
-                message = f"the host segment has {size_bytes} bytes, its handle says {self.size_bytes}"
+            info = os.fstat(fd)
+            if info.st_ino != self.inode or info.st_size < self.size_bytes:
+                message = f"{path} is not the host segment of {self.size_bytes} bytes that its handle says"
                 raise StorageIOError(message, path=path)
             return mmap.mmap(fd, self.size_bytes, mmap.MAP_SHARED)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             if isinstance(error, StorageIOError):
                 raise
             message = f"cannot map the host segment of process {self.pid}: {error}"
-            raise StorageIOError(message, path=path) from error
+            raise StorageIOError(message, path=path, errno=error.errno) from error
         finally:
             os.close(fd)

@@ -51,6 +51,7 @@ class Engine:
             "seed": 0,
         }
         config = KVTransferConfig(kv_role="kv_both", **transfer)
+        self._watch_host_pool()
         self.llm = LLM(model=str(model), kv_transfer_config=config, **{**settings, **options})
         self.core = self.llm.llm_engine.engine_core.engine_core
         self.scheduler = self.core.scheduler
@@ -70,8 +71,8 @@ class Engine:
 
     @property
     def agent(self) -> Any:
-        """The copy agent of the only rank: `hold(True)` keeps copies from starting."""
-        return self.worker_connector.worker._client.agent
+        """The only rank's end: `hold(True)` keeps copies from starting."""
+        return self.worker_connector.worker._client
 
     def is_ready(self) -> bool:
         return not hasattr(self.connector.scheduler, "_manager") or self.manager.is_ready()
@@ -127,12 +128,28 @@ class Engine:
 
     def poison_host_blocks(self, value: int = 0) -> None:
         """Overwrite every host slot: what is loaded from now on is wrong."""
-        pool = self.manager.host_pool
+        pool = self._pools[-1]
         for shard in range(pool.num_shards):
             for slot in range(pool.num_slots):
                 pool.view(shard, slot)[:] = value
 
+    def _watch_host_pool(self) -> None:
+        """Get hold of the pool, which is made once the ranks have registered."""
+        from flexkv.storage.storage_engine import StorageEngine
+
+        self._pools: list[Any] = []
+        self._patches = pytest.MonkeyPatch()
+        real = StorageEngine.allocate_host_pool
+
+        def allocate(storage: Any, *args: Any, **options: Any) -> Any:
+            self._pools.append(real(storage, *args, **options))
+            return self._pools[-1]
+
+        self._patches.setattr(StorageEngine, "allocate_host_pool", allocate)
+
     def close(self) -> None:
+        self._patches.undo()
+        self._pools.clear()
         self.llm.llm_engine.engine_core.shutdown()
 
 

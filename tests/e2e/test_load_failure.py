@@ -70,3 +70,19 @@ def test_an_error_of_ours_in_the_middle_of_a_load_is_computed_again(engine, prom
     assert finish(engine) == cold
     engine.settle()
     assert engine.answers([text]) == [cold]
+
+
+def test_an_error_of_ours_turns_the_cache_off_and_the_engine_serves_on(engine, prompt, monkeypatch, caplog):
+    text = prompt(12, 300)
+    cold = engine.answers([text])
+    engine.drop_gpu_cache()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(engine.connector.scheduler, "_match", broken)
+    with caplog.at_level("WARNING", logger="flexkv"):
+        assert engine.answers([text]) == cold
+        assert engine.answers([prompt(13, 300)])
+    assert len([record for record in caplog.records if "turned off" in record.message]) == 1
+    assert engine.connector.scheduler.stats() is None

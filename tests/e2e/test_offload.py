@@ -156,20 +156,3 @@ def test_an_abort_while_loading_holds_the_blocks_until_the_load_has_ended(engine
     engine.settle()
     assert engine.num_free_gpu_blocks() == num_free
     assert engine.answers([text, other]) == cold
-
-
-def test_an_error_of_ours_turns_the_cache_off_and_the_engine_serves_on(make_engine, prompt, monkeypatch, caplog):
-    engine = make_engine("llama", block_size=BLOCK)
-    text = prompt(12, 300)
-    cold = engine.answers([text])
-    engine.drop_gpu_cache()
-
-    def broken(*args, **kwargs):
-        raise RuntimeError("broken on purpose")
-
-    monkeypatch.setattr(engine.connector.scheduler, "_match", broken)
-    with caplog.at_level("WARNING", logger="flexkv"):
-        assert engine.answers([text]) == cold
-        assert engine.answers([prompt(13, 300)])
-    assert len([record for record in caplog.records if "turned off" in record.message]) == 1
-    assert engine.connector.scheduler.stats() is None

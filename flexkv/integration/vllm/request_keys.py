@@ -83,7 +83,14 @@ class RequestKeys:
     def sequence(self, num_blocks: int) -> SequenceMeta:
         """Return the first `num_blocks` blocks as a sequence whose keys are known. REQUIRES: `grow` returned at least as many."""
         keys = self._keys[:num_blocks]
-        return SequenceMeta(None, self._tokens_per_block, block_hashes=keys, root=self._root, prefix_keys=keys)
+        return SequenceMeta(
+            None,
+            self._tokens_per_block,
+            block_hashes=keys,
+            root=self._root,
+            num_tokens=num_blocks * self._tokens_per_block,
+            prefix_keys=keys,
+        )
 
     def _mark(self, request: Request, num_blocks: int) -> Any:
         if self._engine_hashes:

@@ -140,7 +140,7 @@ class FlexKVSchedulerConnector:
         self._rest_if_idle(scheduler_output.total_num_scheduled_tokens == 0)
         failed: set[int] = set()
         for state in self._unsettled.values():
-            if state.load is not None and state.load.state is LoadState.FAILED:
+            if state.load is not None and state.load.state is LoadState.FAILED and not state.finished:
                 failed.update(state.load.block_ids.tolist())
         return StepNotice(self._step, bool(self._running or self._unsettled), frozenset(failed))
 

@@ -94,6 +94,12 @@ def as_step(step: object, name: str = "after_step") -> int:
     return int(step)
 
 
+def _as_ttl(ttl_s: object) -> float:
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not ttl_s > 0:
+        raise ValueError(f"ttl_s is {ttl_s!r}; give seconds above 0")
+    return float(ttl_s)
+
+
 def _as_block(value: object, name: str, minimum: int, maximum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not minimum <= value <= maximum:
         raise ValueError(f"{name} is {value!r}; it must be an integer from {minimum} to {maximum}")
@@ -283,11 +289,8 @@ class RequestReader:
     def _meta(self, arguments: SequenceArguments) -> _Meta:
         priority, ttl_s, tenant = arguments.get("priority"), arguments.get("ttl_s"), arguments.get("tenant")
         level = 0 if priority is None else _as_block(priority, "priority", 0, _MAX_PRIORITY)
-        expiry_s: int | None = None
-        if ttl_s is not None:
-            if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not ttl_s > 0:
-                raise ValueError(f"ttl_s is {ttl_s!r}; give seconds above 0")
-            expiry_s = None if math.isinf(ttl_s) else min(NEVER_S, self._now_s() + math.ceil(ttl_s))
+        lifetime_s = math.inf if ttl_s is None else _as_ttl(ttl_s)
+        expiry_s = None if math.isinf(lifetime_s) else min(NEVER_S, self._now_s() + math.ceil(lifetime_s))
         return _Meta(level, 0 if tenant is None else self._tenant(tenant), expiry_s)
 
     def _tenant(self, tenant: int | str) -> int:
@@ -301,11 +304,12 @@ class RequestReader:
                 number = self._tenants[tenant] = len(self._tenants) + 1
             return number
 
-    def _root(self, namespace: Sequence[str] | None) -> bytes:
+    def _root(self, namespace: object) -> bytes:
         """Return the root of a namespace; those used last are remembered."""
-        if namespace is not None and (isinstance(namespace, (str, bytes)) or not isinstance(namespace, Sequence)):
+        given = () if namespace is None else namespace
+        if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
             raise ValueError(f"namespace is {namespace!r}; it must be a list of strings")
-        parts = tuple(namespace or ())
+        parts = tuple(given)
         try:
             with self._lock:
                 root = self._roots.get(parts)

@@ -22,10 +22,10 @@ from flexkv.common.metrics import MissReason, SkipReason
 from flexkv.common.request import KVRequest, KVRequestType
 from flexkv.common.transfer import GraphId
 from flexkv.errors import FlexKVError
-from flexkv.host_tier import HostTier, TierState
-from flexkv.task import KVTask, KVTaskManager, TaskStatus
-from flexkv.task_record import Recorder
-from flexkv.task_seams import Completion, Transfer
+from flexkv.tasks.host_tier import HostTier, TierState
+from flexkv.tasks.recorder import Recorder
+from flexkv.tasks.seams import Completion, Transfer
+from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 
 __all__ = ["Launch", "TaskFlow"]
 
@@ -230,7 +230,7 @@ class TaskFlow:
 
     def _decide(self, task: KVTask, completion: Completion) -> None:
         """A graph's status is known; its ops may still run unless it is done."""
-        if completion.status == _core.OpStatus.DONE and not task.doomed:
+        if completion.status == _core.OpStatus.DONE:
             self._commit(task)
             return
         self._quarantine_parts(task)

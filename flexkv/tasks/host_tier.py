@@ -17,7 +17,7 @@ from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector
 from flexkv.errors import ConfigError, FlexKVError
-from flexkv.task_seams import Rank, Storage, Transfer
+from flexkv.tasks.seams import Rank, Storage, Transfer
 
 __all__ = ["HostTier", "TierState"]
 

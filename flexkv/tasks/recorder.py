@@ -15,8 +15,8 @@ from flexkv.common.metrics import Counters, MissReason, SkipReason
 from flexkv.common.request import KVRequest, KVRequestType
 from flexkv.common.tracer import TraceOp, Tracer
 from flexkv.common.transfer import TransferType
-from flexkv.task import KVTask, TaskStatus
-from flexkv.task_seams import Completion
+from flexkv.tasks.seams import Completion
+from flexkv.tasks.task import KVTask, TaskStatus
 
 __all__ = ["EventBuffer", "Recorder"]
 

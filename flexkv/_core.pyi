@@ -1,0 +1,480 @@
+"""Native core of FlexKV."""
+
+from collections.abc import Sequence
+import enum
+from typing import Annotated
+
+import numpy
+import numpy.typing
+from numpy.typing import NDArray
+
+
+def hash_token_blocks(tokens: numpy.typing.NDArray[numpy.int64], tokens_per_block: int, parent: bytes) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Chained keys of the whole blocks of the tokens, after the key `parent`. Shape: [n, 16].
+    """
+
+def mix_engine_hashes(hashes: list[bytes] | tuple[bytes, ...] | numpy.typing.NDArray[numpy.uint8], root: bytes, start: int = 0) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Keys of the engine's hashes[start:], all of one width from 1 to 39 bytes. Shape: [n - start, 16].
+    """
+
+def sha256(data: bytes) -> bytes:
+    """SHA-256 of the bytes."""
+
+def hash_uses_sha_ni() -> bool:
+    """True when the CPU's SHA instructions are in use."""
+
+class SlotPool:
+    """
+    Which slots of a tier are free. Not thread-safe: the owner holds a lock.
+    """
+
+    def __init__(self, capacity: int, available: int) -> None: ...
+
+    def allocate(self, n: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """Hand out n slots, as few runs. RuntimeError when fewer are free."""
+
+    def free(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:
+        """Give used slots back. All or, with ValueError, none."""
+
+    def quarantine(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:
+        """Set used slots aside. All or, with ValueError, none."""
+
+    def release(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:
+        """Free quarantined slots. All or, with ValueError, none."""
+
+    def set_available(self, available: int) -> None:
+        """Let slots below `available` be handed out."""
+
+    def reset(self) -> None:
+        """Make all available slots free."""
+
+    def is_used(self, slot: int) -> bool: ...
+
+    def mean_free_run(self) -> float:
+        """Mean length of the runs of free slots. O(capacity / 64)."""
+
+    def check_invariants(self) -> None:
+        """Raise RuntimeError naming what is broken. O(capacity)."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def available(self) -> int: ...
+
+    @property
+    def num_free(self) -> int: ...
+
+    @property
+    def num_used(self) -> int: ...
+
+    @property
+    def num_quarantined(self) -> int: ...
+
+class InsertStatus(enum.Enum):
+    """What became of an insert; the caller keeps its slots unless INSERTED."""
+
+    INSERTED = 0
+
+    CONFLICT = 1
+
+    PARENT_GONE = 2
+
+class Match:
+    """The longest prefix of a chain that an index holds. A value."""
+
+    @property
+    def num_visible(self) -> int:
+        """Blocks present, from the chain's start."""
+
+    @property
+    def num_ready(self) -> int:
+        """Of these, how many from the start have their bytes."""
+
+    @property
+    def deepest_visible(self) -> int:
+        """Slot of block num_visible-1, or -1."""
+
+    @property
+    def deepest_ready(self) -> int:
+        """Slot of block num_ready-1, the one to pin, or -1."""
+
+    @property
+    def first_expired(self) -> int:
+        """
+        Slot of block num_visible when it is present but expired, else -1. Drop it before inserting there.
+        """
+
+    @property
+    def runs(self) -> Annotated[NDArray[numpy.int64], dict(shape=(None, 2))]:
+        """
+        Slots of the visible blocks as (start, length), in chain order. Shape: [r, 2].
+        """
+
+    def slots(self) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """Slots of the visible blocks. Shape: [num_visible]."""
+
+    def slots_range(self, begin: int, end: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """Slots of blocks begin to end-1. Shape: [end - begin]."""
+
+class PrefixIndex:
+    """
+    Which blocks a tier holds, by the chain of their keys. Not thread-safe: the owner holds a lock.
+    """
+
+    def __init__(self, capacity: int, policy: str = 'lru') -> None: ...
+
+    def match(self, keys: numpy.typing.NDArray[numpy.uint8], now_s: int) -> Match:
+        """
+        Find the longest prefix of the chain that is present and not expired. Recency stays as it is.
+        """
+
+    def insert(self, keys: numpy.typing.NDArray[numpy.uint8], start: int, slots: numpy.typing.NDArray[numpy.int64], tenant: int = 0, priority: int = 0, group: int = 0, expiry_s: int = 4294967295) -> InsertStatus:
+        """
+        Insert keys[start:] in the slots, unready, as children of keys[start-1]. All or nothing.
+        """
+
+    def mark_ready(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:
+        """Say that the bytes of these blocks are there."""
+
+    def pin(self, slot: int) -> None:
+        """Keep a block and its ancestors from eviction."""
+
+    def unpin(self, slot: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """
+        End one pin; the block counts as used now. Returns the slots that are gone.
+        """
+
+    def drop(self, slot: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """
+        Make a block and its descendants invisible. Returns the slots gone at once; pinned ones go with the last pin.
+        """
+
+    def evict(self, n: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """
+        Evict up to n blocks in policy order, leaves first. Returns their slots.
+        """
+
+    def reset(self) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """Drop everything. Returns the slots gone at once. O(capacity)."""
+
+    def keys_of(self, slots: numpy.typing.NDArray[numpy.int64]) -> numpy.typing.NDArray[numpy.uint8]:
+        """Keys of the slots. Shape: [n, 16]."""
+
+    def find(self, key: bytes) -> int:
+        """Slot of a visible block, or -1."""
+
+    def pins_of(self, slot: int) -> int: ...
+
+    def is_ready(self, slot: int) -> bool: ...
+
+    def check_invariants(self) -> None:
+        """Raise RuntimeError naming what is broken. O(capacity)."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def num_doomed(self) -> int: ...
+
+    @property
+    def num_unready(self) -> int: ...
+
+    @property
+    def num_pinned(self) -> int: ...
+
+    @property
+    def num_evictable(self) -> int: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+def eviction_policy_names() -> list[str]: ...
+
+class OpType(enum.IntEnum):
+    """The route of an op."""
+
+    H2D = 0
+
+    D2H = 1
+
+    DISK2H = 2
+
+    H2DISK = 3
+
+    REMOTE2H = 4
+
+    H2REMOTE = 5
+
+    VIRTUAL = 6
+
+class OpStatus(enum.IntEnum):
+    """
+    WAITING -> RUNNING -> DONE | FAILED | TIMED_OUT | CANCELLED; WAITING -> CANCELLED.
+    """
+
+    WAITING = 0
+
+    RUNNING = 1
+
+    DONE = 2
+
+    FAILED = 3
+
+    TIMED_OUT = 4
+
+    CANCELLED = 5
+
+class CompletionKind(enum.IntEnum):
+    """What a completion is about."""
+
+    OP = 0
+
+    GRAPH_STATUS = 1
+
+    GRAPH_RELEASED = 2
+
+class Completion:
+    """One op or graph that has come to its end; a value."""
+
+    @property
+    def kind(self) -> CompletionKind: ...
+
+    @property
+    def graph_id(self) -> int: ...
+
+    @property
+    def op_id(self) -> int:
+        """Of kind OP; else -1."""
+
+    @property
+    def status(self) -> OpStatus: ...
+
+    @property
+    def bytes(self) -> int:
+        """Of kind OP: moved, over all ranks."""
+
+    @property
+    def seconds(self) -> float:
+        """Of kind OP: the slowest rank's copy time."""
+
+    @property
+    def error(self) -> str:
+        """What went wrong and where; empty when DONE."""
+
+class RankInfo:
+    """What a rank has registered, and whether it is there; a value."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def slot_bytes(self) -> int: ...
+
+    @property
+    def tokens_per_block(self) -> int: ...
+
+    @property
+    def layout_tag(self) -> str: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def slots_mapped(self) -> int: ...
+
+class HostPool:
+    """
+    The host tier's bytes: one sealed memfd per rank; see csrc/transfer/host_pool.h.
+    """
+
+    def __init__(self, num_slots: int, slot_bytes: Sequence[int], prefault_threads: int = 2, use_hugetlb: bool = True) -> None:
+        """
+        Reserve num_slots slots in each shard and prefault them in the background. OSError when memory is short.
+        """
+
+    @property
+    def num_slots(self) -> int: ...
+
+    @property
+    def num_shards(self) -> int: ...
+
+    @property
+    def generation(self) -> int:
+        """Random; new for every pool."""
+
+    @property
+    def page_kind(self) -> str:
+        """'hugetlb', 'thp' or '4k'."""
+
+    @property
+    def slots_prefaulted(self) -> int: ...
+
+    @property
+    def prefault_error(self) -> int:
+        """errno that ended prefaulting early; 0: none."""
+
+    def slot_bytes(self, shard: int) -> int: ...
+
+    def stride_bytes(self, shard: int) -> int: ...
+
+    def fd(self, shard: int) -> int:
+        """The shard's memfd; the pool owns it."""
+
+    def wait_prefaulted(self, slots: int, timeout_s: float) -> bool:
+        """Wait until that many slots are prefaulted; False after the timeout."""
+
+    def view(self, shard: int, slot: int) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]:
+        """
+        The slot's bytes as a writable uint8 array that keeps the pool alive (tests, checksums).
+        """
+
+def memory_headroom() -> int:
+    """
+    Bytes this process can still take: the least of MemAvailable and what its control groups have left.
+    """
+
+class TransferEngine:
+    """Runs graphs of transfer ops; see csrc/transfer/transfer_engine.h."""
+
+    def __init__(self, socket_path: str, num_ranks: int = 1, max_graphs: int = 65536) -> None: ...
+
+    def start(self) -> None:
+        """Listen for copy agents; once. OSError when the path is taken."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """
+        Cancel what waits, drain what runs, disconnect. False when an op is still in an agent's hands. Idempotent.
+        """
+
+    def ranks(self) -> list[RankInfo]:
+        """Ranks that have ever registered."""
+
+    def wait_ranks(self, timeout_s: float) -> bool:
+        """Wait until every rank has registered; False after the timeout."""
+
+    def set_pool(self, pool: HostPool) -> None:
+        """Give the pool to the agents; once, after all ranks registered."""
+
+    @property
+    def slots_available(self) -> int:
+        """Slots that may be handed out; never shrinks."""
+
+    def submit(self, graph_id: int, ops: list, timeout_s: float) -> None:
+        """
+        Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: nothing was submitted.
+        """
+
+    def cancel(self, graph_id: int) -> None:
+        """Cancel what no agent has started; an unknown graph is ignored."""
+
+    def poll(self, max: int = 4096) -> list:
+        """Take the completions that wait, at most `max`."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """
+        Wait until poll would return something; False after the timeout or when stopped.
+        """
+
+    @property
+    def event_fd(self) -> int:
+        """Readable while completions wait; owned by the engine."""
+
+    @property
+    def num_graphs(self) -> int:
+        """Graphs held: not yet released."""
+
+    @property
+    def protocol_errors(self) -> int:
+        """Peers disconnected or turned away."""
+
+    @property
+    def last_protocol_error(self) -> str: ...
+
+class AgentState(enum.Enum):
+    """
+    Where a copy agent is: IDLE, CONNECTING, REGISTERED, SERVING, REFUSED, STOPPED.
+    """
+
+    IDLE = 0
+
+    CONNECTING = 1
+
+    REGISTERED = 2
+
+    SERVING = 3
+
+    REFUSED = 4
+
+    STOPPED = 5
+
+class CopyAgent:
+    """
+    Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.
+    """
+
+    def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)]) -> None:
+        """
+        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes.
+        """
+
+    def start(self) -> None:
+        """Connect in the background and serve; returns at once. Once only."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """
+        Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.
+        """
+
+    def record_step(self, step: int) -> None:
+        """
+        The engine's step `step` is computed: ops with after_step <= step may run.
+        """
+
+    def hold(self, held: bool) -> None:
+        """While held no op starts (for tests)."""
+
+    def wait_serving(self, timeout_s: float) -> bool:
+        """
+        Wait until ops are served; False after the timeout, or when refused or stopped.
+        """
+
+    @property
+    def state(self) -> AgentState: ...
+
+    @property
+    def refusal(self) -> str:
+        """The engine's reason, when refused."""
+
+    @property
+    def last_error(self) -> str:
+        """Why the last connection failed; empty when none has."""
+
+    def stats(self) -> dict:
+        """Counters since start."""
+
+class CopyEngine:
+    """Moves blocks between device planes and host slots with CPU threads."""
+
+    def __init__(self, num_threads: int) -> None: ...
+
+    def copy(self, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], num_blocks: int, host_base: int, stride: int, num_slots: int, direction: int, slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
+        """
+        Copy slots[i] to blocks[i] (direction 0) or back (1); returns the bytes moved. One call at a time.
+        """
+
+def copy_nontemporal(dst: int, src: int, bytes: int) -> None:
+    """
+    Copy one range between two addresses with stores that bypass the caches (for benchmarks).
+    """

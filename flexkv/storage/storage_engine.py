@@ -1,0 +1,80 @@
+"""StorageEngine: owns the bytes of the tiers, and hands out handles to them. This version has the CPU tier.
+
+Thread safety: all methods, any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from flexkv import _core
+from flexkv.common.config import CacheConfig, ModelConfig, dtype_name
+from flexkv.common.storage import DeviceType, KVCacheLayout, StorageHandle
+from flexkv.errors import CapacityError, ConfigError
+from flexkv.storage.allocator import CPUAllocator, slot_stride_bytes
+
+__all__ = ["StorageEngine"]
+
+
+class StorageEngine:
+    """Allocates each (device type, device id) once and keeps it until it is garbage."""
+
+    def __init__(self, model_config: ModelConfig, cache_config: CacheConfig) -> None:
+        self.model_config = model_config
+        self.cache_config = cache_config
+        self._cpu_allocator = CPUAllocator(cache_config.prefault_threads)
+        self._handles: dict[tuple[DeviceType, int], StorageHandle] = {}
+        self._lock = threading.Lock()
+
+    def allocate_host_pool(self, slot_bytes: Sequence[int]) -> _core.HostPool:
+        """Allocate the CPU tier for ranks that hold `slot_bytes` bytes of a block each (from their registrations, D2).
+
+        Raises:
+            ConfigError: sizes that cannot work, or a pool that was allocated already.
+            CapacityError: memory cannot be had.
+        """
+        pool = self._cpu_allocator.allocate(self._num_host_slots(slot_bytes), slot_bytes)
+        self._keep(StorageHandle(device_type=DeviceType.CPU, data=pool))
+        return pool
+
+    def allocate(self, device_type: DeviceType, layout: KVCacheLayout, dtype: object) -> StorageHandle:
+        """Allocate `layout.num_block` blocks of `dtype` (torch or numpy dtype or its name) for a single rank.
+
+        Raises:
+            ConfigError: a tier that this version does not have, or one that was allocated already.
+            CapacityError: memory cannot be had.
+        """
+        if device_type is not DeviceType.CPU:
+            message = f"device_type is {device_type.name}; this version allocates CPU memory only"
+            raise ConfigError(message, key="device_type", value=device_type)
+        name = dtype_name(dtype)
+        slot_bytes = layout.get_elements_per_block() * ModelConfig(1, 1, 1, dtype=name).dtype_bytes
+        pool = self._cpu_allocator.allocate(layout.num_block, [slot_bytes])
+        return self._keep(StorageHandle(device_type=device_type, layout=layout, dtype=name, data=pool))
+
+    def get_storage_handle(self, device_type: DeviceType, device_id: int = 0) -> StorageHandle:
+        """Return what was allocated. Raises KeyError, naming it, when nothing was."""
+        with self._lock:
+            handle = self._handles.get((device_type, device_id))
+        if handle is None:
+            raise KeyError(f"nothing was allocated for {device_type.name}, device_id {device_id}")
+        return handle
+
+    def _keep(self, handle: StorageHandle) -> StorageHandle:
+        with self._lock:
+            if self._handles.setdefault((handle.device_type, handle.device_id), handle) is not handle:
+                message = f"device_type {handle.device_type.name}, device_id {handle.device_id} was allocated already"
+                raise ConfigError(message, key="device_type", value=handle.device_type)
+        return handle
+
+    def _num_host_slots(self, slot_bytes: Sequence[int]) -> int:
+        if self.cache_config.num_cpu_blocks is not None:
+            return self.cache_config.num_cpu_blocks
+        stride_bytes = sum(slot_stride_bytes(size) for size in slot_bytes)
+        budget_bytes = self.cache_config.cpu_cache_bytes or 0
+        num_slots = budget_bytes // stride_bytes if stride_bytes else 0
+        if num_slots == 0:
+            message = f"cpu_cache_bytes is {budget_bytes}, but one block takes {stride_bytes} bytes; set it larger"
+            raise CapacityError(message, tier="cpu", key="cpu_cache_bytes", value=budget_bytes)
+        return num_slots

@@ -1,0 +1,7 @@
+"""Moves bytes: graphs of ops over routes."""
+
+from flexkv.transfer.scheduler import TransferScheduler
+from flexkv.transfer.transfer_engine import TransferEngine
+from flexkv.transfer.worker import GPUCPUTransferWorker
+
+__all__ = ["GPUCPUTransferWorker", "TransferEngine", "TransferScheduler"]

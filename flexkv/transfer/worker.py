@@ -1,0 +1,56 @@
+"""Workers: one for each kind of route. A worker names the transfer types it serves and checks the ids of an op.
+
+The bytes are moved by native threads (csrc/transfer): a worker here decides nothing and touches none. A route without a
+worker in the TransferEngine's `_worker_map` is refused when a graph is submitted. Thread safety: immutable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from flexkv import _core
+from flexkv.common.transfer import TransferOp, TransferType
+
+__all__ = ["GPUCPUTransferWorker", "TransferWorker", "VirtualTransferWorker"]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferWorker:
+    """A kind of route of one native engine."""
+
+    transfer_types: ClassVar[tuple[TransferType, ...]] = ()
+
+    engine: _core.TransferEngine
+
+    @classmethod
+    def create_worker(cls, engine: _core.TransferEngine) -> TransferWorker:
+        """Return the worker that serves this kind of route of `engine`."""
+        return cls(engine)
+
+    def check(self, op: TransferOp) -> None:
+        """Raise ValueError, naming the argument, unless the route can carry `op`."""
+        if op.transfer_type not in self.transfer_types:
+            served = ", ".join(kind.name for kind in self.transfer_types)
+            raise ValueError(f"transfer_type is {op.transfer_type.name}; this worker serves {served}")
+
+
+class GPUCPUTransferWorker(TransferWorker):
+    """H2D and D2H, by the copy agents in the GPU workers (D1).
+
+    Device blocks and host slots are checked by the native engine against what was registered.
+    """
+
+    transfer_types: ClassVar[tuple[TransferType, ...]] = (TransferType.H2D, TransferType.D2H)
+
+
+class VirtualTransferWorker(TransferWorker):
+    """VIRTUAL: an op that moves nothing and joins others; done as soon as its predecessors are."""
+
+    transfer_types: ClassVar[tuple[TransferType, ...]] = (TransferType.VIRTUAL,)
+
+    def check(self, op: TransferOp) -> None:
+        """Raise ValueError when the op names blocks."""
+        TransferWorker.check(self, op)
+        if len(op.src_block_ids):
+            raise ValueError(f"src_block_ids has {len(op.src_block_ids)} ids; a VIRTUAL op moves nothing")

@@ -1,0 +1,284 @@
+"""A small cache and a small vLLM scheduler, so that the connector runs without either.
+
+FakeManager keeps keys instead of bytes. FakeScheduler hands out device blocks as vLLM does, calls the connector in vLLM's order, and
+asserts what vLLM asserts. Nothing completes by itself: tests say when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from flexkv.common.block import SequenceMeta
+from flexkv.common.hash_utils import root_key
+from flexkv.common.request import KVResponse, KVResponseStatus
+from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
+
+TOKENS_PER_BLOCK = 4
+
+
+class FakeManager:
+    """KVManager's verbs over a set of keys. Tasks end when a test calls `end`."""
+
+    def __init__(self):
+        self.ready = set()
+        self.unready = set()
+        self.tasks = {}
+        self.ended = {}
+        self.launches = []
+        self.num_matches = 0
+        self.is_shut_down = False
+        self.room = None  # blocks a put may still take; None: no limit
+
+    def sequence(self, token_ids=None, namespace=None, *, block_hashes=None, num_tokens=None):
+        root = root_key(b"model", namespace, 0, TOKENS_PER_BLOCK)
+        return SequenceMeta(token_ids, TOKENS_PER_BLOCK, block_hashes=block_hashes, root=root, num_tokens=num_tokens)
+
+    def get_match(self, *, sequence, start_block=0):
+        self.num_matches += 1
+        keys = [bytes(key) for key in sequence.block_hashes]
+        end = next((index for index, key in enumerate(keys) if key not in self.ready), len(keys))
+        return self._create("get", sequence, keys, start_block, max(start_block, end))
+
+    def put_match(self, *, sequence):
+        keys = [bytes(key) for key in sequence.block_hashes]
+        held = self.ready | self.unready
+        start = next((index for index, key in enumerate(keys) if key not in held), len(keys))
+        end = len(keys) if self.room is None else min(len(keys), start + self.room)
+        task_id, mask = self._create("put", sequence, keys, start, end)
+        self.unready.update(keys[start:end])
+        return task_id, mask
+
+    def _create(self, kind, sequence, keys, start, end):
+        task_id = len(self.tasks) + 1
+        mask = np.zeros(sequence.num_tokens, dtype=np.bool_)
+        mask[start * TOKENS_PER_BLOCK : end * TOKENS_PER_BLOCK] = True
+        state = "matched" if end > start else "ended"
+        self.tasks[task_id] = SimpleNamespace(kind=kind, keys=keys[start:end], state=state, block_ids=None, doomed=False)
+        if state == "ended":
+            self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
+        return task_id, mask
+
+    def launch(self, task_ids, *, block_ids, after_step):
+        for task_id, blocks in zip(task_ids, block_ids, strict=True):
+            task = self.tasks[task_id]
+            assert task.state == "matched"
+            assert len(blocks) == len(task.keys), "one block id for each block of the match"
+            task.state, task.block_ids = "running", blocks.tolist()
+            self.launches.append(SimpleNamespace(kind=task.kind, task_id=task_id, blocks=task.block_ids, after_step=after_step))
+
+    def cancel(self, task_ids):
+        for task_id in task_ids:
+            if self.tasks[task_id].state == "matched":
+                self._end(task_id, KVResponseStatus.CANCELLED)
+
+    def doom(self, task_ids):
+        for task_id in task_ids:
+            self.tasks[task_id].doomed = True
+
+    def end(self, status=KVResponseStatus.SUCCESS, kind=None):
+        """End all running tasks (of a kind)."""
+        for task_id, task in self.tasks.items():
+            if task.state == "running" and kind in (None, task.kind):
+                self._end(task_id, KVResponseStatus.CANCELLED if task.doomed else status)
+
+    def _end(self, task_id, status):
+        task = self.tasks[task_id]
+        task.state = "ended"
+        self.ended[task_id] = KVResponse(status, task_id)
+        if task.kind == "put":
+            self.unready.difference_update(task.keys)
+            if status is KVResponseStatus.SUCCESS:
+                self.ready.update(task.keys)
+
+    def poll(self):
+        ended, self.ended = self.ended, {}
+        return ended
+
+    def wait_any(self, timeout_s):
+        return bool(self.ended)
+
+    def reset(self):
+        self.end(kind="put", status=KVResponseStatus.CANCELLED)
+        self.ready.clear()
+
+    def shutdown(self):
+        self.is_shut_down = True
+
+    def states(self):
+        return {task.state for task in self.tasks.values()}
+
+
+class FakeRequest:
+    """What the connector reads of vLLM's Request; hashes are chained over tokens and salt."""
+
+    def __init__(self, request_id, num_tokens, seed=0, salt=None):
+        self.request_id = request_id
+        self.all_token_ids = [seed * 1000 + index for index in range(num_tokens)]
+        self.num_computed_tokens = 0
+        self.num_prompt_tokens = num_tokens
+        self.cache_salt = salt
+        self.lora_request = None
+        self.mm_features = []
+        self.prompt_embeds = None
+        self.skip_reading_prefix_cache = False
+        self.block_hashes = []
+        self.update_hashes()
+
+    @property
+    def num_tokens(self):
+        return len(self.all_token_ids)
+
+    def append(self, *tokens):
+        self.all_token_ids.extend(tokens)
+        self.update_hashes()
+
+    def update_hashes(self):
+        for index in range(len(self.block_hashes), self.num_tokens // TOKENS_PER_BLOCK):
+            parent = self.block_hashes[-1] if self.block_hashes else repr(self.cache_salt).encode()
+            tokens = self.all_token_ids[index * TOKENS_PER_BLOCK : (index + 1) * TOKENS_PER_BLOCK]
+            self.block_hashes.append(hashlib.sha256(parent + repr(tokens).encode()).digest())
+
+
+class FakeBlocks:
+    def __init__(self, ids):
+        self.ids = ids
+
+    def get_block_ids(self):
+        return (list(self.ids),)
+
+
+class FakeScheduler:
+    """Calls one connector as vLLM 0.32's scheduler does, a step at a time."""
+
+    def __init__(self, connector):
+        self.connector = connector
+        self.tables = {}  # request id -> device block ids
+        self.requests = {}
+        self.loading = set()
+        self.held = set()  # finished, blocks not freed
+        self.preempted = []
+        self.next_block = 100
+        self.new, self.cached = [], {}
+        self.num_scheduled = {}
+        self.notice = None
+
+    def admit(self, request, *, local_tokens=0, chunk=None):
+        """Ask, allocate and schedule a new or resumed request; returns the tokens that are loaded."""
+        self.requests[request.request_id] = request
+        external, is_async = self.connector.get_num_new_matched_tokens(request, local_tokens)
+        assert is_async is bool(external)
+        assert local_tokens + external < request.num_tokens
+        total = local_tokens + external if external else min(request.num_tokens, local_tokens + (chunk or 10**9))
+        self._allocate(request, total)
+        self.connector.update_state_after_alloc(request, FakeBlocks(self.tables[request.request_id]), external)
+        if external:
+            request.num_computed_tokens = local_tokens + external
+            self.loading.add(request.request_id)
+        else:
+            request.num_computed_tokens = local_tokens
+            self._schedule_new(request, total - local_tokens)
+        return external
+
+    def continue_loaded(self, request):
+        """The load has ended: schedule the rest of the prompt."""
+        assert request.request_id not in self.loading
+        self._allocate(request, request.num_tokens)
+        self.connector.update_state_after_alloc(request, FakeBlocks(self.tables[request.request_id]), 0)
+        self._schedule_new(request, request.num_tokens - request.num_computed_tokens)
+
+    def advance(self, request, num_tokens=1):
+        """Schedule a running request."""
+        before = len(self.tables[request.request_id])
+        self._allocate(request, request.num_computed_tokens + num_tokens)
+        self.cached[request.request_id] = self.tables[request.request_id][before:] or None
+        self.num_scheduled[request.request_id] = num_tokens
+
+    def preempt(self, request):
+        self.tables[request.request_id] = []
+        request.num_computed_tokens = 0
+        self.preempted.append(request.request_id)
+
+    def step(self, *, come_back=True):
+        """End the schedule, run the workers, and take their output unless told not to. Returns the connector's launches."""
+        cached = SimpleNamespace(
+            req_ids=list(self.cached),
+            new_block_ids=[None if ids is None else (ids,) for ids in self.cached.values()],
+            resumed_req_ids=set(),
+        )
+        output = SimpleNamespace(
+            scheduled_new_reqs=self.new,
+            scheduled_cached_reqs=cached,
+            num_scheduled_tokens=self.num_scheduled,
+            total_num_scheduled_tokens=sum(self.num_scheduled.values()),
+            preempted_req_ids=set(self.preempted),
+            finished_req_ids=set(),
+        )
+        self.notice = self.connector.build_connector_meta(output)
+        for request_id, count in self.num_scheduled.items():
+            self.requests[request_id].num_computed_tokens += count
+        self.new, self.cached, self.num_scheduled, self.preempted = [], {}, {}, []
+        if come_back:
+            return self.come_back(self.notice)
+        return None
+
+    def come_back(self, notice, *, as_none=False):
+        """The workers' output of a step arrives. Asserts what vLLM asserts."""
+        empty = None if as_none else set()
+        output = SimpleNamespace(
+            finished_sending=empty, finished_recving=None if as_none else set(), invalid_block_ids=set(notice.failed_block_ids)
+        )
+        self.connector.update_connector_output(output)
+        for request_id in output.finished_recving or ():
+            assert request_id in self.loading
+            self.loading.discard(request_id)
+            if request_id in self.held:
+                self.held.remove(request_id)
+        for request_id in output.finished_sending or ():
+            assert request_id in self.held
+            assert request_id not in self.loading
+            self.held.remove(request_id)
+        return output
+
+    def finish(self, request):
+        """The request ends or is aborted; returns whether its blocks are held."""
+        is_held, params = self.connector.request_finished(request)
+        assert params is None
+        is_held = is_held or request.request_id in self.loading
+        if is_held:
+            self.held.add(request.request_id)
+        return is_held
+
+    def _allocate(self, request, num_tokens):
+        table = self.tables.setdefault(request.request_id, [])
+        while len(table) * TOKENS_PER_BLOCK < num_tokens:
+            table.append(self.next_block)
+            self.next_block += 1
+
+    def _schedule_new(self, request, num_tokens):
+        table = list(self.tables[request.request_id])
+        self.new.append(SimpleNamespace(req_id=request.request_id, block_ids=(table,)))
+        self.num_scheduled[request.request_id] = num_tokens
+
+
+@pytest.fixture
+def manager():
+    return FakeManager()
+
+
+@pytest.fixture
+def connector(manager):
+    return FlexKVSchedulerConnector(manager, tokens_per_block=TOKENS_PER_BLOCK)
+
+
+@pytest.fixture
+def scheduler(connector):
+    return FakeScheduler(connector)
+
+
+@pytest.fixture
+def make_request():
+    return FakeRequest

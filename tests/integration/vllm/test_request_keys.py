@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from flexkv.common import hash_utils
+from flexkv.errors import ConfigError
+from flexkv.integration.vllm.request_keys import RequestKeys, request_namespace
+
+ROOT = bytes(range(16))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the blocks that are hashed."""
+    counts = []
+    real_mix, real_hash = hash_utils.mix, hash_utils.hash_blocks
+
+    def mix(hashes, root, start=0):
+        counts.append(len(hashes) - start)
+        return real_mix(hashes, root, start)
+
+    def hash_blocks(tokens, tokens_per_block, parent):
+        counts.append(len(tokens) // tokens_per_block)
+        return real_hash(tokens, tokens_per_block, parent)
+
+    monkeypatch.setattr(hash_utils, "mix", mix)
+    monkeypatch.setattr(hash_utils, "hash_blocks", hash_blocks)
+    return counts
+
+
+@pytest.mark.parametrize("use_engine_hashes", [True, False])
+def test_each_block_is_hashed_once(make_request, counted, use_engine_hashes):
+    request = make_request("a", 17)
+    keys = RequestKeys(ROOT, 4, use_engine_hashes)
+    assert keys.grow(request) == 4
+    assert keys.grow(request) == 4
+    request.append(*range(9))
+    assert keys.grow(request) == 6
+    assert counted == [4, 2]
+    if use_engine_hashes:
+        expected = hash_utils.mix(request.block_hashes, ROOT)
+    else:
+        expected = hash_utils.hash_blocks(np.array(request.all_token_ids, dtype=np.int64), 4, ROOT)
+    assert np.array_equal(keys.sequence(6).block_hashes, expected)
+    assert np.array_equal(keys.sequence(2).block_hashes, expected[:2])
+    assert keys.sequence(2).num_tokens == 8
+
+
+@pytest.mark.parametrize("use_engine_hashes", [True, False])
+def test_tokens_taken_back_and_replaced_give_new_keys(make_request, use_engine_hashes):
+    request = make_request("a", 20)
+    keys = RequestKeys(ROOT, 4, use_engine_hashes)
+    keys.grow(request)
+    old = keys.sequence(5).block_hashes.copy()
+    del request.all_token_ids[18:]
+    del request.block_hashes[4:]
+    request.append(901, 902, 903, 904)
+    assert keys.grow(request) == 5
+    new = keys.sequence(5).block_hashes
+    assert np.array_equal(new[:4], old[:4])
+    assert not np.array_equal(new[4], old[4])
+
+
+def test_with_engine_hashes_the_namespace_holds_no_salt_since_the_hashes_do(make_request):
+    assert request_namespace(make_request("a", 8, salt="x"), True) == []
+
+
+def test_without_engine_hashes_salt_isolates_and_what_tokens_do_not_cover_is_not_cached(make_request):
+    assert request_namespace(make_request("a", 8), False) == []
+    assert request_namespace(make_request("a", 8, salt="x"), False) == ["salt", "x"]
+    image = make_request("a", 8)
+    image.mm_features = [object()]
+    assert request_namespace(image, False) is None
+    assert request_namespace(image, True) == []
+    embedded = make_request("a", 8)
+    embedded.prompt_embeds = object()
+    assert request_namespace(embedded, False) is None
+
+
+@pytest.mark.parametrize("use_engine_hashes", [True, False])
+def test_an_adapter_is_known_by_its_files_not_by_its_name(make_request, tmp_path, use_engine_hashes):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(b"one")
+    request = make_request("a", 8)
+    request.lora_request = SimpleNamespace(lora_name="same", lora_path=str(tmp_path))
+    before = request_namespace(request, use_engine_hashes)
+    weights.write_bytes(b"other weights")
+    after = request_namespace(request, use_engine_hashes)
+    assert before != after
+    assert before[0] == after[0] == "lora"
+
+
+def test_an_adapter_that_cannot_be_read_is_not_cached(make_request, connector, scheduler, tmp_path, caplog):
+    request = make_request("a", 18)
+    request.lora_request = SimpleNamespace(lora_name="gone", lora_path=str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match="gone"):
+        request_namespace(request, True)
+    with caplog.at_level("WARNING", logger="flexkv"):
+        assert scheduler.admit(request) == 0
+        scheduler.step()
+    assert "not cached" in caplog.text
+    assert not scheduler.finish(request)
