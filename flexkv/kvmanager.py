@@ -11,9 +11,6 @@ Thread safety: all methods, any thread. Nothing waits without a bound; `start` d
 
 from __future__ import annotations
 
-import itertools
-import os
-import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,21 +21,13 @@ from flexkv.common.hash_utils import Keys
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVResponse
 from flexkv.errors import ConfigError
-from flexkv.kvtask import EventBuffer, KVTaskEngine
+from flexkv.kvtask import EventBuffer, KVTaskEngine, own_socket
 from flexkv.tasks.requests import SequenceArguments, TaskIds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["EventBuffer", "KVManager"]
-
-_socket_numbers = itertools.count()
-
-
-def _own_socket() -> str:
-    """Return an address of this process's own, in a directory of this user."""
-    directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
-    return f"ipc://{directory}/{os.getpid()}-{next(_socket_numbers)}.sock"
 
 
 class KVManager:
@@ -67,7 +56,7 @@ class KVManager:
         if dp_client_id != 0:
             message = f"dp_client_id is {dp_client_id!r}; one cache serves one engine in this version, use 0"
             raise ConfigError(message, key="dp_client_id", value=dp_client_id)
-        self.server_recv_port = server_recv_port or _own_socket()
+        self.server_recv_port = server_recv_port or own_socket()
         self.gpu_register_port = gpu_register_port or f"{self.server_recv_port}_gpu_register"
         self._engine = KVTaskEngine(model_config, cache_config, self.gpu_register_port, event_collector=event_collector)
 

@@ -8,6 +8,9 @@ bound, and no thread is started here.
 
 from __future__ import annotations
 
+import itertools
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,18 +47,25 @@ from flexkv.transfer.transfer_engine import TransferEngine
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus"]
+__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus", "own_socket"]
 
 _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
 _BRING_UP_SLICE_S = 0.01
+_socket_numbers = itertools.count()
+
+
+def own_socket() -> str:
+    """Return an address that no other engine has: this process's own, in a directory of this user."""
+    directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
+    return f"ipc://{directory}/{os.getpid()}-{next(_socket_numbers)}.sock"
 
 
 class KVTaskEngine:
     """Keeps and brings back KV blocks, task by task.
 
     Args:
-        gpu_register_port: address of the socket on which GPU ranks register.
+        gpu_register_port: address of the socket on which GPU ranks register; default: one of this process's own.
         transfer, storage: stand in for the product's engines (tests).
         event_collector: takes KV events; None makes none. An EventBuffer is emptied by `take_events`.
         clock: seconds, monotonic; for expiry, leases and the trace. Waits use the real one.
@@ -81,7 +91,7 @@ class KVTaskEngine:
         start_s = clock()
         self._reader = RequestReader(cache_config, lambda: int(clock() - start_s))
         self._recorder = Recorder(cache_config, event_collector, lambda: clock() - start_s)
-        self._transfer = transfer or TransferEngine(gpu_register_port or "", model_config.num_ranks)
+        self._transfer = transfer or TransferEngine(gpu_register_port or own_socket(), model_config.num_ranks)
         self._tasks = KVTaskManager(cache_config.tokens_per_block, cache_config.max_finished_tasks)
         collector = self._recorder if self._recorder.wants_events else None
         store = storage or StorageEngine(model_config, cache_config)

@@ -11,7 +11,8 @@ PATH=$PWD/$tools:$PATH
 
 if [[ ! -f $build/build.ninja ]]; then
   mkdir -p build
-  cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLEXKV_PYTHON=OFF -DFLEXKV_NATIVE_TESTS=ON \
+  cmake -S . -B "$build" -G Ninja -DFLEXKV_PYTHON=OFF -DFLEXKV_NATIVE_TESTS=ON \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g" \
     -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
 fi
 ninja -C "$build" -j "$jobs" --quiet
@@ -22,4 +23,10 @@ if [[ $sanitizers == thread ]] && setarch "$(uname -m)" -R true 2>/dev/null; the
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-"${prefix[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$jobs" | tail -n 25
+log=$build/ctest.log
+if ! "${prefix[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$jobs" >"$log" 2>&1; then
+  cat "$log" >&2
+  echo "native-test: failed under $sanitizers" >&2
+  exit 1
+fi
+grep 'tests passed' "$log" | sed "s/\$/ ($sanitizers)/"

@@ -29,6 +29,15 @@ def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
     return names
 
 
+def has_member(names: dict[str, ast.stmt], name: str, member: str) -> bool:
+    """Return whether a class of the module, or a base of it in the same module, defines `member`."""
+    node = names.get(name)
+    if not isinstance(node, ast.ClassDef):
+        return False
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    return member in names_in(node.body) or any(has_member(names, base, member) for base in bases)
+
+
 def defined_in_python(name: str, path: Path) -> bool:
     names = names_in(ast.parse(path.read_text(encoding="utf-8")).body)
     first, _, member = name.partition(".")
@@ -36,8 +45,7 @@ def defined_in_python(name: str, path: Path) -> bool:
         return True
     if first not in names:
         return False
-    node = names[first]
-    return not member or (isinstance(node, ast.ClassDef) and member in names_in(node.body))
+    return not member or has_member(names, first, member)
 
 
 def defined_in_header(name: str, path: Path) -> bool:

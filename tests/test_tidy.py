@@ -20,8 +20,8 @@ MAX_FUNCTION_LINES = 70
 PINNED_FACE = ["CacheConfig", "KVManager", "KVResponse", "KVResponseStatus", "ModelConfig"]
 LONG_FILES: frozenset[str] = frozenset()
 LONG_FUNCTIONS: frozenset[str] = frozenset()
-# A broad except stands at the top of a thread or process, or where the engine calls us in its own thread: what goes wrong
-# in the cache must not take the engine down.
+# A broad except stands at the top of a thread or process, or where the engine calls us in its own thread: what goes
+# wrong in the cache must not take the engine down.
 BROAD_EXCEPTS = {"flexkv/integration/vllm/vllm_v1_adapter.py": 3}
 VAGUE_NAMES = {"utils", "helpers", "misc", "base_impl", "common_utils"}
 NAMED_UTILS = {"flexkv/integration/utils.py", "flexkv/server/utils.py"}

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -38,10 +39,12 @@ void translate_system_error(const std::exception_ptr& pointer, void*) {
   }
 }
 
+// Numbers may be of any integral type (enums, numpy scalars); arrays are taken as they are or not at all.
 template <typename T>
 T take(nb::handle value, const std::string& name, const char* expected) {
+  constexpr bool convert = !std::is_same_v<T, Ids>;
   T result{};
-  if (!nb::try_cast<T>(value, result, false)) throw std::invalid_argument(name + " must be " + expected);
+  if (!nb::try_cast<T>(value, result, convert)) throw std::invalid_argument(name + " must be " + expected);
   return result;
 }
 
@@ -166,6 +169,8 @@ void bind_host_pool(nb::module_& m) {
            "Wait until that many slots are prefaulted; False after the timeout.")
       .def("view", &view, "shard"_a, "slot"_a, nb::rv_policy::reference,
            "The slot's bytes as a writable uint8 array that keeps the pool alive (tests, checksums).");
+  m.def("slot_stride_bytes", &slot_stride_bytes, "slot_bytes"_a,
+        "Bytes from a slot to the next: slot_bytes padded to 4 KiB.");
   m.def(
       "memory_headroom", [] { return memory_headroom().available_bytes; },
       "Bytes this process can still take: the least of MemAvailable and what its control groups have left.");
@@ -196,11 +201,14 @@ void bind_transfer(nb::module_& m) {
       .def("wait_slots", &TransferEngine::wait_slots, "slots"_a, "timeout_s"_a, Release(),
            "Wait until slots_available >= slots; False after the timeout.")
       .def("submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
+           nb::sig("def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], "
+                   "NDArray[numpy.int64], int, list[int]]], timeout_s: float) -> None"),
            "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: "
            "nothing was submitted.")
       .def("cancel", &TransferEngine::cancel, "graph_id"_a, Release(),
            "Cancel what no agent has started; an unknown graph is ignored.")
-      .def("poll", &poll, "max"_a = 4096, "Take the completions that wait, at most `max`.")
+      .def("poll", &poll, "max"_a = 4096, nb::sig("def poll(self, max: int = 4096) -> list[Completion]"),
+           "Take the completions that wait, at most `max`.")
       .def("wait", &TransferEngine::wait, "timeout_s"_a, Release(),
            "Wait until poll would return something; False after the timeout or when stopped.")
       .def_prop_ro("event_fd", &TransferEngine::event_fd, "Readable while completions wait; owned by the engine.")

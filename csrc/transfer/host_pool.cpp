@@ -36,7 +36,7 @@ constexpr std::uint64_t small_page_bytes = 4u << 10;
 constexpr std::uint64_t huge_page_bytes = 2u << 20;
 constexpr std::uint64_t prefault_step_bytes = 16u << 20;  // what a stop waits for, per thread
 constexpr std::size_t max_shards = 64;
-constexpr int max_prefault_threads = 64;
+constexpr int max_prefault_threads = 256;
 constexpr double max_wait_s = 1e6;
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }

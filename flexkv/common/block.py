@@ -255,3 +255,20 @@ class SequenceMeta:
             keys = np.concatenate([self._prefix_keys, keys])
         keys.setflags(write=False)
         self._keys = keys
+
+    def extend_block_hashes(self, block_hashes: Sequence[bytes] | Keys) -> None:
+        """Append the engine hashes of the blocks that follow; keys that were computed are kept. O(num_blocks) bytes.
+
+        Keys handed out before stay valid: they are a prefix of the new ones.
+
+        Raises:
+            ValueError: the sequence was made from tokens, or the hashes have an impossible width; nothing was changed.
+        """
+        if self._hashes is None or self.token_ids is not None:
+            raise ValueError("block_hashes cannot be appended: the sequence was not made from block_hashes alone")
+        known = self.block_hashes
+        keys = np.concatenate([known, hash_utils.mix(block_hashes, self.root)])
+        keys.setflags(write=False)
+        self._hashes, self._prefix_keys, self._keys = (), None, keys
+        self.num_blocks = len(keys)
+        self.num_tokens = max(self.num_tokens, self.num_blocks * self.tokens_per_block)

@@ -230,7 +230,7 @@ class TaskFlow:
 
     def _decide(self, task: KVTask, completion: Completion) -> None:
         """A graph's status is known; its ops may still run unless it is done."""
-        if completion.status == _core.OpStatus.DONE:
+        if completion.status == _core.OpStatus.DONE and not task.doomed:
             self._commit(task)
             return
         self._quarantine_parts(task)

@@ -38,7 +38,7 @@ def random_prompt(seed: int, num_tokens: int) -> list[int]:
 class Engine:
     """An LLM in this process. `connector` is the scheduler role's Impl, `worker_connector` the worker role's."""
 
-    def __init__(self, model: Path, transfer: dict[str, Any], **options: Any) -> None:
+    def __init__(self, model: Path, transfer: dict[str, Any], *, caches: bool = True, **options: Any) -> None:
         from vllm import LLM
         from vllm.config import KVTransferConfig
 
@@ -59,7 +59,8 @@ class Engine:
         from vllm.distributed.kv_transfer import get_kv_transfer_group
 
         self.worker_connector = self._impl(get_kv_transfer_group())
-        self.until(self.is_ready, "the ranks to register")
+        if caches:
+            self.until(self.manager.is_ready, "the ranks to register")
 
     @staticmethod
     def _impl(connector: Any) -> Any:
@@ -73,9 +74,6 @@ class Engine:
     def agent(self) -> Any:
         """The only rank's end: `hold(True)` keeps copies from starting."""
         return self.worker_connector.worker._client
-
-    def is_ready(self) -> bool:
-        return not hasattr(self.connector.scheduler, "_manager") or self.manager.is_ready()
 
     def until(self, condition: Callable[[], bool], what: str, *, step: bool = False) -> None:
         deadline_s = time.monotonic() + SETTLE_S

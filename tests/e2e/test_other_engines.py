@@ -44,7 +44,7 @@ def test_an_engine_with_sliding_windows_serves_without_the_cache(make_engine, pr
     if class_name == "FlexKVConnector":
         transfer["kv_connector_module_path"] = "flexkv.integration.vllm.connector"
     with caplog.at_level("WARNING", logger="flexkv"):
-        engine = make_engine("sliding", transfer, block_size=32)
+        engine = make_engine("sliding", transfer, caches=False, block_size=32)
     assert "SlidingWindowSpec" in caplog.text
     cold = engine.answers([prompt(63, 300)])
     engine.drop_gpu_cache()

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+import flexkv
+
 pytestmark = pytest.mark.vllm
-ROOT = Path(__file__).resolve().parents[2]
 START_S = 120.0
 STOP_S = 30.0
 
@@ -39,7 +40,8 @@ class Server:
             "--max-model-len", "1024", "--block-size", "32", "--num-gpu-blocks-override", "96",
             "--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer), *options,
         ]  # fmt: skip
-        paths = [path for path in (os.environ.get("FLEXKV_TEST_PYTHONPATH"), os.environ.get("PYTHONPATH")) if path]
+        home = Path(flexkv.__file__).resolve().parents[1]  # as this process has it: installed, or the working tree
+        paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
         settings = {
             **os.environ,
             **environment,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.request import KVResponseStatus as Status
@@ -27,7 +27,10 @@ MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
 CONFIG = CacheConfig(
     tokens_per_block=TPB, num_cpu_blocks=CAPACITY, evict_ratio=0.0, transfer_timeout_s=0.001, max_quarantined_fraction=0.5
 )
-CHAINS = st.lists(st.integers(0, 2), min_size=0, max_size=6)
+CHAINS = st.one_of(
+    st.integers(0, 6).map(lambda length: [0] * length),  # half of the requests share one long document
+    st.lists(st.integers(0, 2), min_size=0, max_size=6),
+)
 SCRIBBLE = ("scribble",)
 
 
@@ -61,6 +64,12 @@ class TaskEngineMachine(RuleBasedStateMachine):
         self.gpu: dict[int, tuple[object, ...]] = {}
         self.tasks: dict[int, Model] = {}
         self.next_block = 0
+
+    @initialize(length=st.integers(0, 6))
+    def something_is_stored(self, length: int) -> None:
+        self.match_and_launch([0] * length, "put")
+        for task_id in self.in_flight():
+            self.end(self.tasks[task_id], "finish")
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
@@ -140,7 +149,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         task_id, answer = self.engine.put_match(tokens_of(chain), ttl_s=ttl_s)
         self.new_task("put", task_id, answer, chain)
 
-    @rule(chain=CHAINS, kind=st.sampled_from(["get", "put"]))
+    @rule(chain=CHAINS, kind=st.sampled_from(["get", "get", "put"]))
     def match_and_launch(self, chain: list[int], kind: str) -> None:
         blocks = self.take_blocks(len(chain))
         slots = (np.repeat(np.array(blocks, dtype=np.int64), TPB) * TPB + np.tile(np.arange(TPB), len(chain))).astype(np.int64)
@@ -224,7 +233,9 @@ class TaskEngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight())
     @rule(data=st.data(), end=st.sampled_from(["finish", "finish", "fail", "time_out", "acknowledge_cancel"]))
     def an_op_ends(self, data: st.DataObject, end: str) -> None:
-        model = self.tasks[data.draw(st.sampled_from(self.in_flight()))]
+        self.end(self.tasks[data.draw(st.sampled_from(self.in_flight()))], end)
+
+    def end(self, model: Model, end: str) -> None:
         graph_id = model.graph_id
         assert graph_id is not None
         if end == "acknowledge_cancel" and graph_id not in self.transfer.cancelled:

@@ -23,6 +23,9 @@ __all__ = ["make_scheduler_role", "make_worker_role"]
 
 logger = flexkv_logger(__name__)
 
+STORE_TIMEOUT_FACTOR = 3
+"""A store waits for the step that computes its blocks, and a long prompt's step can take many seconds."""
+
 
 def make_scheduler_role(
     config: FlexKVConfig, vllm_config: VllmConfig, kv_cache_config: KVCacheConfig | None
@@ -57,6 +60,7 @@ def make_scheduler_role(
         use_engine_hashes=config.engine_hashes_usable,
         may_load=transfer.is_kv_consumer,
         may_store=transfer.is_kv_producer,
+        store_timeout_s=STORE_TIMEOUT_FACTOR * config.cache_config.transfer_timeout_s,
     )
 
 

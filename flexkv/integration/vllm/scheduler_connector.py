@@ -54,6 +54,7 @@ class FlexKVSchedulerConnector:
         tokens_per_block: of the engine; equal to the granularity of its block hashes.
         use_engine_hashes: whether `request.block_hashes` are to be trusted as content.
         may_load, may_store: by the engine's role (consumer, producer).
+        store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class FlexKVSchedulerConnector:
         use_engine_hashes: bool = True,
         may_load: bool = True,
         may_store: bool = True,
+        store_timeout_s: float | None = None,
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
         self._use_engine_hashes = use_engine_hashes
         self._may_load = may_load
         self._may_store = may_store
+        self._store_timeout_s = store_timeout_s
         self._step = 0
         self._last_step_was_empty = False
         self._states: dict[str, RequestState] = {}
@@ -159,7 +162,12 @@ class FlexKVSchedulerConnector:
             self._running[store.task_id] = self._states[store.request_id]
         if stores:
             ids = [store.task_id for store in stores]
-            self._manager.launch(ids, block_ids=[store.block_ids for store in stores], after_step=self._step)
+            self._manager.launch(
+                ids,
+                block_ids=[store.block_ids for store in stores],
+                after_step=self._step,
+                timeout_s=self._store_timeout_s,
+            )
 
     def cancel_tasks(self) -> None:
         """Cancel the matches of this step that vLLM did not schedule."""

@@ -62,7 +62,7 @@ class FakeManager:
             self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
         return task_id, mask
 
-    def launch(self, task_ids, *, block_ids, after_step):
+    def launch(self, task_ids, *, block_ids, after_step, timeout_s=None):
         for task_id, blocks in zip(task_ids, block_ids, strict=True):
             task = self.tasks[task_id]
             assert task.state == "matched"

@@ -1,0 +1,157 @@
+"""What does a question to the KVManager cost an engine, per request?
+
+Unit: microseconds per call, median and p99. A prompt is 32,768 tokens in blocks of 16, so 2048 blocks, all held by the CPU tier;
+the manager runs in this process, over tiny blocks of real memory. `get_match` is a full hit, cancelled afterwards (the cancel
+is timed apart); `put_match` is of a prompt that is held already, and of a new one. Three forms of input: an int64 array, a
+Python list, and the engine's own block hashes (a list of bytes). Beside each figure: our limit, and as the peer the time that hashing
+the same blocks takes with hashlib, block by block in Python, which is what engines do by themselves.
+
+    python benchmarks/bench_manager.py                 a table
+    python benchmarks/bench_manager.py --json FILE     and JSON
+    python benchmarks/bench_manager.py --tiny          a smoke test: JSON to standard output
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.kvmanager import KVManager
+from flexkv.server.client import KVTPClient
+
+TOKENS_PER_BLOCK = 16
+READY_TIMEOUT_S = 30.0
+
+
+def times_us(work: Callable[[], object], after: Callable[[object], object], num_rounds: int) -> dict[str, float]:
+    samples = []
+    for _ in range(num_rounds):
+        start_ns = time.perf_counter_ns()
+        result = work()
+        samples.append((time.perf_counter_ns() - start_ns) / 1000)
+        after(result)
+    samples.sort()
+    return {"median_us": statistics.median(samples), "p99_us": samples[min(len(samples) - 1, int(len(samples) * 0.99))]}
+
+
+class Bench:
+    """A manager whose CPU tier holds `num_prompts` prompts."""
+
+    def __init__(self, folder: str, num_prompts: int, prompt_blocks: int) -> None:
+        self.prompt_blocks = prompt_blocks
+        rng = np.random.default_rng(0)
+        tokens = rng.integers(0, 128_000, (num_prompts + 1, prompt_blocks * TOKENS_PER_BLOCK), dtype=np.int64)
+        self.prompts, self.new_prompt = tokens[:-1], tokens[-1]
+        self.hashes = [self._engine_hashes(prompt) for prompt in self.prompts]
+        slots = 2 * num_prompts * prompt_blocks + prompt_blocks
+        model = ModelConfig(1, 1, 4, dtype="uint8")
+        address = f"ipc://{folder}/register"
+        self.manager = KVManager(
+            model, CacheConfig(tokens_per_block=TOKENS_PER_BLOCK, num_cpu_blocks=slots), gpu_register_port=address
+        )
+        self.manager.start()
+        self.gpu = rng.integers(0, 255, (prompt_blocks, 1, TOKENS_PER_BLOCK, 8), dtype=np.uint8)
+        self.client = KVTPClient(address, tokens_per_block=TOKENS_PER_BLOCK)
+        self.client.register_to_server({"layer": self.gpu})
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while not self.manager.is_ready():
+            if time.monotonic() > deadline_s:
+                raise SystemExit(f"the manager was not ready within {READY_TIMEOUT_S} s")
+            time.sleep(0.01)
+        while not self._fill():  # slots follow the prefaulting; until then stores evict one another
+            if time.monotonic() > deadline_s:
+                raise SystemExit(f"the prompts could not be stored within {READY_TIMEOUT_S} s")
+
+    def close(self) -> None:
+        self.client.shutdown()
+        self.manager.shutdown()
+
+    @staticmethod
+    def _engine_hashes(prompt: np.ndarray) -> list[bytes]:
+        hashes, parent = [], b""
+        for block in prompt.reshape(-1, TOKENS_PER_BLOCK):
+            parent = hashlib.sha256(parent + block.tobytes()).digest()
+            hashes.append(parent)
+        return hashes
+
+    def _fill(self) -> bool:
+        """Store every prompt; True when nothing was missing."""
+        num_missing = 0
+        for prompt, hashes in zip(self.prompts, self.hashes, strict=True):
+            for arguments in ({"token_ids": prompt}, {"block_hashes": hashes, "num_tokens": len(prompt)}):
+                task_id, held = self.manager.get_match(**arguments)
+                self.manager.cancel(task_id)
+                num_missing += int(np.count_nonzero(~held))
+                task_id, missing = self.manager.put_match(**arguments)
+                self.manager.launch(task_id, block_ids=[np.flatnonzero(missing[::TOKENS_PER_BLOCK])])
+                self.manager.wait(task_id)
+        return num_missing == 0
+
+    def rows(self, num_rounds: int) -> list[dict[str, object]]:
+        order = iter(np.random.default_rng(1).integers(0, len(self.prompts), 100 * num_rounds))
+        full = self.prompt_blocks * TOKENS_PER_BLOCK
+        lists = [prompt.tolist() for prompt in self.prompts]
+
+        def drop(result: object) -> None:
+            task_id, mask = result
+            if expected is not None and int(mask.sum()) != expected:
+                raise SystemExit(f"{name}: {int(mask.sum())} tokens in the mask, {expected} expected")
+            self.manager.cancel(task_id)
+
+        manager, rows = self.manager, []
+        forms: list[tuple[str, float | None, Callable[[], object], int | None]] = [
+            ("get_match, int64 array", 350.0, lambda: manager.get_match(self.prompts[next(order)]), full),
+            ("get_match, list of int", None, lambda: manager.get_match(lists[next(order)]), full),
+            ("get_match, engine hashes", 150.0,
+             lambda: manager.get_match(block_hashes=self.hashes[next(order)], num_tokens=full), full),
+            ("put_match of what is held, int64 array", 350.0, lambda: manager.put_match(self.prompts[next(order)]), 0),
+            ("put_match of what is held, engine hashes", 150.0,
+             lambda: manager.put_match(block_hashes=self.hashes[next(order)], num_tokens=full), 0),
+            ("put_match of a new prompt, int64 array", None, lambda: manager.put_match(self.new_prompt), full),
+        ]  # fmt: skip
+        peer = times_us(lambda: self._engine_hashes(self.prompts[0]), lambda _: None, max(3, num_rounds // 20))
+        for name, limit_us, work, expected in forms:
+            figures = times_us(work, drop, num_rounds)
+            rows.append({"work": name, **figures, "limit_us": limit_us, "peer": "hashlib", "peer_us": peer["median_us"]})
+        self.manager.check_invariants()
+        return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--tiny", action="store_true", help="a smoke test; JSON to standard output")
+    options = parser.parse_args()
+    os.environ.setdefault("FLEXKV_LOG_LEVEL", "WARNING")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder, *((2, 64) if options.tiny else (32, 2048)))
+        try:
+            rows = bench.rows(20 if options.tiny else 400)
+        finally:
+            bench.close()
+    result = {"benchmark": "manager", "machine": platform.processor() or platform.machine(), "rows": rows}
+    if options.tiny:
+        json.dump(result, sys.stdout)
+        return
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    print(f"{'work':44} {'median us':>10} {'p99 us':>10} {'limit us':>10} {'peer us':>10}")
+    for row in rows:
+        limit = f"{row['limit_us']:10.0f}" if row["limit_us"] else " " * 10
+        print(f"{row['work']:44} {row['median_us']:10.1f} {row['p99_us']:10.1f} {limit} {row['peer_us']:10.1f}")
+
+
+if __name__ == "__main__":
+    main()
