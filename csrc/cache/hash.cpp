@@ -55,6 +55,12 @@ void mix_engine_hashes(std::span<const std::uint8_t* const> hashes, std::size_t 
     throw std::invalid_argument("hashes must be 1 to 39 bytes wide, got " + std::to_string(width));
   }
   if (hashes.size() != keys.size()) throw std::invalid_argument("keys must have one entry for each engine hash");
+  if (width == sha256_detail::mix_batch_width && sha256_detail::avx512::available()) {
+    const std::size_t batched = keys.size() - keys.size() % sha256_detail::mix_batch;
+    sha256_detail::avx512::mix(hashes.first(batched), root, keys.first(batched));
+    hashes = hashes.subspan(batched);
+    keys = keys.subspan(batched);
+  }
   if (sha256_detail::sha_ni::available()) {
     sha256_detail::sha_ni::mix(hashes, width, root, keys);
   } else {

@@ -11,9 +11,9 @@ std::uint64_t random_odd() {
   return (std::uint64_t{source()} << 32 | source()) | 1;
 }
 
-// Buckets for 4/3 of the entries: more than there are entries, so that some line always has an empty one.
+// Two buckets for each entry: more than there are entries, so that some line always has an empty one.
 std::size_t num_lines_for(std::size_t num_entries, std::size_t line_buckets) {
-  return (num_entries + num_entries / 3) / line_buckets + 1;
+  return 2 * num_entries / line_buckets + 1;
 }
 
 }  // namespace

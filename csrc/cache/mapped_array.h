@@ -1,5 +1,6 @@
 // MappedArray: a fixed number of zeroed objects in anonymous memory of their own, on transparent huge pages where the
-// kernel has them. Pages are touched when used, so that a large index costs nothing before it fills.
+// kernel has them. The pages are there when the constructor returns (where the kernel can do that): the first use of a huge
+// page takes milliseconds on some machines, and must not fall into an engine's step.
 #pragma once
 #include <sys/mman.h>
 
@@ -21,6 +22,9 @@ class MappedArray {
     if (memory == MAP_FAILED) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
     (void)::madvise(memory, bytes(), MADV_HUGEPAGE);  // refused by kernels without them: slower, not wrong
+#endif
+#ifdef MADV_POPULATE_WRITE
+    (void)::madvise(memory, bytes(), MADV_POPULATE_WRITE);  // from Linux 5.14 on; else pages come when used
 #endif
     data_ = static_cast<T*>(memory);
   }

@@ -1,4 +1,4 @@
-// Private to cache/hash: the two implementations behind the block keys, and what they share. Both give the same bytes.
+// Private to cache/hash: the implementations behind the block keys, and what they share. All give the same bytes.
 // Written from FIPS 180-4; the SHA-NI one also from Intel's description of the instructions.
 #pragma once
 #include <array>
@@ -46,5 +46,13 @@ void hash_token_blocks(std::span<const std::int64_t> tokens, std::size_t tokens_
 void mix(std::span<const std::uint8_t* const> hashes, std::size_t width, const BlockKey& root,
          std::span<BlockKey> keys);
 }  // namespace sha_ni
+
+inline constexpr std::size_t mix_batch = 16;
+inline constexpr std::size_t mix_batch_width = 32;
+namespace avx512 {
+[[nodiscard]] bool available();
+// Of hashes of mix_batch_width bytes. REQUIRES: available(); hashes.size() == keys.size(), a multiple of mix_batch.
+void mix(std::span<const std::uint8_t* const> hashes, const BlockKey& root, std::span<BlockKey> keys);
+}  // namespace avx512
 
 }  // namespace flexkv::sha256_detail

@@ -126,7 +126,7 @@ void a_deadline_decides_and_a_late_acknowledgement_releases() {
   table.expire(104.9);
   CHECK(table.events().empty());
   table.expire(105);
-  CHECK((table.events() == Texts{"status 1 timed_out", "op 10 timed_out", "op 11 cancelled"}));
+  CHECK((table.events() == Texts{"op 10 timed_out", "status 1 timed_out", "op 11 cancelled"}));
   CHECK(!table.next_deadline_s() && table.num_held() == 1);
   CHECK(table.sent(0, true).empty() && table.sent(1, true) == Ids{10});
   CHECK(table.ack(1, 10));

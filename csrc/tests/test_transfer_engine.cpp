@@ -91,7 +91,7 @@ void a_timeout_decides_and_a_late_acknowledgement_releases() {
   FakeAgent agent = kit.serving_agent();
   kit.submit(1, {load(10), load(11, {10})}, 0.05);
   CHECK(agent.expect_op_id() == 10);
-  CHECK((kit.next(3) == Texts{"status 1 timed_out", "op 10 timed_out", "op 11 cancelled"}));
+  CHECK((kit.next(3) == Texts{"op 10 timed_out", "status 1 timed_out", "op 11 cancelled"}));
   CHECK(agent.expect_cancel() == 10 && kit.engine().num_graphs() == 1 && kit.quiet());
   agent.ack(10);
   CHECK(kit.next(1) == Texts{"released 1 timed_out"});

@@ -57,7 +57,7 @@ void a_killed_agent_fails_its_ops_and_releases_them() {
   kit.submit(1, {load(10), load(11, {10})});
   kit.submit(2, {load(20)}, 0.05);
   child.take_op();
-  CHECK((kit.next(2) == Texts{"status 2 timed_out", "op 20 timed_out"}));
+  CHECK((kit.next(2) == Texts{"op 20 timed_out", "status 2 timed_out"}));
   child.kill();
   const auto before = std::chrono::steady_clock::now();
   Texts texts = kit.next(5);

@@ -98,11 +98,19 @@ void OpGraphTable::start(Op& op) {
 }
 
 void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
-  Graph& graph = *op.graph;
+  close(op, status, error);
+  if (status != OpStatus::done && op.graph->status == OpStatus::running) {
+    decide(*op.graph, OpStatus::failed, name_of(op.spec) + ": " + error);
+  }
+  settle(*op.graph);
+}
+
+// An op ends, and tells its successors; what that means for its graph is the caller's to say.
+void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   op.status = status;
   op.queued = 0;
-  --graph.open_ops;
-  completions_.push_back({CompletionKind::op, graph.id, op.spec.op_id, status, op.bytes,
+  --op.graph->open_ops;
+  completions_.push_back({CompletionKind::op, op.graph->id, op.spec.op_id, status, op.bytes,
                           static_cast<double>(op.slowest_ns) * 1e-9, error});
   // A cancelled op hands its own reason on: along a chain the message names the first cause and does not grow.
   const std::string reason = status == OpStatus::cancelled
@@ -118,11 +126,7 @@ void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
       steps_.push_back({successor_id, ""});
     }
   }
-  if (status != OpStatus::done) {
-    recall(op);  // what other ranks do for it is of no use any more
-    if (graph.status == OpStatus::running) decide(graph, OpStatus::failed, name_of(op.spec) + ": " + error);
-  }
-  settle(graph);
+  if (status != OpStatus::done) recall(op);  // what other ranks do for it is of no use any more
 }
 
 void OpGraphTable::decide(Graph& graph, OpStatus status, const std::string& error) {
@@ -194,16 +198,16 @@ void OpGraphTable::expire(double now_s) {
 
 void OpGraphTable::expire_graph(Graph& graph) {
   const std::string error = describe_open(graph);
-  // Decided first: the ops that follow must not fail the graph. What was already sent to all ranks stays running here.
-  if (graph.status == OpStatus::running) decide(graph, OpStatus::timed_out, error);
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
-    if (op.status == OpStatus::running) {
-      finish(op, OpStatus::timed_out, error);
-    } else {
+    if (op.status == OpStatus::running && op.in_hand != 0) {
+      close(op, OpStatus::timed_out, error);
+    } else if (op.status != OpStatus::waiting) {
       recall(op);
     }
   }
+  if (graph.status == OpStatus::running) decide(graph, OpStatus::timed_out, error);
+  settle(graph);
 }
 
 std::optional<double> OpGraphTable::next_deadline_s() const {

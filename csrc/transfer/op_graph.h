@@ -117,6 +117,7 @@ class OpGraphTable {
   void run_steps();
   void start(Op& op);
   void finish(Op& op, OpStatus status, const std::string& error);
+  void close(Op& op, OpStatus status, const std::string& error);
   void decide(Graph& graph, OpStatus status, const std::string& error);
   void settle(Graph& graph);
   void recall(Op& op);

@@ -211,7 +211,7 @@ class SequenceMeta:
             return len(self.token_ids)
         if num_tokens is not None:
             return num_tokens
-        return len(self._hashes or ()) * self.tokens_per_block
+        return 0 if self._hashes is None else len(self._hashes) * self.tokens_per_block
 
     def _check_prefix_keys(self, prefix_keys: Keys | None) -> Keys | None:
         if prefix_keys is None or len(prefix_keys) == 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flexkv.common.debug import flexkv_logger
 from flexkv.integration.vllm.scheduler_role import StepNotice
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FlexKVWorkerConnector"]
 
-logger = flexkv_logger(__name__)
 
 STOP_TIMEOUT_S = 5.0
 
@@ -47,7 +45,6 @@ class FlexKVWorkerConnector:
             kv_caches = {name: _by_blocks(tensor, num_blocks) for name, tensor in kv_caches.items()}
         self._client.register_to_server(kv_caches, num_blocks=num_blocks)
         self._is_registered = True
-        logger.info("KV cache registered num_layers=%d", len(kv_caches))
 
     def bind_step(self, notice: StepNotice | None) -> None:
         """A step runs; None when it has no notice for us."""

@@ -1,0 +1,199 @@
+"""A real KVManager with ranks over numpy "GPU" memory, in this process or in another one, for tests.
+
+Every GPU block starts as fresh random bytes and is poisoned after a store, so that a load that moves nothing, or moves the wrong bytes, shows.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.common.request import KVResponseStatus
+from flexkv.kvmanager import KVManager
+from flexkv.server.client import KVTPClient
+
+TPB = 4
+NUM_GPU_BLOCKS = 64
+POISON = 0xA5
+READY_TIMEOUT_S = 20.0
+
+
+class Gpu:
+    """KV memory of one rank as bytes: `layers` arrays of shape (blocks, 2, TPB, row)."""
+
+    def __init__(self, seed: int = 0, *, layers: int = 3, row: int = 24, memory: Path | None = None) -> None:
+        shape = (NUM_GPU_BLOCKS, 2, TPB, row)
+        size = int(np.prod(shape))
+        if memory is None:
+            self.layers = [np.empty(shape, dtype=np.uint8) for _ in range(layers)]
+        else:
+            mode = "r+" if memory.exists() else "w+"
+            whole = np.memmap(memory, dtype=np.uint8, mode=mode, shape=(layers, size))
+            self.layers = [whole[layer].reshape(shape) for layer in range(layers)]
+        self._random = np.random.default_rng(seed)
+
+    def fill(self) -> None:
+        for layer in self.layers:
+            layer[:] = self._random.integers(0, 256, layer.shape, dtype=np.uint8)
+
+    def read(self, blocks: Sequence[int]) -> np.ndarray:
+        return np.stack([layer[list(blocks)] for layer in self.layers])
+
+    def poison(self) -> None:
+        for layer in self.layers:
+            layer[:] = POISON
+
+    def untouched(self, blocks: Sequence[int]) -> bool:
+        """Whether every block but `blocks` still is poisoned."""
+        others = [block for block in range(NUM_GPU_BLOCKS) if block not in set(blocks)]
+        return all((layer[others] == POISON).all() for layer in self.layers)
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    """Ask until it holds; for what has no event of its own. False after the timeout."""
+    tick, deadline_s = threading.Event(), time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline_s:
+            return False
+        tick.wait(0.002)
+    return True
+
+
+def slots_of(blocks: Sequence[int]) -> np.ndarray:
+    if len(blocks) == 0:
+        return np.empty(0, dtype=np.int64)
+    return np.concatenate([np.arange(TPB) + block * TPB for block in blocks])
+
+
+def tokens(num_blocks: int, first: int = 0) -> np.ndarray:
+    return np.arange(first, first + num_blocks * TPB)
+
+
+class Rig:
+    """A manager, and its ranks in this process."""
+
+    def __init__(self, *, num_ranks: int = 1, num_cpu_blocks: int = 48, wait: bool = True, **config: object) -> None:
+        model = ModelConfig(num_layers=3, num_kv_heads=1, head_size=24, dtype="uint8", tp_size=num_ranks)
+        settings: dict[str, object] = {"tokens_per_block": TPB, "num_cpu_blocks": num_cpu_blocks, "evict_ratio": 0.0} | config
+        self.manager = KVManager(model, CacheConfig(**settings))  # type: ignore[arg-type]
+        self.manager.start()
+        self.gpus = [Gpu(rank) for rank in range(num_ranks)]
+        self.clients = [
+            KVTPClient(self.manager.gpu_register_port, rank=rank, num_ranks=num_ranks, tokens_per_block=TPB)
+            for rank in range(num_ranks)
+        ]
+        for gpu, client in zip(self.gpus, self.clients, strict=True):
+            gpu.fill()
+            client.register_to_server(gpu.layers, block_dim=0)
+        if wait:
+            assert self.manager.wait_ready(READY_TIMEOUT_S)
+
+    @property
+    def gpu(self) -> Gpu:
+        return self.gpus[0]
+
+    @property
+    def client(self) -> KVTPClient:
+        return self.clients[0]
+
+    def close(self) -> None:
+        for client in self.clients:
+            assert client.shutdown()
+        self.manager.shutdown()
+
+    def store(self, token_ids: np.ndarray, blocks: Sequence[int]) -> KVResponseStatus:
+        task_id, mask = self.manager.put_match(token_ids)
+        used = list(blocks)[len(blocks) - int(mask.sum()) // TPB :]
+        self.manager.launch(task_id, [slots_of(used)])
+        return self.manager.wait(task_id)[task_id].status
+
+    def load(self, token_ids: np.ndarray, blocks: Sequence[int]) -> KVResponseStatus:
+        task_id, mask = self.manager.get_match(token_ids)
+        assert mask.sum() == len(blocks) * TPB
+        self.manager.launch(task_id, [slots_of(blocks)])
+        return self.manager.wait(task_id)[task_id].status
+
+    def check_nothing_is_held(self) -> None:
+        """No pin, no reservation, no slot that is neither free nor a block's."""
+        self.manager.check_invariants()
+        engine = self.manager._engine
+        cache = engine._tier.cache
+        assert cache is not None
+        assert cache.num_live_reservations == 0
+        assert cache.cpu_cache_engine.index.num_pinned == 0
+        assert cache.cpu_cache_engine.index.num_unready == 0
+        assert cache.num_quarantined_blocks == 0
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from flexkv.server.client import KVTPClient
+from tests.rig import TPB, Gpu
+
+gpu = Gpu(memory=Path(sys.argv[2]))
+client = KVTPClient(sys.argv[1], tokens_per_block=TPB)
+client.register_to_server(gpu.layers, block_dim=0)
+print("registered", flush=True)
+for line in sys.stdin:
+    verb, _, argument = line.strip().partition(" ")
+    if verb == "hold":
+        client.hold(argument == "1")
+    elif verb == "step":
+        client.record_step(int(argument))
+    print("ok", flush=True)
+client.shutdown()
+"""
+
+
+class WorkerProcess:
+    """A rank in a process of its own; its GPU memory is a file that this process maps too."""
+
+    def __init__(self, gpu_register_port: str, memory: Path) -> None:
+        self.gpu = Gpu(memory=memory)
+        self.gpu.fill()
+        root = str(Path(__file__).resolve().parent.parent)
+        environment = os.environ | {"PYTHONPATH": root}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, gpu_register_port, str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.expect("registered")
+
+    def expect(self, answer: str) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == answer
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        self.expect("ok")
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(READY_TIMEOUT_S)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        if self.process.poll() is None:
+            self.process.wait(READY_TIMEOUT_S)
+        self.process.stdout.close()
