@@ -1,9 +1,10 @@
 """What does deciding cost: hash a prompt, match it, insert it, evict for it?
 
 Unit: microseconds per call, median (evict: per block; memory: bytes per block). A prompt is 131,072 tokens in blocks of
-16, so 8192 blocks; the index holds 200 such prompts and is full. Matches are full hits of a random resident prompt with
-the CPU caches flushed before each. Beside each figure stand the limit we set ourselves (docs/PERFORMANCE.md) and a peer
-measured in the same run: the plain Python way with hashlib, dict and OrderedDict. What is timed is also checked.
+16, so 8192 blocks; the index holds 200 such prompts and is full. Matches are full hits of a random resident prompt, and
+before each call on the index the CPU caches are flushed and a small other index warms the code up: the index is cold,
+the interpreter is not. Beside each figure stand the limit we set ourselves and a peer measured in the same run: the
+plain Python way with hashlib, dict and OrderedDict. What is timed is also checked.
 
     python benchmarks/bench_deciding.py                   a table
     python benchmarks/bench_deciding.py --json FILE       and JSON; to standard output without FILE
@@ -50,6 +51,7 @@ class Size:
 
     @property
     def prompt_tokens(self) -> int:
+        """Length of a prompt."""
         return self.prompt_blocks * TOKENS_PER_BLOCK
 
 
@@ -114,16 +116,14 @@ def bench_mix(size: Size, rng: np.random.Generator) -> list[Row]:
     if split(_core.mix_engine_hashes(hashes, ROOT)) != with_hashlib():
         raise AssertionError("our keys are not hashlib's")
     peers_us = median_us(with_hashlib, max(3, size.num_rounds // 10))
+    ours_us = {
+        "list": median_us(lambda: _core.mix_engine_hashes(hashes, ROOT), size.num_rounds),
+        "array": median_us(lambda: _core.mix_engine_hashes(rows, ROOT), size.num_rounds),
+    }
+    work, peer = f"mix {size.prompt_blocks} engine hashes", "hashlib, a call per hash"
     return [
-        Row(
-            work=f"mix {size.prompt_blocks} engine hashes, {form}",
-            unit="us",
-            ours=median_us(lambda given=given: _core.mix_engine_hashes(given, ROOT), size.num_rounds),
-            limit=150,
-            peer="hashlib, a call per hash",
-            peers=peers_us,
-        )
-        for form, given in (("list", hashes), ("array", rows))
+        Row(work=f"{work}, {form}", unit="us", ours=figure, limit=150, peer=peer, peers=peers_us)
+        for form, figure in ours_us.items()
     ]
 
 
@@ -144,18 +144,36 @@ class Resident:
             self.split_prompts.append(split(keys))
             self.by_key.update(zip(self.split_prompts[-1], slots.tolist(), strict=True))
         self._flush = np.zeros(FLUSH_BYTES, dtype=np.uint8)
+        self._warm_keys = self.new_prompt(rng)[:4]
+        self._warm_slots = np.arange(4)
 
     def new_prompt(self, rng: np.random.Generator) -> Keys:
+        """Return the keys of a prompt of random tokens."""
         tokens = rng.integers(0, 152_000, self.size.prompt_tokens, dtype=np.int64)
         return _core.hash_token_blocks(tokens, TOKENS_PER_BLOCK, ROOT)
 
     def insert(self, keys: Keys, slots: npt.NDArray[np.int64]) -> None:
+        """Insert a prompt, ready."""
         if self.index.insert(keys, 0, slots) != _core.InsertStatus.INSERTED:
             raise AssertionError("insert failed")
         self.index.mark_ready(slots)
 
-    def flush_caches(self) -> None:
+    def make_cold(self) -> None:
+        """Push the index out of the CPU caches; run the code that is timed on another one."""
         self._flush += 1
+        index = _core.PrefixIndex(4)
+        index.insert(self._warm_keys, 0, self._warm_slots)
+        index.mark_ready(self._warm_slots)
+        match_and_pin(index, self._warm_keys)
+        index.evict(4)
+
+
+def match_and_pin(index: _core.PrefixIndex, keys: Keys) -> tuple[_core.Match, npt.NDArray[np.int64]]:
+    found = index.match(keys, 0)
+    index.pin(found.deepest_ready)
+    runs = found.runs
+    index.unpin(found.deepest_ready)
+    return found, runs
 
 
 def bench_match(resident: Resident) -> list[Row]:
@@ -166,15 +184,15 @@ def bench_match(resident: Resident) -> list[Row]:
     def choose() -> None:
         nonlocal chosen
         chosen = picks.randrange(size.num_prompts)
-        resident.flush_caches()
+        resident.make_cold()
+
+    found, runs = match_and_pin(index, resident.prompts[-1])
+    expected = [resident.by_key[key] for key in resident.split_prompts[-1]]
+    if found.num_ready != size.prompt_blocks or found.slots().tolist() != expected or runs[:, 1].sum() != len(expected):
+        raise AssertionError("not the slots of a full hit")
 
     def ours() -> None:
-        found = index.match(resident.prompts[chosen], 0)
-        index.pin(found.deepest_ready)
-        runs = found.runs
-        index.unpin(found.deepest_ready)
-        if runs[:, 1].sum() != size.prompt_blocks or found.num_ready != size.prompt_blocks:
-            raise AssertionError("not a full hit")
+        match_and_pin(index, resident.prompts[chosen])
 
     def theirs() -> None:
         slots = []
@@ -197,51 +215,71 @@ def bench_match(resident: Resident) -> list[Row]:
     ]
 
 
+class Laps:
+    """Times of steps that follow each other, in microseconds."""
+
+    def __init__(self) -> None:
+        self._times_us: dict[str, list[float]] = {}
+        self._last_ns = 0
+
+    def start(self) -> None:
+        """Begin a round."""
+        self._last_ns = time.perf_counter_ns()
+
+    def end(self, step: str) -> None:
+        """Book the time since the last call on `step`."""
+        now_ns = time.perf_counter_ns()
+        self._times_us.setdefault(step, []).append((now_ns - self._last_ns) / 1000)
+        self._last_ns = time.perf_counter_ns()
+
+    def median_us(self, step: str) -> float:
+        """Return the median over the rounds."""
+        return statistics.median(self._times_us[step])
+
+
 def bench_insert(resident: Resident, rng: np.random.Generator) -> list[Row]:
-    size, index = resident.size, resident.index
-    evict_us, allocate_us, insert_us, ready_us, peers_evict_us, peers_insert_us = [], [], [], [], [], []
+    size, index, pool, blocks = resident.size, resident.index, resident.pool, resident.size.prompt_blocks
+    laps = Laps()
     for _ in range(min(size.num_rounds, size.num_prompts)):
         keys = resident.new_prompt(rng)
         keys_split = split(keys)
-        resident.flush_caches()
-        marks_ns = [time.perf_counter_ns()]
-        gone = index.evict(size.prompt_blocks)
-        marks_ns.append(time.perf_counter_ns())
-        resident.pool.free(gone)
-        slots = resident.pool.allocate(size.prompt_blocks)
-        marks_ns.append(time.perf_counter_ns())
+        resident.make_cold()
+        laps.start()
+        gone = index.evict(blocks)
+        laps.end("evict")
+        pool.free(gone)
+        slots = pool.allocate(blocks)
+        laps.end("allocate")
         status = index.insert(keys, 0, slots)
-        marks_ns.append(time.perf_counter_ns())
+        laps.end("insert")
         index.mark_ready(slots)
-        marks_ns.append(time.perf_counter_ns())
-        if len(gone) != size.prompt_blocks or status != _core.InsertStatus.INSERTED:
-            raise AssertionError("evict or insert failed")
-        for _ in range(size.prompt_blocks):
+        laps.end("ready")
+        for _ in range(blocks):
             resident.by_key.popitem(last=False)
-        marks_ns.append(time.perf_counter_ns())
+        laps.end("peer evicts")
         for key, slot in zip(keys_split, slots.tolist(), strict=True):
             resident.by_key[key] = slot
-        marks_ns.append(time.perf_counter_ns())
-        spans = (evict_us, allocate_us, insert_us, ready_us, peers_evict_us, peers_insert_us)
-        for times, begin, end in zip(spans, marks_ns, marks_ns[1:], strict=False):
-            times.append((end - begin) / 1000)
+        laps.end("peer inserts")
+        if len(gone) != blocks or status != _core.InsertStatus.INSERTED:
+            raise AssertionError("evict or insert failed")
     index.check_invariants()
-    insert, blocks = statistics.median(insert_us), size.prompt_blocks
-    peers_insert, peers_evict = statistics.median(peers_insert_us), statistics.median(peers_evict_us) / blocks
-    dict_row = {"unit": "us", "peer": "OrderedDict", "peers": peers_insert}
-    return [
-        Row(work=f"insert {blocks} blocks", ours=insert, limit=300, **dict_row),
-        Row(work=f"mark {blocks} blocks ready", ours=statistics.median(ready_us), limit=None, **dict_row),
-        Row(work=f"free and allocate {blocks} slots", ours=statistics.median(allocate_us), limit=None, **dict_row),
+    pool.check_invariants()
+    steps = (("insert", "insert", 300.0), ("mark ready", "ready", None), ("free and allocate", "allocate", None))
+    peers_us = laps.median_us("peer inserts")
+    rows = [
         Row(
-            work="evict, per block of whole prompts",
+            work=f"{name} {blocks} blocks",
             unit="us",
-            ours=statistics.median(evict_us) / blocks,
-            limit=1,
-            peer="OrderedDict.popitem",
-            peers=peers_evict,
-        ),
+            ours=laps.median_us(step),
+            limit=limit,
+            peer="dict",
+            peers=peers_us,
+        )
+        for name, step, limit in steps
     ]
+    evict_us, peers_us = laps.median_us("evict") / blocks, laps.median_us("peer evicts") / blocks
+    work = "evict, per block of whole prompts"
+    return [*rows, Row(work=work, unit="us", ours=evict_us, limit=1, peer="OrderedDict.popitem", peers=peers_us)]
 
 
 def bench_leaves(num_leaves: int, rng: np.random.Generator) -> Row:
@@ -306,9 +344,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.prompts < 1 or args.rounds < 1:
         parser.error("--prompts and --rounds must be positive")
-    size = Size(
-        num_prompts=args.prompts, prompt_blocks=8192, num_rounds=args.rounds, num_leaves=(10_000, 1_000_000)
-    )
+    size = Size(num_prompts=args.prompts, prompt_blocks=8192, num_rounds=args.rounds, num_leaves=(10_000, 1_000_000))
     if args.tiny:
         size = Size(num_prompts=4, prompt_blocks=256, num_rounds=3, num_leaves=(1000,))
     rows = measure(size)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -147,22 +146,16 @@ def _totals(phase: str, result: Mapping[str, Any]) -> PhaseTotals:
     )
 
 
-def _routes(connector: Iterable[Mapping[str, Any]]) -> list[RouteRow]:
-    """Add up the connector's reports; each one counts what happened since the one before."""
-    total: Counter[str] = Counter()
-    for report in connector:
-        for name, value in report.items():
-            if isinstance(value, int | float):
-                total[name] += value  # type: ignore[assignment]  # a Counter of seconds, too
+def _routes(counters: Mapping[str, float]) -> list[RouteRow]:
     return [
         RouteRow(
             route=route.upper(),
-            num_ops=int(total[f"{route}_ops"]),
-            num_bytes=int(total[f"{route}_bytes"]),
-            seconds=float(total[f"{route}_seconds"]),
+            num_ops=int(counters[f"{route}_ops"]),
+            num_bytes=int(counters[f"{route}_bytes"]),
+            seconds=counters[f"{route}_seconds"],
         )
         for route in _ROUTES
-        if total[f"{route}_ops"]
+        if counters.get(f"{route}_ops")
     ]
 
 
@@ -179,7 +172,7 @@ def build(phases: Mapping[str, Mapping[str, Any]]) -> Result:
     return Result(
         ttft=tuple(_ttft_rows(phases)),
         totals=tuple(_totals(phase, result) for phase, result in phases.items()),
-        routes=tuple(_routes(with_flexkv["connector"])),
+        routes=tuple(_routes(with_flexkv["flexkv"])),
         num_requests=len(without["requests"]),
         different=tuple(_different(without["requests"], with_flexkv["requests"])),
         num_flexkv_hits=sum(hit_class(record) is HitClass.FLEXKV for record in with_flexkv["requests"]),

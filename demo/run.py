@@ -163,7 +163,7 @@ def _run_phase(name: str, config: PhaseConfig, log: Path, progress: Progress, co
             elif event["event"] == "done":
                 progress.update(task, description=name)
                 process.wait(timeout=_STOP_LIMIT_S * 3)
-                return {"requests": requests, "elapsed_s": event["elapsed_s"], "connector": event["connector"]}
+                return {"requests": requests, "elapsed_s": event["elapsed_s"], "flexkv": event["flexkv"]}
         process.wait(timeout=_STOP_LIMIT_S)
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
     raise PhaseFailedError(f"the phase '{name}' ended with status {process.returncode}; its log is {log}:\n{tail}")

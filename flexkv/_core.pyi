@@ -340,6 +340,9 @@ class HostPool:
         The slot's bytes as a writable uint8 array that keeps the pool alive (tests, checksums).
         """
 
+def slot_stride_bytes(slot_bytes: int) -> int:
+    """Bytes from a slot to the next: slot_bytes padded to 4 KiB."""
+
 def memory_headroom() -> int:
     """
     Bytes this process can still take: the least of MemAvailable and what its control groups have left.
@@ -371,7 +374,10 @@ class TransferEngine:
     def slots_available(self) -> int:
         """Slots that may be handed out; never shrinks."""
 
-    def submit(self, graph_id: int, ops: list, timeout_s: float) -> None:
+    def wait_slots(self, slots: int, timeout_s: float) -> bool:
+        """Wait until slots_available >= slots; False after the timeout."""
+
+    def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]]], timeout_s: float) -> None:
         """
         Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: nothing was submitted.
         """
@@ -379,7 +385,7 @@ class TransferEngine:
     def cancel(self, graph_id: int) -> None:
         """Cancel what no agent has started; an unknown graph is ignored."""
 
-    def poll(self, max: int = 4096) -> list:
+    def poll(self, max: int = 4096) -> list[Completion]:
         """Take the completions that wait, at most `max`."""
 
     def wait(self, timeout_s: float) -> bool:

@@ -126,7 +126,7 @@ class KVTaskEngine:
         with self._entered():
             if self._tier.failure is not None:
                 raise self._tier.failure
-            return self._tier.state in (TierState.SERVING, TierState.OFF) and self._tier.has_slots
+            return not self._flow.closed and self._tier.has_slots
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until `is_ready`; False after `timeout_s` or a shutdown. Raises ConfigError like it."""

@@ -1,7 +1,8 @@
 """Doubles: small real implementations that stand where the transfer and storage engines stand. Nothing here is a mock.
 
-TransferDouble keeps graphs in memory and lets a test say what becomes of each: `finish`, `fail`, `time_out`, `release`. It checks what it
-is given, as the native engine does, and that nothing is written to or read from a slot or GPU block while another op writes it.
+TransferDouble keeps graphs in memory and lets a test say what becomes of each: `finish`, `fail`, `time_out`, `release`.
+It checks what it is given, as the native engine does, and that nothing is written to or read from a slot or GPU block
+while another op writes it.
 """
 
 from __future__ import annotations
@@ -58,10 +59,13 @@ class StorageDouble:
 class TransferDouble:
     """A transfer engine whose ops end when the test says so. Thread-safe.
 
-    waiting: submitted, nothing decided; decided: status was given, not released. `auto` finishes each graph as it comes.
+    waiting: submitted, nothing decided; decided: status was given, not released. `auto` finishes each graph as it
+    comes.
     """
 
-    def __init__(self, ranks: Sequence[RankDouble] = (RankDouble(),), *, slots_available: int | None = None, auto: bool = False) -> None:
+    def __init__(
+        self, ranks: Sequence[RankDouble] = (RankDouble(),), *, slots_available: int | None = None, auto: bool = False
+    ) -> None:
         self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.auto = auto
         self.refusal: Exception | None = None
@@ -189,7 +193,10 @@ class TransferDouble:
         self._completions.append(completion)
 
     def _check(self, graph: TransferOpGraph) -> None:
-        """What the native engine refuses, and what must never happen: a slot that two running ops touch, one of them writing."""
+        """What the native engine refuses, and what must never happen.
+
+        A slot that two running ops touch, one of them writing.
+        """
         graph.validate()
         assert self._pool is not None
         num_gpu_blocks = min(rank.num_blocks for rank in self._ranks)
@@ -201,9 +208,9 @@ class TransferDouble:
             if len(slots) == 0 or int(slots.max()) >= self._pool.num_slots or int(blocks.max()) >= num_gpu_blocks:
                 raise ValueError("slot or block out of range")
             mine = set(slots.tolist())
-            assert len(mine) == len(slots), "a slot is named twice"
             assert not mine & written, "a slot is used while an op writes it"
             if op.transfer_type is TransferType.D2H:
+                assert len(mine) == len(slots), "a slot is written twice"
                 assert not mine & read, "a slot is written while an op reads it"
 
     def _slots_in_flight(self) -> tuple[set[int], set[int]]:

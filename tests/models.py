@@ -2,8 +2,8 @@
 
     python tests/models.py OUT [llama] [mla] [sliding]
 
-Weights are float32 and large enough that greedy answers depend on every block of the prompt. A model that is there is kept.
-Needs torch and transformers.
+Weights are float32 and large enough that greedy answers depend on every block of the prompt. A model that is there is
+kept. Needs torch and transformers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A real KVManager with ranks over numpy "GPU" memory, in this process or in another one, for tests.
 
-Every GPU block starts as fresh random bytes and is poisoned after a store, so that a load that moves nothing, or moves the wrong bytes, shows.
+Every GPU block starts as fresh random bytes and is poisoned after a store, so that a load that moves nothing, or moves
+the wrong bytes, shows.
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ class Rig:
 
     def __init__(self, *, num_ranks: int = 1, num_cpu_blocks: int = 48, wait: bool = True, **config: object) -> None:
         model = ModelConfig(num_layers=3, num_kv_heads=1, head_size=24, dtype="uint8", tp_size=num_ranks)
-        settings: dict[str, object] = {"tokens_per_block": TPB, "num_cpu_blocks": num_cpu_blocks, "evict_ratio": 0.0} | config
+        settings: dict[str, object] = {
+            "tokens_per_block": TPB,
+            "num_cpu_blocks": num_cpu_blocks,
+            "evict_ratio": 0.0,
+        } | config
         self.manager = KVManager(model, CacheConfig(**settings))  # type: ignore[arg-type]
         self.manager.start()
         self.gpus = [Gpu(rank) for rank in range(num_ranks)]
@@ -128,10 +133,15 @@ class Rig:
         engine = self.manager._engine
         cache = engine._tier.cache
         assert cache is not None
-        assert cache.num_live_reservations == 0
+        assert eventually(lambda: self.manager.num_running == 0 and self._num_live() == 0), "a release may come late"
         assert cache.cpu_cache_engine.index.num_pinned == 0
         assert cache.cpu_cache_engine.index.num_unready == 0
         assert cache.num_quarantined_blocks == 0
+
+    def _num_live(self) -> int:
+        self.manager.check_invariants()
+        cache = self.manager._engine._tier.cache
+        return 0 if cache is None else cache.num_live_reservations
 
 
 WORKER = """
@@ -184,7 +194,9 @@ class WorkerProcess:
         self.expect("ok")
 
     def freeze(self) -> None:
+        """Stop every thread of it; returns once they stand."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def kill(self) -> None:
         self.process.kill()
@@ -195,5 +207,6 @@ class WorkerProcess:
         assert self.process.stdout is not None
         self.process.stdin.close()
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
             self.process.wait(READY_TIMEOUT_S)
         self.process.stdout.close()

@@ -96,6 +96,18 @@ def test_a_batch_is_one_task_and_its_parts_are_gone(rig: Rig) -> None:
     rig.check_nothing_is_held()
 
 
+def test_a_batch_may_load_one_block_to_several_places(rig: Rig) -> None:
+    expected = rig.gpu.read([1, 2, 3])
+    rig.store(tokens(3), [1, 2, 3])
+    rig.gpu.poison()
+    pair = [rig.manager.get_match(tokens(length))[0] for length in (3, 2)]
+    (batch,) = rig.manager.launch(pair, block_ids=[[11, 12, 13], [14, 15]], as_batch=True)
+    assert rig.manager.wait(batch)[batch].status is Status.SUCCESS
+    assert np.array_equal(rig.gpu.read([11, 12, 13]), expected)
+    assert np.array_equal(rig.gpu.read([14, 15]), expected[:, :2])
+    rig.check_nothing_is_held()
+
+
 def test_puts_can_be_launched_as_a_batch(rig: Rig) -> None:
     first, _ = rig.manager.put_match(tokens(2))
     second, _ = rig.manager.put_match(tokens(2, first=500))

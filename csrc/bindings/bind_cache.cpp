@@ -1,4 +1,5 @@
 // Bindings of the cache area: slot pool, prefix index, and the faces of their results. Hashing is in bind_hash.cpp.
+// Array arguments take None only to refuse it by name.
 // Nothing here releases the GIL: the calls are short, and pool and index belong to whoever holds their owner's lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -48,14 +49,15 @@ void bind_slot_pool(nb::module_& m) {
           "allocate", [](SlotPool& pool, std::int64_t n) { return to_array(pool.allocate(n)); }, "n"_a,
           "Hand out n slots, as few runs. RuntimeError when fewer are free.")
       .def(
-          "free", [](SlotPool& pool, nb::handle slots) { pool.free(Int64Arg(slots, "slots").span()); }, "slots"_a,
-          nb::sig(SLOTS_TO_NONE("free")), "Give used slots back. All or, with ValueError, none.")
+          "free", [](SlotPool& pool, nb::handle slots) { pool.free(Int64Arg(slots, "slots").span()); },
+          "slots"_a.none(), nb::sig(SLOTS_TO_NONE("free")), "Give used slots back. All or, with ValueError, none.")
       .def(
           "quarantine", [](SlotPool& pool, nb::handle slots) { pool.quarantine(Int64Arg(slots, "slots").span()); },
-          "slots"_a, nb::sig(SLOTS_TO_NONE("quarantine")), "Set used slots aside. All or, with ValueError, none.")
+          "slots"_a.none(), nb::sig(SLOTS_TO_NONE("quarantine")),
+          "Set used slots aside. All or, with ValueError, none.")
       .def(
           "release", [](SlotPool& pool, nb::handle slots) { pool.release(Int64Arg(slots, "slots").span()); },
-          "slots"_a, nb::sig(SLOTS_TO_NONE("release")), "Free quarantined slots. All or, with ValueError, none.")
+          "slots"_a.none(), nb::sig(SLOTS_TO_NONE("release")), "Free quarantined slots. All or, with ValueError, none.")
       .def("set_available", &SlotPool::set_available, "available"_a, "Let slots below `available` be handed out.")
       .def("reset", &SlotPool::reset, "Make all available slots free.")
       .def("is_used", &SlotPool::is_used, "slot"_a)
@@ -81,8 +83,8 @@ void bind_match(nb::module_& m) {
       .def_ro("first_expired", &MatchResult::first_expired,
               "Slot of block num_visible when it is present but expired, else -1. Drop it before inserting there.")
       .def_prop_ro(
-          "runs", [](const MatchResult& match) { return to_array(match.runs); },
-          nb::rv_policy::automatic, "Slots of the visible blocks as (start, length), in chain order. Shape: [r, 2].")
+          "runs", [](const MatchResult& match) { return to_array(match.runs); }, nb::rv_policy::automatic,
+          "Slots of the visible blocks as (start, length), in chain order. Shape: [r, 2].")
       .def(
           "slots", [](const MatchResult& match) { return to_array(match.slots(0, match.num_visible)); },
           "Slots of the visible blocks. Shape: [num_visible].")
@@ -96,23 +98,24 @@ void bind_index_verbs(nb::class_<PrefixIndex>& index) {
           [](const PrefixIndex& self, nb::handle keys, std::int64_t now_s) {
             return self.match(KeysArg(keys, "keys").span(), int_arg_as<std::uint32_t>(now_s, "now_s"));
           },
-          "keys"_a, "now_s"_a, nb::sig("def match(self, keys: " KEYS ", now_s: int) -> Match"),
+          "keys"_a.none(), "now_s"_a, nb::sig("def match(self, keys: " KEYS ", now_s: int) -> Match"),
           "Find the longest prefix of the chain that is present and not expired. Recency stays as it is.")
-      .def("insert", &insert, "keys"_a, "start"_a, "slots"_a, "tenant"_a = 0, "priority"_a = 0, "group"_a = 0,
-           "expiry_s"_a = never_expires,
+      .def("insert", &insert, "keys"_a.none(), "start"_a, "slots"_a.none(), "tenant"_a = 0, "priority"_a = 0,
+           "group"_a = 0, "expiry_s"_a = never_expires,
            nb::sig("def insert(self, keys: " KEYS ", start: int, slots: " SLOTS ", tenant: int = 0, priority: int = 0, "
                    "group: int = 0, expiry_s: int = 4294967295) -> InsertStatus"),
            "Insert keys[start:] in the slots, unready, as children of keys[start-1]. All or nothing.")
       .def(
           "mark_ready", [](PrefixIndex& self, nb::handle slots) { self.mark_ready(Int64Arg(slots, "slots").span()); },
-          "slots"_a, nb::sig(SLOTS_TO_NONE("mark_ready")), "Say that the bytes of these blocks are there.")
+          "slots"_a.none(), nb::sig(SLOTS_TO_NONE("mark_ready")), "Say that the bytes of these blocks are there.")
       .def("pin", &PrefixIndex::pin, "slot"_a, "Keep a block and its ancestors from eviction.")
       .def(
           "unpin", [](PrefixIndex& self, SlotId slot) { return to_array(self.unpin(slot)); }, "slot"_a,
           "End one pin; the block counts as used now. Returns the slots that are gone.")
       .def(
           "drop", [](PrefixIndex& self, SlotId slot) { return to_array(self.drop(slot)); }, "slot"_a,
-          "Make a block and its descendants invisible. Returns the slots gone at once; pinned ones go with the last pin.")
+          "Make a block and its descendants invisible. Returns the slots gone at once; pinned ones go with the last "
+          "pin.")
       .def(
           "evict", [](PrefixIndex& self, std::int64_t n) { return to_array(self.evict(n)); }, "n"_a,
           "Evict up to n blocks in policy order, leaves first. Returns their slots.")
@@ -125,15 +128,17 @@ void bind_index_queries(nb::class_<PrefixIndex>& index) {
   index
       .def(
           "keys_of",
-          [](const PrefixIndex& self, nb::handle slots) { return to_array(self.keys_of(Int64Arg(slots, "slots").span())); },
-          "slots"_a, nb::sig("def keys_of(self, slots: " SLOTS ") -> " KEYS), "Keys of the slots. Shape: [n, 16].")
+          [](const PrefixIndex& self, nb::handle slots) {
+            return to_array(self.keys_of(Int64Arg(slots, "slots").span()));
+          },
+          "slots"_a.none(), nb::sig("def keys_of(self, slots: " SLOTS ") -> " KEYS),
+          "Keys of the slots. Shape: [n, 16].")
       .def(
-          "find", [](const PrefixIndex& self, nb::handle key) { return self.find(key_arg(key, "key")); }, "key"_a,
-          nb::sig("def find(self, key: bytes) -> int"), "Slot of a visible block, or -1.")
+          "find", [](const PrefixIndex& self, nb::handle key) { return self.find(key_arg(key, "key")); },
+          "key"_a.none(), nb::sig("def find(self, key: bytes) -> int"), "Slot of a visible block, or -1.")
       .def("pins_of", &PrefixIndex::pins_of, "slot"_a)
       .def("is_ready", &PrefixIndex::is_ready, "slot"_a)
-      .def("check_invariants", &PrefixIndex::check_invariants,
-           "Raise RuntimeError naming what is broken. O(capacity).")
+      .def("check_invariants", &PrefixIndex::check_invariants, "Raise RuntimeError naming what is broken. O(capacity).")
       .def_prop_ro("capacity", &PrefixIndex::capacity)
       .def_prop_ro("num_blocks", &PrefixIndex::num_blocks)
       .def_prop_ro("num_doomed", &PrefixIndex::num_doomed)
@@ -150,7 +155,8 @@ void bind_cache(nb::module_& m) {
   bind_slot_pool(m);
   bind_match(m);
   nb::class_<PrefixIndex> index(
-      m, "PrefixIndex", "Which blocks a tier holds, by the chain of their keys. Not thread-safe: the owner holds a lock.");
+      m, "PrefixIndex",
+      "Which blocks a tier holds, by the chain of their keys. Not thread-safe: the owner holds a lock.");
   index.def(nb::init<std::int64_t, const std::string&>(), "capacity"_a, "policy"_a = "lru");
   bind_index_verbs(index);
   bind_index_queries(index);

@@ -36,9 +36,8 @@ KeyArray hash_tokens(nb::handle tokens, std::int64_t tokens_per_block, nb::handl
   const auto block_tokens =
       static_cast<std::size_t>(int_arg(tokens_per_block, "tokens_per_block", 1, std::int64_t{1} << 30));
   std::vector<BlockKey> keys(values.size() / block_tokens);
-  const std::size_t bad = run_unlocked(values.size() > large_tokens, [&] {
-    return hash_token_blocks(values, block_tokens, parent_key, keys);
-  });
+  const std::size_t bad = run_unlocked(values.size() > large_tokens,
+                                       [&] { return hash_token_blocks(values, block_tokens, parent_key, keys); });
   if (bad != values.size()) {
     throw std::invalid_argument("tokens[" + std::to_string(bad) + "] = " + std::to_string(values[bad]) +
                                 " is out of range [0, 2^32)");
@@ -52,9 +51,8 @@ std::span<PyObject* const> items_of(nb::handle sequence) {
 
 const std::uint8_t* hash_at(std::span<PyObject* const> items, std::size_t i, Py_ssize_t width) {
   PyObject* const item = items[i];
-  const std::string name = PyBytes_Check(item) != 0 && PyBytes_GET_SIZE(item) == width
-                               ? std::string()
-                               : "hashes[" + std::to_string(i) + "]";
+  const std::string name =
+      PyBytes_Check(item) != 0 && PyBytes_GET_SIZE(item) == width ? std::string() : "hashes[" + std::to_string(i) + "]";
   if (name.empty()) return reinterpret_cast<const std::uint8_t*>(PyBytes_AS_STRING(item));
   if (PyBytes_Check(item) == 0) {
     throw nb::type_error((name + " must be bytes, got " + Py_TYPE(item)->tp_name).c_str());
@@ -79,8 +77,7 @@ KeyArray mix_list(std::span<PyObject* const> items, const BlockKey& root, std::s
 
 KeyArray mix_rows(nb::handle hashes, const BlockKey& root, std::int64_t start) {
   const RowsArg rows(hashes, "hashes");
-  const auto first = static_cast<std::size_t>(
-      int_arg(start, "start", 0, static_cast<std::int64_t>(rows.num_rows())));
+  const auto first = static_cast<std::size_t>(int_arg(start, "start", 0, static_cast<std::int64_t>(rows.num_rows())));
   std::vector<BlockKey> keys(rows.num_rows() - first);
   run_unlocked(keys.size() > large_rows, [&] {
     mix_engine_hashes(rows.bytes().subspan(first * rows.width()), rows.width(), root, keys);
@@ -105,10 +102,10 @@ nb::bytes sha256_of(const nb::bytes& data) {
 }  // namespace
 
 void bind_hash(nb::module_& m) {
-  m.def("hash_token_blocks", &hash_tokens, "tokens"_a, "tokens_per_block"_a, "parent"_a,
+  m.def("hash_token_blocks", &hash_tokens, "tokens"_a.none(), "tokens_per_block"_a, "parent"_a.none(),
         nb::sig("def hash_token_blocks(tokens: " SLOTS ", tokens_per_block: int, parent: bytes) -> " KEYS),
         "Chained keys of the whole blocks of the tokens, after the key `parent`. Shape: [n, 16].");
-  m.def("mix_engine_hashes", &mix, "hashes"_a, "root"_a, "start"_a = 0,
+  m.def("mix_engine_hashes", &mix, "hashes"_a.none(), "root"_a.none(), "start"_a = 0,
         nb::sig("def mix_engine_hashes(hashes: list[bytes] | tuple[bytes, ...] | " KEYS
                 ", root: bytes, start: int = 0) -> " KEYS),
         "Keys of the engine's hashes[start:], all of one width from 1 to 39 bytes. Shape: [n - start, 16].");

@@ -1,9 +1,9 @@
-// Eviction policies: each keeps the evictable leaves of a PrefixIndex in its own lists and names the next victim in O(1).
-// One policy per file behind this protocol; links live in the entries (no allocation per block).
+// Eviction policies: each keeps the evictable leaves of a PrefixIndex in its own lists and names the next victim in
+// O(1). One policy per file behind this protocol; links live in the entries (no allocation per block).
 //
-// Victim order of "lru": the lowest priority first; within a priority the least recently used. A block is used when it is
-// made ready and when a pin on it ends. A parent uncovered by the eviction of its last child, and not used since that child
-// was, is as old as that child and goes next; any other block that becomes a leaf counts as used then.
+// Victim order of "lru": the lowest priority first; within a priority the least recently used. A block is used when it
+// is made ready and when a pin on it ends. A parent uncovered by the eviction of its last child, and not used since
+// that child was, is as old as that child and goes next; any other block that becomes a leaf counts as used then.
 // Thread safety: none.
 #pragma once
 #include <cstdint>
@@ -32,8 +32,8 @@ class EvictionPolicy {
   [[nodiscard]] virtual SlotId victim() const = 0;     // -1 when it holds none
   [[nodiscard]] virtual bool holds(SlotId slot) const = 0;
   [[nodiscard]] virtual std::int64_t size() const = 0;
-  virtual void clear() = 0;                     // O(held)
-  virtual void check_invariants() const = 0;    // throws std::logic_error naming what is broken. O(held)
+  virtual void clear() = 0;                   // O(held)
+  virtual void check_invariants() const = 0;  // throws std::logic_error naming what is broken. O(held)
 };
 
 [[nodiscard]] std::vector<std::string> eviction_policy_names();

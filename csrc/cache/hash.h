@@ -6,7 +6,8 @@
 // of the chain (two lanes interleaved), so that only the last compression of a block waits for its parent.
 // The root binds fingerprint, namespace, group and block size; flexkv/common/hash_utils.py defines it byte by byte.
 //
-// Pure functions, thread-safe, no allocation. SHA-NI is used where the CPU has it; the portable path gives the same bytes.
+// Pure functions, thread-safe, no allocation. SHA-NI (and AVX-512 for mix) are used where the CPU has them, chosen at
+// run time; the portable path gives the same bytes.
 #pragma once
 #include <array>
 #include <cstddef>

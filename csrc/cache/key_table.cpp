@@ -75,7 +75,8 @@ void KeyTable::erase(SlotIndex slot) {
   buckets[last] = {};
 }
 
-// A bucket of `line` whose home is `hole_line` or before it, so that it may move there; line_buckets when there is none.
+// A bucket of `line` whose home is `hole_line` or before it, so that it may move there; line_buckets when there is
+// none.
 std::size_t KeyTable::find_displaced(std::size_t line, std::size_t hole_line) const {
   const auto& buckets = lines_[line].buckets;
   std::size_t i = 0;

@@ -1,12 +1,11 @@
 // KeyTable: key -> slot for the visible entries of a PrefixIndex. Open addressing, one cache line after the other.
 //
-// A bucket is 8 bytes: 32 bits of the key's hash, and the slot. The key itself is in the entry, read only when the 32 bits
-// agree. A line is 8 buckets, filled from the front; a key lies in its home line or, as far as all lines from there on
-// are full, in a later one. So a search ends at the first line with an empty bucket, and an erase moves back what its
-// hole had displaced. Load is at most 1/2: nearly every search reads one line of the table (at 3/4 an insert takes 1.7
-// times as long, to save 5 bytes a block). The hash has two random odd multipliers, so that nobody can choose keys that
-// collide here.
-// Thread safety: none.
+// A bucket is 8 bytes: 32 bits of the key's hash, and the slot. The key itself is in the entry, read only when the 32
+// bits agree. A line is 8 buckets, filled from the front; a key lies in its home line or, as far as all lines from
+// there on are full, in a later one. So a search ends at the first line with an empty bucket, and an erase moves back
+// what its hole had displaced. Load is at most 1/2: nearly every search reads one line of the table (at 3/4 an insert
+// takes 1.7 times as long, to save 5 bytes a block). The hash has two random odd multipliers, so that nobody can choose
+// keys that collide here. Thread safety: none.
 #pragma once
 #include <array>
 #include <cstddef>

@@ -1,6 +1,6 @@
 // MappedArray: a fixed number of zeroed objects in anonymous memory of their own, on transparent huge pages where the
-// kernel has them. The pages are there when the constructor returns (where the kernel can do that): the first use of a huge
-// page takes milliseconds on some machines, and must not fall into an engine's step.
+// kernel has them. The pages are there when the constructor returns (where the kernel can do that): the first use of a
+// huge page takes milliseconds on some machines, and must not fall into an engine's step.
 #pragma once
 #include <sys/mman.h>
 
@@ -14,7 +14,8 @@ namespace flexkv {
 
 template <typename T>
 class MappedArray {
-  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>, "all-zero bytes must be a value");
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>,
+                "all-zero bytes must be a value");
 
  public:
   explicit MappedArray(std::size_t size) : size_(size) {

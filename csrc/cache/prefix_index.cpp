@@ -57,8 +57,9 @@ InsertStatus PrefixIndex::insert(std::span<const BlockKey> keys, std::int64_t st
       entries_[slot] = {};
       const bool named_twice = std::ranges::count(slots.first(i), SlotId{holder}) > 0;
       remove_tail(slots.first(i));
-      if (named_twice) throw std::invalid_argument("keys[" + std::to_string(start + static_cast<std::int64_t>(i)) +
-                                                   "] is named twice");
+      if (named_twice)
+        throw std::invalid_argument("keys[" + std::to_string(start + static_cast<std::int64_t>(i)) +
+                                    "] is named twice");
       return InsertStatus::conflict;
     }
     if (i > 0) entries_[previous].first_child = slot;
@@ -76,8 +77,7 @@ void PrefixIndex::check_insert(std::span<const BlockKey> keys, std::int64_t star
                                const EntryMeta& meta) const {
   const auto num_keys = static_cast<std::int64_t>(keys.size());
   if (start < 0 || start > num_keys) {
-    throw std::invalid_argument("start must be in [0, " + std::to_string(num_keys) + "], got " +
-                                std::to_string(start));
+    throw std::invalid_argument("start must be in [0, " + std::to_string(num_keys) + "], got " + std::to_string(start));
   }
   if (static_cast<std::int64_t>(slots.size()) != num_keys - start) {
     throw std::invalid_argument("slots must have one entry for each new key: " + std::to_string(num_keys - start) +

@@ -1,14 +1,17 @@
 // PrefixIndex: which blocks a tier holds, found by the chain of their keys. One index per (tier, size class).
 //
-// Entries are indexed by slot, one 64-byte cache line each (key, parent, first child, siblings, run start, policy links,
-// pins, state, depth, last use, expiry, tenant, priority, group); an open-addressing table maps key -> slot.
+// Entries are indexed by slot, one 64-byte cache line each (key, parent, first child, siblings, run start, policy
+// links, pins, state, depth, last use, expiry, tenant, priority, group); an open-addressing table maps key -> slot.
 //
 // Invariants
-//  1. Closure: a visible block's parent is visible. So the longest match is found by bisecting the chain: O(log n) probes.
-//  2. run_start(slot) is the first slot of the stretch of adjacent slots in which each is the parent of the next. It never
+//  1. Closure: a visible block's parent is visible. So the longest match is found by bisecting the chain: O(log n)
+//  probes.
+//  2. run_start(slot) is the first slot of the stretch of adjacent slots in which each is the parent of the next. It
+//  never
 //     changes during an entry's life, since leaves go first. So a match is returned as runs, O(number of runs).
 //  3. Pinning a block protects its ancestors: they have a child. Only the deepest block of a plan is pinned.
-//  4. Expiry and priority never grow with depth (insert raises ancestors), so an expired block has only expired descendants.
+//  4. Expiry and priority never grow with depth (insert raises ancestors), so an expired block has only expired
+//  descendants.
 //  5. An entry is in the eviction policy if and only if it is visible, ready, unpinned and has no child, doomed or not.
 //
 // Expiry: an expired block does not match, but it stays visible (it is in the way of an insert of its key, and can be a
@@ -18,9 +21,9 @@
 // An entry's life:
 //   insert -> unready -> mark_ready -> ready -> evict -> gone
 //        \________________\______________\-> drop -> doomed (invisible) -> last pin and last child gone -> gone
-// `doomed` entries keep their slots: whoever pins one may still copy from or to it (and to its ancestors). A doomed entry
-// stays its parent's child until it is gone, so a visible parent of it cannot be evicted either.
-// Slots that become "gone" are returned by the call that did it; the caller gives them back to the SlotPool.
+// `doomed` entries keep their slots: whoever pins one may still copy from or to it (and to its ancestors). A doomed
+// entry stays its parent's child until it is gone, so a visible parent of it cannot be evicted either. Slots that
+// become "gone" are returned by the call that did it; the caller gives them back to the SlotPool.
 //
 // Readiness is not monotone (a child's bytes can land before its parent's): match reports the visible prefix and, apart
 // from it, the ready prefix.
@@ -51,8 +54,8 @@ struct MatchResult {
   std::int64_t num_ready = 0;    // of these, how many from the start have their bytes
   SlotId deepest_visible = -1;   // slot of block num_visible-1
   SlotId deepest_ready = -1;     // slot of block num_ready-1: the one to pin
-  SlotId first_expired = -1;     // slot of block num_visible, when that is present but expired: to drop before an insert
-  std::vector<SlotRun> runs;     // slots of the num_visible blocks, in chain order
+  SlotId first_expired = -1;  // slot of block num_visible, when that is present but expired: to drop before an insert
+  std::vector<SlotRun> runs;  // slots of the num_visible blocks, in chain order
 
   // Slots of blocks begin .. end-1. REQUIRES: 0 <= begin <= end <= num_visible.
   [[nodiscard]] std::vector<SlotId> slots(std::int64_t begin, std::int64_t end) const;
@@ -60,15 +63,15 @@ struct MatchResult {
 
 struct EntryMeta {
   std::uint16_t tenant = 0;
-  std::uint8_t priority = 0;     // 0 (goes first) .. 7
+  std::uint8_t priority = 0;  // 0 (goes first) .. 7
   std::uint8_t group = 0;
   std::uint32_t expiry_s = 0xffffffffu;  // on the caller's clock; the maximum means never
 };
 
 enum class InsertStatus : std::uint8_t {
   inserted,
-  conflict,      // a new key is already there: somebody else inserted it, or it is expired; the caller keeps its slots
-  parent_gone,   // keys[start-1] is not visible any more; the caller keeps its slots
+  conflict,     // a new key is already there: somebody else inserted it, or it is expired; the caller keeps its slots
+  parent_gone,  // keys[start-1] is not visible any more; the caller keeps its slots
 };
 
 class PrefixIndex {
@@ -83,9 +86,9 @@ class PrefixIndex {
   // REQUIRES: keys is one chain: a key stands for its block and for all before it.
   [[nodiscard]] MatchResult match(std::span<const BlockKey> keys, std::uint32_t now_s) const;
 
-  // Inserts keys[start..] in slots[0..] as children of keys[start-1], unready. All or nothing. The parent may be unready.
-  // Throws std::invalid_argument unless slots.size() == keys.size() - start, slots in range, not in the index and not named
-  // twice, no new key named twice, priority <= 7.
+  // Inserts keys[start..] in slots[0..] as children of keys[start-1], unready. All or nothing. The parent may be
+  // unready. Throws std::invalid_argument unless slots.size() == keys.size() - start, slots in range, not in the index
+  // and not named twice, no new key named twice, priority <= 7.
   [[nodiscard]] InsertStatus insert(std::span<const BlockKey> keys, std::int64_t start, std::span<const SlotId> slots,
                                     const EntryMeta& meta);
 
@@ -108,9 +111,9 @@ class PrefixIndex {
   [[nodiscard]] std::vector<SlotId> reset();
 
   [[nodiscard]] std::vector<BlockKey> keys_of(std::span<const SlotId> slots) const;  // of entries visible or doomed
-  [[nodiscard]] SlotId find(const BlockKey& key) const;                             // -1 when not visible
-  [[nodiscard]] std::int64_t pins_of(SlotId slot) const;                            // 0 when there is no entry
-  [[nodiscard]] bool is_ready(SlotId slot) const;                                   // false when there is no entry
+  [[nodiscard]] SlotId find(const BlockKey& key) const;                              // -1 when not visible
+  [[nodiscard]] std::int64_t pins_of(SlotId slot) const;                             // 0 when there is no entry
+  [[nodiscard]] bool is_ready(SlotId slot) const;                                    // false when there is no entry
   [[nodiscard]] std::int64_t capacity() const { return static_cast<std::int64_t>(entries_.size()); }
   [[nodiscard]] std::int64_t num_blocks() const { return static_cast<std::int64_t>(table_.size()); }  // visible
   [[nodiscard]] std::int64_t num_doomed() const { return num_doomed_; }
@@ -145,11 +148,11 @@ class PrefixIndex {
   void check_entry(SlotIndex slot) const;
   void check_chain(SlotIndex slot) const;
 
-  MappedArray<IndexEntry> entries_;     // by slot
-  MappedArray<std::uint64_t> ready_;    // one bit per slot: state == ready, for scanning runs
-  KeyTable table_;                      // of the visible entries
+  MappedArray<IndexEntry> entries_;   // by slot
+  MappedArray<std::uint64_t> ready_;  // one bit per slot: state == ready, for scanning runs
+  KeyTable table_;                    // of the visible entries
   std::unique_ptr<EvictionPolicy> policy_;
-  std::uint32_t tick_ = 0;              // of the newest use
+  std::uint32_t tick_ = 0;  // of the newest use
   std::int64_t num_doomed_ = 0;
   std::int64_t num_unready_ = 0;
   std::int64_t num_pinned_ = 0;

@@ -25,12 +25,12 @@ std::vector<SlotId> MatchResult::slots(std::int64_t begin, std::int64_t end) con
   return all;
 }
 
-// By closure a chain's blocks are visible up to some depth and not below: bisection, the whole chain tried first. A block
-// found at another depth than its place in `keys` is of another chain, and no match.
+// By closure a chain's blocks are visible up to some depth and not below: bisection, the whole chain tried first. A
+// block found at another depth than its place in `keys` is of another chain, and no match.
 MatchResult PrefixIndex::match(std::span<const BlockKey> keys, std::uint32_t now_s) const {
   MatchResult result;
-  std::size_t known = 0;           // keys[0 .. known-1] match
-  std::size_t end = keys.size();   // keys[end] does not
+  std::size_t known = 0;          // keys[0 .. known-1] match
+  std::size_t end = keys.size();  // keys[end] does not
   for (std::size_t probe = end - 1; known < end; probe = known + (end - known) / 2) {
     const SlotIndex slot = find_at(keys[probe], probe);
     if (slot != no_slot && !entries_[slot].expired(now_s)) {

@@ -10,9 +10,9 @@
 
 namespace flexkv::sha256_detail {
 
-inline constexpr std::size_t part_bytes = 64;    // one compression takes this much of the message
-inline constexpr std::size_t part_tokens = 16;   // as u32
-inline constexpr std::size_t max_mix_width = 39; // root, hash, 0x80 and the length fill one part
+inline constexpr std::size_t part_bytes = 64;     // one compression takes this much of the message
+inline constexpr std::size_t part_tokens = 16;    // as u32
+inline constexpr std::size_t max_mix_width = 39;  // root, hash, 0x80 and the length fill one part
 
 inline constexpr std::array<std::uint32_t, 8> initial_state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                                                0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};

@@ -1,5 +1,5 @@
-// The AVX-512 path of mix: sixteen messages at once, a 32-bit lane each. Where one message after the other is wanted the SHA
-// instructions win; sixteen independent ones take half of the time this way.
+// The AVX-512 path of mix: sixteen messages at once, a 32-bit lane each. Where one message after the other is wanted
+// the SHA instructions win; sixteen independent ones take half of the time this way.
 #include "cache/sha256.h"
 
 #if defined(__x86_64__)
@@ -18,8 +18,8 @@ namespace flexkv::sha256_detail::avx512 {
 namespace {
 
 constexpr std::size_t num_lanes = mix_batch;
-constexpr std::size_t row_words = 8;        // of an engine hash
-constexpr std::size_t first_row_word = 4;   // after the root
+constexpr std::size_t row_words = 8;       // of an engine hash
+constexpr std::size_t first_row_word = 4;  // after the root
 
 using Words = __m512i[16];  // message words t..t+15 of all lanes, word t in t % 16
 
@@ -68,13 +68,15 @@ FLEXKV_AVX512_INLINE void round(__m512i* s, std::size_t t, __m512i word) {
   const auto letter = [t](std::size_t i) { return (i + 64 - t) % 8; };
   const __m512i a = s[letter(0)], b = s[letter(1)], c = s[letter(2)];
   const __m512i e = s[letter(4)], f = s[letter(5)], g = s[letter(6)];
-  const __m512i keyed = add(add(s[letter(7)], word), broadcast(round_constants[t]));
   const __m512i big_s1 = xor3(_mm512_ror_epi32(e, 6), _mm512_ror_epi32(e, 11), _mm512_ror_epi32(e, 25));
-  const __m512i t1 = add(add(keyed, _mm512_ternarylogic_epi32(e, f, g, 0xca)), big_s1);
   const __m512i big_s0 = xor3(_mm512_ror_epi32(a, 2), _mm512_ror_epi32(a, 13), _mm512_ror_epi32(a, 22));
-  const __m512i t2 = add(big_s0, _mm512_ternarylogic_epi32(a, b, c, 0xe8));
-  s[letter(3)] = add(s[letter(3)], t1);
-  s[letter(7)] = add(t1, t2);
+  const __m512i chosen = _mm512_ternarylogic_epi32(e, f, g, 0xca);
+  const __m512i majority = _mm512_ternarylogic_epi32(a, b, c, 0xe8);
+  const __m512i keyed = add(s[letter(7)], add(word, broadcast(round_constants[t])));
+  // The next round waits for e and a: what comes late, the two sums of rotations, is added last.
+  const __m512i t1 = add(add(keyed, chosen), big_s1);
+  s[letter(3)] = add(add(add(keyed, s[letter(3)]), chosen), big_s1);
+  s[letter(7)] = add(add(t1, majority), big_s0);
 }
 
 // Replaces word t by word t+16.
@@ -131,10 +133,11 @@ bool available() {
   return has_instructions;
 }
 
-void mix(std::span<const std::uint8_t* const> hashes, const BlockKey& root, std::span<BlockKey> keys) {
+FLEXKV_AVX512 void mix(std::span<const std::uint8_t* const> hashes, const BlockKey& root, std::span<BlockKey> keys) {
   auto root_words = std::bit_cast<std::array<std::uint32_t, 4>>(root);
   for (std::uint32_t& word : root_words) word = __builtin_bswap32(word);
   for (std::size_t i = 0; i < keys.size(); i += num_lanes) mix_sixteen(&hashes[i], root_words, &keys[i]);
+  _mm256_zeroupper();  // the compiler does not, where it optimises for size
 }
 
 }  // namespace flexkv::sha256_detail::avx512

@@ -268,7 +268,8 @@ void SlotPool::check_invariants() const {
     require((bits & used_[word]) == 0 && (bits & quarantined_[word]) == 0 && (used_[word] & quarantined_[word]) == 0,
             "a slot is in two states");
     const std::uint64_t any = bits | used_[word] | quarantined_[word];
-    const bool beyond = any != 0 && static_cast<std::int64_t>(word * word_slots) + 64 - std::countl_zero(any) > available_;
+    const bool beyond =
+        any != 0 && static_cast<std::int64_t>(word * word_slots) + 64 - std::countl_zero(any) > available_;
     require(!beyond, "a slot that is not available has a state");
     require(whole_words_.contains(word) == (bits == full_word), "whole_words differs from the bitmap");
     require(partial_words_.contains(word) == (bits != 0 && bits != full_word), "partial_words differs from the bitmap");

@@ -4,11 +4,12 @@
 //                                          used -> quarantined -> free    quarantine / release
 // (quarantined: an operation that may still touch the slot has not been heard of; docs/ARCHITECTURE.md, D16).
 // Invariants: num_free + num_used + num_quarantined == available <= capacity; every bit counted once.
-// Slots in [available, capacity) cannot be handed out yet (not prefaulted or not registered); `set_available` only grows.
+// Slots in [available, capacity) cannot be handed out yet (not prefaulted or not registered); `set_available` only
+// grows.
 //
-// Run allocation: a bitmap with summary levels; whole free 64-slot words are preferred for long requests, short requests
-// are served from words already in part used, so that long runs stay. Cost is O(slots handed out + log64 capacity).
-// Thread safety: none; the owner (one KVTaskEngine) holds a lock.
+// Run allocation: a bitmap with summary levels; whole free 64-slot words are preferred for long requests, short
+// requests are served from words already in part used, so that long runs stay. Cost is O(slots handed out + log64
+// capacity). Thread safety: none; the owner (one KVTaskEngine) holds a lock.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -41,7 +42,7 @@ class SlotPool {
   [[nodiscard]] std::int64_t num_used() const { return num_used_; }
   [[nodiscard]] std::int64_t num_quarantined() const { return num_quarantined_; }
   [[nodiscard]] bool is_used(SlotId slot) const;  // throws std::invalid_argument when out of range
-  [[nodiscard]] double mean_free_run() const;  // O(capacity / 64); for reports
+  [[nodiscard]] double mean_free_run() const;     // O(capacity / 64); for reports
   // Throws std::logic_error naming what is broken. O(capacity).
   void check_invariants() const;
 

@@ -1,6 +1,7 @@
 // What the tests of the TransferEngine share: an engine with a pool, graphs in one line, completions as text, and a
 // copy agent in a child process that does one thing per command.
 #pragma once
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -40,6 +40,10 @@ Bytes random_bytes(std::size_t size) {
   return bytes;
 }
 
+bool same(const Bytes& a, const Bytes& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
 Ids random_ids(std::int64_t range, std::size_t count) {
   Ids ids(static_cast<std::size_t>(range));
   std::iota(ids.begin(), ids.end(), 0);
@@ -111,8 +115,8 @@ void check_both_directions(CopyEngine& engine, Device& device, std::uint64_t str
     const HostShard shard{host.data(), stride, num_slots};
     const std::uint64_t moved = engine.copy(device.layout, shard, direction, slots, blocks);
     CHECK(moved == slots.size() * device.layout.slot_bytes());
-    CHECK(host == host_expected);
-    CHECK(device.memory == device_expected);
+    CHECK(same(host, host_expected));
+    CHECK(same(device.memory, device_expected));
   }
 }
 
@@ -148,9 +152,9 @@ void merges_runs_without_changing_bytes() {
 
 void shares_large_calls_among_threads() {
   CopyEngine engine(3);
-  Device device = separate_planes(40, 4, 100'003, 5);
-  for (int round = 0; round < 8; ++round) {
-    check_both_directions(engine, device, device.layout.slot_bytes(), 40, random_ids(40, 33), random_ids(40, 33));
+  Device device = separate_planes(30, 4, 100'003, 5);
+  for (int round = 0; round < 3; ++round) {
+    check_both_directions(engine, device, device.layout.slot_bytes(), 30, random_ids(30, 25), random_ids(30, 25));
   }
 }
 
@@ -171,7 +175,7 @@ void every_instruction_set_copies_any_alignment() {
         Bytes dst = random_bytes(size + 256);
         Bytes expected = dst;
         std::memcpy(expected.data() + shift, src.data() + (shift * 3) % 128, size);
-        copies[c](dst.data() + shift, src.data() + (shift * 3) % 128, size);
+        copies[c](dst.data() + shift, src.data() + (shift * 3) % 128, size, src.data());
         flexkv::stream_fence();
         CHECK(dst == expected);
       }

@@ -99,12 +99,12 @@ void bad_inserts_throw_and_change_nothing() {
   twice[5] = twice[3];
   EntryMeta high;
   high.priority = 8;
-  CHECK_THROWS(index.insert(keys, 2, range(10, 13), {}), std::invalid_argument);       // too few slots
-  CHECK_THROWS(index.insert(keys, 7, Slots{}, {}), std::invalid_argument);             // start beyond the keys
+  CHECK_THROWS(index.insert(keys, 2, range(10, 13), {}), std::invalid_argument);  // too few slots
+  CHECK_THROWS(index.insert(keys, 7, Slots{}, {}), std::invalid_argument);        // start beyond the keys
   CHECK_THROWS(index.insert(keys, -1, range(10, 17), {}), std::invalid_argument);
   CHECK_THROWS(index.insert(keys, 2, Slots{10, 11, 12, 20}, {}), std::invalid_argument);  // out of range
   CHECK_THROWS(index.insert(keys, 2, Slots{10, 11, 12, -1}, {}), std::invalid_argument);
-  CHECK_THROWS(index.insert(keys, 2, Slots{10, 11, 12, 1}, {}), std::invalid_argument);  // in the index
+  CHECK_THROWS(index.insert(keys, 2, Slots{10, 11, 12, 1}, {}), std::invalid_argument);   // in the index
   CHECK_THROWS(index.insert(keys, 2, Slots{10, 11, 12, 11}, {}), std::invalid_argument);  // twice
   CHECK_THROWS(index.insert(twice, 2, range(10, 14), {}), std::invalid_argument);
   CHECK_THROWS(index.insert(keys, 2, range(10, 14), high), std::invalid_argument);
@@ -202,7 +202,7 @@ void a_dropped_block_keeps_its_slots_until_the_last_pin_and_child_are_gone() {
   index.mark_ready(Slots{4});  // passed over
   CHECK(!index.is_ready(4));
   CHECK((index.keys_of(Slots{4, 0}) == Keys{a[4], a[0]}));
-  CHECK(index.evict(5).empty());  // block 0 is visible, but a doomed child is left
+  CHECK(index.evict(5).empty());       // block 0 is visible, but a doomed child is left
   put(index, a, 1, {20, 21, 22, 23});  // the same keys again, beside the doomed ones
   index.check_invariants();
   CHECK((index.unpin(4) == Slots{4}));
@@ -210,6 +210,20 @@ void a_dropped_block_keeps_its_slots_until_the_last_pin_and_child_are_gone() {
   CHECK(index.num_doomed() == 0 && index.num_pinned() == 0);
   CHECK(index.match(a, 0).num_ready == 5);
   CHECK_THROWS(index.keys_of(Slots{4}), std::invalid_argument);
+  index.check_invariants();
+}
+
+void a_drop_passes_over_what_is_doomed_already() {
+  PrefixIndex index(40, "lru");
+  const Keys keys = chain(1, 1, 0, 3);
+  put(index, keys, 0, {0, 1, 2});
+  index.pin(2);
+  CHECK(index.drop(1).empty());
+  put(index, keys, 1, {11, 12});
+  CHECK((index.drop(0) == Slots{12, 11}));
+  CHECK(index.num_blocks() == 0 && index.num_doomed() == 3);
+  index.check_invariants();
+  CHECK((index.unpin(2) == Slots{2, 1, 0}));
   index.check_invariants();
 }
 
@@ -321,6 +335,7 @@ int main() {
   priority_protects_a_chain_and_its_ancestors();
   pinned_and_unready_blocks_are_never_evicted();
   a_dropped_block_keeps_its_slots_until_the_last_pin_and_child_are_gone();
+  a_drop_passes_over_what_is_doomed_already();
   the_last_doomed_child_uncovers_its_parent();
   reset_dooms_what_is_pinned();
   an_expired_block_does_not_match_and_is_named();

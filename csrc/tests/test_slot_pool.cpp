@@ -55,8 +55,9 @@ void too_large_a_request_changes_nothing() {
 void a_bad_slot_leaves_all_slots_of_the_call_alone() {
   SlotPool pool(200, 200);
   const Slots slots = pool.allocate(5);
-  const std::vector<Slots> bad_calls = {{slots[0], slots[1], slots[0]}, {slots[0], 150}, {slots[0], -1},
-                                        {slots[0], 200},                {slots[0], INT64_MAX}, {INT64_MIN}};
+  const std::vector<Slots> bad_calls = {
+      {slots[0], slots[1], slots[0]}, {slots[0], 150}, {slots[0], -1}, {slots[0], 200},
+      {slots[0], INT64_MAX},          {INT64_MIN}};
   for (const Slots& bad : bad_calls) {
     CHECK_THROWS(pool.free(bad), std::invalid_argument);
     CHECK_THROWS(pool.quarantine(bad), std::invalid_argument);
@@ -145,14 +146,17 @@ void a_random_history_agrees_with_a_plain_vector(std::uint64_t seed) {
     CHECK(pool.num_quarantined() == std::ranges::count(states, State::quarantined));
     pool.check_invariants();
     switch (random() % 8) {
-      case 0: case 1: case 2: {
+      case 0:
+      case 1:
+      case 2: {
         const auto n = static_cast<std::int64_t>(random() % (static_cast<std::uint64_t>(num_free) + 1));
         const Slots slots = pool.allocate(random() % 2 == 0 ? n : std::min<std::int64_t>(n, 20));
         for (const SlotId slot : slots) CHECK(states.at(static_cast<std::size_t>(slot)) == State::free);
         move_to(states, slots, State::used);
         break;
       }
-      case 3: case 4: {
+      case 3:
+      case 4: {
         const Slots slots = some_of(states, State::used, random);
         pool.free(slots);
         move_to(states, slots, State::free);

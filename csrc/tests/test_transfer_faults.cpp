@@ -160,8 +160,8 @@ void an_agent_of_this_process_is_released_when_it_closes() {
   CHECK(kit.engine().last_protocol_error().find("ACK of op 77") != std::string::npos);
   agent.expect_closed();  // the engine says that it is over, but waits
   CHECK(kit.quiet() && kit.engine().num_graphs() == 1);
-  FakeAgent early(kit.path(), FakeRank{1, 1, 100, 4096, 16, "tag"});
-  early.expect_refused("out of range");
+  FakeAgent early(kit.path(), FakeRank{});  // another one of this process
+  early.expect_refused("in hand");
   agent.close();
   CHECK(kit.next(1) == Texts{"released 1 failed"});
   FakeAgent next = replacement(kit);

@@ -23,6 +23,11 @@ bool AgentConnection::peer_dead() const {
   return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLIN) != 0;
 }
 
+bool AgentConnection::peer_closed() const {
+  pollfd entry = {socket_.get(), 0, 0};
+  return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP) != 0;
+}
+
 std::optional<Fd> open_peer_pidfd(int socket_fd, pid_t pid, std::string& error) {
   int fd = -1;
   socklen_t size = sizeof(fd);

@@ -43,6 +43,8 @@ class AgentConnection {
 
   // True when the peer's process is known to have ended. Never for this process.
   [[nodiscard]] bool peer_dead() const;
+  // True when the peer has closed its end; what it sent before may still be unread.
+  [[nodiscard]] bool peer_closed() const;
   void close_socket() { socket_.reset(); }
 
  private:

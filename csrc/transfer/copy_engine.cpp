@@ -51,35 +51,45 @@ class Job {
   }
 
  private:
+  // One contiguous run of bytes, on both sides.
+  struct Piece {
+    std::byte* host;
+    std::byte* device;
+    std::uint64_t length;
+  };
+
   void copy_range(std::uint64_t at, std::uint64_t end) {
-    while (at < end) {
-      const std::size_t pair = at / slot_bytes_;
-      const std::uint64_t in_slot = at % slot_bytes_;
-      const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), in_slot);
-      const std::size_t plane_idx = static_cast<std::size_t>(after - offsets_.begin()) - 1;
-      at += copy_piece(pair, plane_idx, in_slot, end - at);
+    Piece piece = locate(at, end - at);
+    while (true) {
+      at += piece.length;
+      const Piece next = at < end ? locate(at, end - at) : piece;
+      if (direction_ == protocol::Direction::load) {
+        copy_(piece.device, piece.host, piece.length, next.host);
+      } else {
+        copy_(piece.host, piece.device, piece.length, next.device);
+      }
+      if (at == end) return;
+      piece = next;
     }
   }
 
-  // Copies one contiguous piece of at most `limit` bytes, from byte `in_slot` of pair `pair`. Returns its length.
-  std::uint64_t copy_piece(std::size_t pair, std::size_t plane_idx, std::uint64_t in_slot, std::uint64_t limit) {
+  // The piece of at most `limit` bytes that begins at byte `at` of the job.
+  [[nodiscard]] Piece locate(std::uint64_t at, std::uint64_t limit) const {
+    const std::size_t pair = at / slot_bytes_;
+    const std::uint64_t in_slot = at % slot_bytes_;
+    const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), in_slot);
+    const std::size_t plane_idx = static_cast<std::size_t>(after - offsets_.begin()) - 1;
     const Plane& plane = layout_.planes[plane_idx];
     const std::uint64_t in_chunk = in_slot - offsets_[plane_idx];
     std::uint64_t length = plane.chunk_bytes - in_chunk;
     if (runs_touch_) {
-      for (std::size_t i = pair; length < limit && i + 1 < slots_.size() && continues(i); ++i)
+      for (std::size_t i = pair; length < limit && i + 1 < slots_.size() && continues(i); ++i) {
         length += plane.chunk_bytes;
+      }
     }
-    length = std::min(length, limit);
-    std::byte* host = host_.base + static_cast<std::uint64_t>(slots_[pair]) * host_.stride_bytes + in_slot;
-    std::byte* device = reinterpret_cast<std::byte*>(
-        plane.base + static_cast<std::uint64_t>(blocks_[pair]) * plane.block_stride_bytes + in_chunk);
-    if (direction_ == protocol::Direction::load) {
-      copy_(device, host, length);
-    } else {
-      copy_(host, device, length);
-    }
-    return length;
+    const std::uint64_t block_at = static_cast<std::uint64_t>(blocks_[pair]) * plane.block_stride_bytes;
+    return {host_.base + static_cast<std::uint64_t>(slots_[pair]) * host_.stride_bytes + in_slot,
+            reinterpret_cast<std::byte*>(plane.base + block_at + in_chunk), std::min(length, limit)};
   }
 
   [[nodiscard]] bool continues(std::size_t i) const {
@@ -200,7 +210,7 @@ std::uint64_t CopyEngine::copy(const DeviceLayout& layout, const HostShard& host
 }
 
 void copy_nontemporal(std::byte* dst, const std::byte* src, std::size_t bytes) {
-  stream_copy()(dst, src, bytes);
+  stream_copy()(dst, src, bytes, src);
   stream_fence();
 }
 

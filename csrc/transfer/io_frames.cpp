@@ -73,7 +73,7 @@ bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame)
   std::string objection;
   {
     const std::lock_guard lock(state_.mutex);
-    objection = state_.ranks.objection(body, layout_tag, connection.pid());
+    objection = state_.ranks.objection(body, layout_tag);
     if (objection.empty()) {
       connection.state = AgentConnection::State::registered;
       connection.rank = body.rank;
@@ -91,19 +91,25 @@ bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame)
   return false;
 }
 
-// A rank is registered anew while an earlier connection of it is still known: its process may have ended without the
-// pidfd's event having had its turn, or it is the same process, whose copies have then ended.
+// A rank is registered anew while an earlier connection of it is still known. What that one has sent (BYE), its end, or
+// the end of its process may not have had their turn yet.
 void IoLoop::settle_earlier_holder(std::uint32_t rank, pid_t new_pid) {
   const auto holder = std::find_if(connections_.begin(), connections_.end(), [&](const auto& entry) {
     return entry.second.state != AgentConnection::State::greeting && entry.second.rank == rank;
   });
   if (holder == connections_.end()) return;
-  AgentConnection& connection = holder->second;
-  if (connection.peer_dead()) {
-    on_peer_death(holder->first, connection);
-  } else if (connection.state == AgentConnection::State::lost && connection.pid() == new_pid) {
-    release(holder->first, connection);
+  const Id id = holder->first;
+  if (holder->second.peer_dead()) {
+    on_peer_death(id, holder->second);
+    return;
   }
+  if (holder->second.state == AgentConnection::State::registered) read_out(id, holder->second);
+  const auto still = connections_.find(id);
+  if (still == connections_.end() || still->second.state != AgentConnection::State::lost) return;
+  // An agent connects anew only when its copies of before have ended, and the same process takes the rank over. In this
+  // process that could be another agent: here the close of the first one's socket says it.
+  const bool ended = still->second.in_this_process() ? still->second.peer_closed() : still->second.pid() == new_pid;
+  if (ended) release(id, still->second);
 }
 
 bool IoLoop::on_mapped(Id id, AgentConnection& connection, const Frame& frame) {

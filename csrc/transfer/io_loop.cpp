@@ -20,7 +20,7 @@ constexpr double greeting_timeout_s = 5.0;
 constexpr double accept_pause_s = 0.1;
 constexpr std::size_t max_greetings = 64;
 constexpr int max_accepts_per_turn = 16;
-constexpr int max_reads_after_death = 64;
+constexpr int max_reads_at_once = 64;
 constexpr int max_epoll_events = 64;
 constexpr double max_sleep_s = 3600;
 
@@ -218,15 +218,19 @@ void IoLoop::on_peer_death(Id id, AgentConnection& connection) {
     release(id, connection);
     return;
   }
-  // What it acknowledged before its end counts. receive() may end the connection.
-  for (int i = 0; i < max_reads_after_death && receive(id, connection); ++i) {
-  }
+  read_out(id, connection);  // what it acknowledged before its end counts
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
   if (found->second.state == AgentConnection::State::lost) {
     release(id, found->second);
   } else {
     lose(id, found->second, true, "its process has ended");
+  }
+}
+
+// Takes what has come, within a bound. It may end the connection.
+void IoLoop::read_out(Id id, AgentConnection& connection) {
+  for (int i = 0; i < max_reads_at_once && receive(id, connection); ++i) {
   }
 }
 

@@ -36,6 +36,7 @@ class IoLoop {
   void limit_greetings();
 
   void on_socket(Id id, AgentConnection& connection, std::uint32_t events);
+  void read_out(Id id, AgentConnection& connection);
   void on_peer_death(Id id, AgentConnection& connection);
   [[nodiscard]] bool receive(Id id,
                              AgentConnection& connection);  // false: the connection is over, or has nothing to read

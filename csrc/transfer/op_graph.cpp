@@ -67,7 +67,11 @@ void OpGraphTable::link(Op& op) {
       cancel_reason = name_of(predecessor.spec) + ", on which it depends, " + op_status_name(predecessor.status);
     }
   }
-  if (op.unmet == 0 || !cancel_reason.empty()) steps_.push_back({op.spec.op_id, cancel_reason});
+  if (!cancel_reason.empty()) {
+    steps_.push_front({op.spec.op_id, cancel_reason});  // first: then nothing of the graph starts
+  } else if (op.unmet == 0) {
+    steps_.push_back({op.spec.op_id, ""});
+  }
 }
 
 void OpGraphTable::run_steps() {

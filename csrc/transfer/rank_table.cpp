@@ -17,8 +17,7 @@ std::string differs(const std::string& what, const std::string& now, const std::
 
 }  // namespace
 
-std::string RankTable::objection(const protocol::RegisterBody& body, const std::string& layout_tag,
-                                 std::int64_t pid) const {
+std::string RankTable::objection(const protocol::RegisterBody& body, const std::string& layout_tag) const {
   const std::string name = "rank " + std::to_string(body.rank);
   if (body.num_ranks != size()) {
     return name + " expects " + std::to_string(body.num_ranks) + " ranks, this engine has " + std::to_string(size());
@@ -42,7 +41,7 @@ std::string RankTable::objection(const protocol::RegisterBody& body, const std::
   const Entry& entry = entries_[body.rank];
   const std::string holder = " by process " + std::to_string(entry.info.pid);
   if (entry.info.connected) return name + " is registered" + holder + ", which lives";
-  if (entry.lost && entry.info.pid != pid) {
+  if (entry.lost) {
     return name + " was lost, but process " + std::to_string(entry.info.pid) + " still has ops of it in hand";
   }
   if (!entry.registered) return "";

@@ -18,9 +18,7 @@ class RankTable {
   explicit RankTable(std::uint32_t num_ranks) : entries_(num_ranks) {}
 
   // Why this registration must be refused; empty when it may be accepted. Changes nothing.
-  // A lost rank's own process may register it again: an agent connects anew only when its copies of before have ended.
-  [[nodiscard]] std::string objection(const protocol::RegisterBody& body, const std::string& layout_tag,
-                                      std::int64_t pid) const;
+  [[nodiscard]] std::string objection(const protocol::RegisterBody& body, const std::string& layout_tag) const;
   // REQUIRES: objection() is empty.
   void accept(const protocol::RegisterBody& body, const std::string& layout_tag, std::int64_t pid);
   void lose(std::uint32_t rank);  // connected -> lost

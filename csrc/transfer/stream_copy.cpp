@@ -1,5 +1,6 @@
 #include "transfer/stream_copy.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -10,14 +11,41 @@
 namespace flexkv {
 namespace {
 
-void plain_copy(std::byte* dst, const std::byte* src, std::size_t bytes) { std::memcpy(dst, src, bytes); }
+void plain_copy(std::byte* dst, const std::byte* src, std::size_t bytes, const std::byte* /*next*/) {
+  std::memcpy(dst, src, bytes);
+}
 
 #if defined(__x86_64__)
 
 constexpr std::size_t min_stream_bytes = 256;  // below, two partial lines cost more than the caches gain
 constexpr std::size_t line_bytes = 64;
-constexpr std::size_t lines_per_turn = 4;
-constexpr std::size_t turn_bytes = line_bytes * lines_per_turn;
+constexpr std::size_t turn_bytes = 4 * line_bytes;
+constexpr std::size_t prefetch_bytes = 4096;
+
+// What is copied when the range is `at` bytes further: of this range, or of the next one.
+class Prefetcher {
+ public:
+  Prefetcher(const std::byte* src, std::size_t bytes, const std::byte* next)
+      : src_(reinterpret_cast<std::uintptr_t>(src)),
+        bytes_(bytes),
+        next_(reinterpret_cast<std::uintptr_t>(next)),
+        distance_(std::min(bytes, prefetch_bytes)) {}
+
+  // Prefetches a turn. Addresses may lie beyond either range: a prefetch never faults.
+  [[gnu::always_inline]] inline void turn(std::size_t at) const {
+    const std::size_t ahead = at + distance_;
+    const std::uintptr_t address = ahead < bytes_ ? src_ + ahead : next_ + (ahead - bytes_);
+    for (std::size_t line = 0; line < turn_bytes; line += line_bytes) {
+      _mm_prefetch(reinterpret_cast<const char*>(address + line), _MM_HINT_T0);
+    }
+  }
+
+ private:
+  std::uintptr_t src_;
+  std::size_t bytes_;
+  std::uintptr_t next_;
+  std::size_t distance_;
+};
 
 // Copies up to the first whole line of dst; a streamed store must be aligned and fill its line.
 std::size_t copy_head(std::byte* dst, const std::byte* src) {
@@ -26,10 +54,13 @@ std::size_t copy_head(std::byte* dst, const std::byte* src) {
   return head;
 }
 
-__attribute__((target("avx512f"))) void copy_avx512(std::byte* dst, const std::byte* src, std::size_t bytes) {
-  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes);
+__attribute__((target("avx512f"))) void copy_avx512(std::byte* dst, const std::byte* src, std::size_t bytes,
+                                                    const std::byte* next) {
+  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes, next);
+  const Prefetcher prefetch(src, bytes, next);
   std::size_t at = copy_head(dst, src);
   for (; at + turn_bytes <= bytes; at += turn_bytes) {
+    prefetch.turn(at);
     const __m512i a = _mm512_loadu_si512(src + at);
     const __m512i b = _mm512_loadu_si512(src + at + 64);
     const __m512i c = _mm512_loadu_si512(src + at + 128);
@@ -45,38 +76,47 @@ __attribute__((target("avx512f"))) void copy_avx512(std::byte* dst, const std::b
   std::memcpy(dst + at, src + at, bytes - at);
 }
 
-__attribute__((target("avx2"))) void copy_avx2(std::byte* dst, const std::byte* src, std::size_t bytes) {
-  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes);
+__attribute__((target("avx2"))) void copy_avx2(std::byte* dst, const std::byte* src, std::size_t bytes,
+                                               const std::byte* next) {
+  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes, next);
+  const Prefetcher prefetch(src, bytes, next);
   std::size_t at = copy_head(dst, src);
-  for (; at + 2 * line_bytes <= bytes; at += 2 * line_bytes) {
-    const __m256i* from = reinterpret_cast<const __m256i*>(src + at);
-    __m256i* to = reinterpret_cast<__m256i*>(dst + at);
-    const __m256i a = _mm256_loadu_si256(from);
-    const __m256i b = _mm256_loadu_si256(from + 1);
-    const __m256i c = _mm256_loadu_si256(from + 2);
-    const __m256i d = _mm256_loadu_si256(from + 3);
-    _mm256_stream_si256(to, a);
-    _mm256_stream_si256(to + 1, b);
-    _mm256_stream_si256(to + 2, c);
-    _mm256_stream_si256(to + 3, d);
+  for (; at + turn_bytes <= bytes; at += turn_bytes) {
+    prefetch.turn(at);
+    for (std::size_t half = 0; half < turn_bytes; half += 2 * line_bytes) {
+      const __m256i* from = reinterpret_cast<const __m256i*>(src + at + half);
+      __m256i* to = reinterpret_cast<__m256i*>(dst + at + half);
+      const __m256i a = _mm256_loadu_si256(from);
+      const __m256i b = _mm256_loadu_si256(from + 1);
+      const __m256i c = _mm256_loadu_si256(from + 2);
+      const __m256i d = _mm256_loadu_si256(from + 3);
+      _mm256_stream_si256(to, a);
+      _mm256_stream_si256(to + 1, b);
+      _mm256_stream_si256(to + 2, c);
+      _mm256_stream_si256(to + 3, d);
+    }
   }
   std::memcpy(dst + at, src + at, bytes - at);
 }
 
-void copy_sse2(std::byte* dst, const std::byte* src, std::size_t bytes) {
-  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes);
+void copy_sse2(std::byte* dst, const std::byte* src, std::size_t bytes, const std::byte* next) {
+  if (bytes < min_stream_bytes) return plain_copy(dst, src, bytes, next);
+  const Prefetcher prefetch(src, bytes, next);
   std::size_t at = copy_head(dst, src);
-  for (; at + line_bytes <= bytes; at += line_bytes) {
-    const __m128i* from = reinterpret_cast<const __m128i*>(src + at);
-    __m128i* to = reinterpret_cast<__m128i*>(dst + at);
-    const __m128i a = _mm_loadu_si128(from);
-    const __m128i b = _mm_loadu_si128(from + 1);
-    const __m128i c = _mm_loadu_si128(from + 2);
-    const __m128i d = _mm_loadu_si128(from + 3);
-    _mm_stream_si128(to, a);
-    _mm_stream_si128(to + 1, b);
-    _mm_stream_si128(to + 2, c);
-    _mm_stream_si128(to + 3, d);
+  for (; at + turn_bytes <= bytes; at += turn_bytes) {
+    prefetch.turn(at);
+    for (std::size_t line = 0; line < turn_bytes; line += line_bytes) {
+      const __m128i* from = reinterpret_cast<const __m128i*>(src + at + line);
+      __m128i* to = reinterpret_cast<__m128i*>(dst + at + line);
+      const __m128i a = _mm_loadu_si128(from);
+      const __m128i b = _mm_loadu_si128(from + 1);
+      const __m128i c = _mm_loadu_si128(from + 2);
+      const __m128i d = _mm_loadu_si128(from + 3);
+      _mm_stream_si128(to, a);
+      _mm_stream_si128(to + 1, b);
+      _mm_stream_si128(to + 2, c);
+      _mm_stream_si128(to + 3, d);
+    }
   }
   std::memcpy(dst + at, src + at, bytes - at);
 }

@@ -8,15 +8,9 @@ from flexkv import _core
 from flexkv.common.debug import flexkv_logger
 from flexkv.errors import CapacityError, ConfigError
 
-__all__ = ["CPUAllocator", "slot_stride_bytes"]
+__all__ = ["CPUAllocator"]
 
 _logger = flexkv_logger(__name__)
-PAGE_BYTES = 4096
-
-
-def slot_stride_bytes(slot_bytes: int) -> int:
-    """Return the bytes from a slot to the next: `slot_bytes` padded to a page (D2)."""
-    return -(-slot_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
 class CPUAllocator:
@@ -38,6 +32,6 @@ class CPUAllocator:
             raise ConfigError(f"host pool: {error}", key="num_cpu_blocks", value=num_slots) from error
         except OSError as error:
             raise CapacityError(f"host pool: {error}", tier="cpu", errno=error.errno) from error
-        total_bytes = num_slots * sum(slot_stride_bytes(size) for size in slot_bytes)
+        total_bytes = num_slots * sum(_core.slot_stride_bytes(size) for size in slot_bytes)
         _logger.info("host pool allocated slots=%d bytes=%d pages=%s", num_slots, total_bytes, pool.page_kind)
         return pool

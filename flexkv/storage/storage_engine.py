@@ -12,7 +12,7 @@ from flexkv import _core
 from flexkv.common.config import CacheConfig, ModelConfig, dtype_name
 from flexkv.common.storage import DeviceType, KVCacheLayout, StorageHandle
 from flexkv.errors import CapacityError, ConfigError
-from flexkv.storage.allocator import CPUAllocator, slot_stride_bytes
+from flexkv.storage.allocator import CPUAllocator
 
 __all__ = ["StorageEngine"]
 
@@ -34,8 +34,10 @@ class StorageEngine:
             ConfigError: sizes that cannot work, or a pool that was allocated already.
             CapacityError: memory cannot be had.
         """
-        pool = self._cpu_allocator.allocate(self._num_host_slots(slot_bytes), slot_bytes)
-        self._keep(StorageHandle(device_type=DeviceType.CPU, data=pool))
+        with self._lock:
+            self._check_new(DeviceType.CPU)
+            pool = self._cpu_allocator.allocate(self._num_host_slots(slot_bytes), slot_bytes)
+            self._handles[DeviceType.CPU, 0] = StorageHandle(device_type=DeviceType.CPU, data=pool)
         return pool
 
     def allocate(self, device_type: DeviceType, layout: KVCacheLayout, dtype: object) -> StorageHandle:
@@ -50,8 +52,12 @@ class StorageEngine:
             raise ConfigError(message, key="device_type", value=device_type)
         name = dtype_name(dtype)
         slot_bytes = layout.get_elements_per_block() * ModelConfig(1, 1, 1, dtype=name).dtype_bytes
-        pool = self._cpu_allocator.allocate(layout.num_block, [slot_bytes])
-        return self._keep(StorageHandle(device_type=device_type, layout=layout, dtype=name, data=pool))
+        with self._lock:
+            self._check_new(device_type)
+            pool = self._cpu_allocator.allocate(layout.num_block, [slot_bytes])
+            handle = StorageHandle(device_type=device_type, layout=layout, dtype=name, data=pool)
+            self._handles[device_type, 0] = handle
+        return handle
 
     def get_storage_handle(self, device_type: DeviceType, device_id: int = 0) -> StorageHandle:
         """Return what was allocated. Raises KeyError, naming it, when nothing was."""
@@ -61,17 +67,15 @@ class StorageEngine:
             raise KeyError(f"nothing was allocated for {device_type.name}, device_id {device_id}")
         return handle
 
-    def _keep(self, handle: StorageHandle) -> StorageHandle:
-        with self._lock:
-            if self._handles.setdefault((handle.device_type, handle.device_id), handle) is not handle:
-                message = f"device_type {handle.device_type.name}, device_id {handle.device_id} was allocated already"
-                raise ConfigError(message, key="device_type", value=handle.device_type)
-        return handle
+    def _check_new(self, device_type: DeviceType) -> None:
+        if (device_type, 0) in self._handles:
+            message = f"device_type {device_type.name} was allocated already; use get_storage_handle"
+            raise ConfigError(message, key="device_type", value=device_type)
 
     def _num_host_slots(self, slot_bytes: Sequence[int]) -> int:
         if self.cache_config.num_cpu_blocks is not None:
             return self.cache_config.num_cpu_blocks
-        stride_bytes = sum(slot_stride_bytes(size) for size in slot_bytes)
+        stride_bytes = sum(_core.slot_stride_bytes(size) for size in slot_bytes)
         budget_bytes = self.cache_config.cpu_cache_bytes or 0
         num_slots = budget_bytes // stride_bytes if stride_bytes else 0
         if num_slots == 0:

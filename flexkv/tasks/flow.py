@@ -139,16 +139,20 @@ class TaskFlow:
             self._commit(task)
             return
         task.become(TaskStatus.READY)
+        submitted = False
         try:
             self._transfer.submit_transfer_graph(graph, launch.timeout_s)
+            submitted = True
         except (ValueError, RuntimeError, OSError, FlexKVError) as error:
             _logger.error(
                 "task failed, its graph was refused task_id=%d kind=%s error=%s", task.task_id, task.type.value, error
             )
-            self._abort_parts(task)
-            self._end(task, TaskStatus.FAILED)
-            return
-        self.tasks.start(task, graph.graph_id)
+        finally:  # whatever it raised
+            if not submitted:
+                self._abort_parts(task)
+                self._end(task, TaskStatus.FAILED)
+        if submitted:
+            self.tasks.start(task, graph.graph_id)
 
     def cancel(self, task: KVTask) -> None:
         """Release everything of an un-launched task. Others are passed over."""

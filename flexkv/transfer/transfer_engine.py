@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from flexkv import _core
 from flexkv.common.address import socket_path_of
+from flexkv.common.debug import flexkv_logger
 from flexkv.common.transfer import TransferOpGraph, TransferType
 from flexkv.transfer.worker import GPUCPUTransferWorker, TransferWorker, VirtualTransferWorker
 
 __all__ = ["TransferEngine"]
+
+_logger = flexkv_logger(__name__)
 
 _WORKERS: tuple[type[TransferWorker], ...] = (GPUCPUTransferWorker, VirtualTransferWorker)
 
@@ -30,6 +33,7 @@ class TransferEngine:
     def __init__(self, gpu_register_port: str, num_ranks: int = 1) -> None:
         self.socket_path = socket_path_of(gpu_register_port, "gpu_register_port")
         self._native = _core.TransferEngine(self.socket_path, num_ranks)
+        self._num_logged_errors = 0
         self._worker_map: dict[TransferType, TransferWorker] = {}
         for kind in _WORKERS:
             worker = kind.create_worker(self._native)
@@ -95,9 +99,12 @@ class TransferEngine:
         self._native.cancel(graph_id)
 
     def poll(self) -> list[_core.Completion]:
-        """Take the completions that wait. Does not block."""
-        completions: list[_core.Completion] = self._native.poll()
-        return completions
+        """Take the completions that wait, and log what peers were turned away for. Does not block."""
+        num_errors = self._native.protocol_errors
+        if num_errors != self._num_logged_errors:
+            self._num_logged_errors = num_errors
+            _logger.warning("peers turned away total=%d last=%s", num_errors, self._native.last_protocol_error)
+        return self._native.poll()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until `poll` would return something; False after `timeout_s` or a shutdown."""

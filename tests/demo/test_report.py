@@ -29,13 +29,11 @@ def record(
     return values | others
 
 
-def phases(
-    with_flexkv: list[dict[str, Any]], connector: list[dict[str, Any]] | None = None
-) -> dict[str, dict[str, Any]]:
+def phases(with_flexkv: list[dict[str, Any]], counters: dict[str, float] | None = None) -> dict[str, dict[str, Any]]:
     without = [record(8.0), record(0.5, engine=900)]
     return {
-        "without FlexKV": {"requests": without, "elapsed_s": 10.0, "connector": []},
-        "with FlexKV": {"requests": with_flexkv, "elapsed_s": 4.0, "connector": connector or []},
+        "without FlexKV": {"requests": without, "elapsed_s": 10.0, "flexkv": {}},
+        "with FlexKV": {"requests": with_flexkv, "elapsed_s": 4.0, "flexkv": counters or {}},
     }
 
 
@@ -70,12 +68,10 @@ def test_no_flexkv_hit_fails_the_demo() -> None:
     assert any("no request was served from FlexKV" in failure for failure in failures)
 
 
-def test_bytes_of_a_route_add_up_over_the_connectors_reports() -> None:
-    reports = [
-        {"h2d_ops": 1, "h2d_bytes": 10**9, "h2d_seconds": 0.25, "slots_used": 7},
-        {"h2d_ops": 2, "h2d_bytes": 10**9, "h2d_seconds": 0.25, "d2h_ops": 1, "d2h_bytes": 5, "d2h_seconds": 0.0},
-    ]
-    rows = {row.route: row for row in report.build(phases(GOOD, reports)).routes}
+def test_a_route_that_was_used_has_a_row_with_its_rate_while_copying() -> None:
+    counters = {"h2d_ops": 3, "h2d_bytes": 2 * 10**9, "h2d_seconds": 0.5, "disk2h_ops": 0, "slots_used": 7}
+    counters |= {"d2h_ops": 1, "d2h_bytes": 5, "d2h_seconds": 0.0}
+    rows = {row.route: row for row in report.build(phases(GOOD, counters)).routes}
     assert set(rows) == {"H2D", "D2H"}
     assert (rows["H2D"].num_ops, rows["H2D"].num_bytes, rows["H2D"].gb_per_s) == (3, 2 * 10**9, pytest.approx(4.0))
     assert rows["D2H"].gb_per_s == 0.0

@@ -1,4 +1,4 @@
-"""A load that fails, or an error of ours in the middle of one, must never end in wrong bytes: vLLM computes the blocks again."""
+"""A load that fails, or an error of ours in the middle of one, never ends in wrong bytes: vLLM computes them again."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -99,10 +100,8 @@ class Server:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def ask_at_once(server, prompts, **options):
@@ -121,11 +120,16 @@ def ask_at_once(server, prompts, **options):
     return results
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["tp1", "tp2"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param([], id="one-rank"),
+        pytest.param(["--tensor-parallel-size", "2"], id="tensor-parallel"),
+    ],
+)
 def server(request, model, tmp_path_factory):
-    options = ["--tensor-parallel-size", str(request.param)]
-    binding = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"} if request.param == 2 else {}
-    started = Server(model("llama"), tmp_path_factory.mktemp("serve") / "log", *options, **binding)
+    binding = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"} if request.param else {}
+    started = Server(model("llama"), tmp_path_factory.mktemp("serve") / "log", *request.param, **binding)
     yield started
     started.close()
 
@@ -155,6 +159,16 @@ def test_many_clients_that_share_a_prefix(server, prompt):
     warm = ask_at_once(server, prompts)
     assert [text for text, _ in warm] == [text for text, _ in cold]
     assert all(count >= 256 for _, count in warm)
+
+
+def test_clients_that_do_not_fit_on_the_gpu_together_get_the_answers_they_get_alone(server, prompt):
+    """96 blocks for 8 requests of 18 blocks: some wait, some are preempted, all load and store meanwhile."""
+    prompts = [prompt(seed, 500) for seed in range(850, 858)]
+    alone = [server.complete(text, max_tokens=60)[0] for text in prompts]
+    server.reset(host_tier=True)
+    assert [text for text, _ in ask_at_once(server, prompts, max_tokens=60)] == alone
+    server.reset()
+    assert [text for text, _ in ask_at_once(server, prompts, max_tokens=60)] == alone
 
 
 def test_salts_are_apart_over_http(server, prompt):

@@ -1,15 +1,17 @@
-"""The cache engine against simulated host memory: whatever happens, a load reads exactly what was stored for its prefix.
+"""The cache engine against simulated host memory: a load always reads exactly what was stored for its prefix.
 
-Memory is a dict from slot to the chain whose bytes lie there. Stores write when they are committed, and doomed or quarantined ones
-scribble until the moment they are aborted, as a late DMA does. Teardown ends all reservations: then nothing is pinned, doomed or lost.
+Memory is a dict from slot to the chain whose bytes lie there. Stores write when they are committed, and doomed or
+quarantined ones scribble until the moment they are aborted, as a late DMA does. Teardown ends all reservations: then
+nothing is pinned, doomed or lost.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.cache.radixtree import NEVER_S, EntryMeta
@@ -134,3 +136,11 @@ class CacheEngineMachine(RuleBasedStateMachine):
 
 TestCacheEngine = CacheEngineMachine.TestCase
 TestCacheEngine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_long_campaign() -> None:
+    run_state_machine_as_test(
+        CacheEngineMachine, settings=settings(max_examples=3000, stateful_step_count=80, deadline=None)
+    )

@@ -1,11 +1,15 @@
-"""The prefix index against a model of plain dictionaries: presence, readiness, pins, drops, eviction order under LRU."""
+"""The prefix index against a model of plain dictionaries.
+
+Presence, readiness, pins, drops, eviction order under LRU.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, RadixTree
 from flexkv.common.block import SequenceMeta
@@ -165,3 +169,10 @@ class IndexMachine(RuleBasedStateMachine):
 
 TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_long_campaign() -> None:
+    long = settings(max_examples=3000, stateful_step_count=80, deadline=None)
+    run_state_machine_as_test(IndexMachine, settings=long)

@@ -1,8 +1,9 @@
-"""The task engine against a model of task states and simulated memory, with a transfer engine that fails, delays and loses on command.
+"""The task engine against a model of task states and simulated memory, over a transfer double that fails and delays.
 
-Model: what `wait(timeout=0)` must answer for every id there ever was. Memory: bytes are chains of tokens; a store copies GPU to host when the
-double finishes it, one that failed scribbles over its slots until it is released; a doomed store's GPU blocks are overwritten at once.
-So any commit of what must not be committed, and any slot reused too early, shows as wrong bytes. Teardown ends everything: nothing stays pinned.
+Model: what `wait(timeout=0)` must answer for every id there ever was. Memory: bytes are chains of tokens; a store
+copies GPU to host when the double finishes it, one that failed scribbles over its slots until it is released; a doomed
+store's GPU blocks are overwritten at once. So any commit of what must not be committed, and any slot reused too early,
+shows as wrong bytes. Teardown ends everything: nothing stays pinned.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.request import KVResponseStatus as Status
@@ -25,7 +34,11 @@ CAPACITY = 14
 NUM_GPU_BLOCKS = 4096
 MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
 CONFIG = CacheConfig(
-    tokens_per_block=TPB, num_cpu_blocks=CAPACITY, evict_ratio=0.0, transfer_timeout_s=0.001, max_quarantined_fraction=0.5
+    tokens_per_block=TPB,
+    num_cpu_blocks=CAPACITY,
+    evict_ratio=0.0,
+    transfer_timeout_s=0.001,
+    max_quarantined_fraction=0.5,
 )
 CHAINS = st.one_of(
     st.integers(0, 6).map(lambda length: [0] * length),  # half of the requests share one long document
@@ -71,7 +84,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         for task_id in self.in_flight():
             self.end(self.tasks[task_id], "finish")
 
-    # --- helpers -------------------------------------------------------------------------------------------------
+    # --- helpers
 
     def take_blocks(self, count: int) -> list[int]:
         blocks = list(range(self.next_block, self.next_block + count))
@@ -128,7 +141,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
             for block in range(start, end):
                 assert self.gpu[model.blocks[offset + block - start]] == tuple(chain[: block + 1]), "wrong bytes loaded"
 
-    # --- requests ------------------------------------------------------------------------------------------------
+    # --- requests
 
     @rule(chain=CHAINS, known=st.integers(0, 4), ask=st.sampled_from(["mask", "block", "hashes"]))
     def get_match(self, chain: list[int], known: int, ask: str) -> None:
@@ -152,7 +165,9 @@ class TaskEngineMachine(RuleBasedStateMachine):
     @rule(chain=CHAINS, kind=st.sampled_from(["get", "get", "put"]))
     def match_and_launch(self, chain: list[int], kind: str) -> None:
         blocks = self.take_blocks(len(chain))
-        slots = (np.repeat(np.array(blocks, dtype=np.int64), TPB) * TPB + np.tile(np.arange(TPB), len(chain))).astype(np.int64)
+        slots = (np.repeat(np.array(blocks, dtype=np.int64), TPB) * TPB + np.tile(np.arange(TPB), len(chain))).astype(
+            np.int64
+        )
         before = set(self.transfer.waiting)
         run = self.engine.get_async if kind == "get" else self.engine.put_async
         task_id = run(tokens_of(chain), slots)
@@ -191,7 +206,9 @@ class TaskEngineMachine(RuleBasedStateMachine):
         batch.blocks = [block for own in blocks for block in own]
         before = set(self.transfer.waiting)
         self.transfer.refusal = OSError("socket is gone") if refuse else None
-        (batch_id,) = self.engine.launch(ids, block_ids=[np.array(own, dtype=np.int64) for own in blocks], as_batch=True)
+        (batch_id,) = self.engine.launch(
+            ids, block_ids=[np.array(own, dtype=np.int64) for own in blocks], as_batch=True
+        )
         self.transfer.refusal = None
         for task_id in ids:
             self.tasks[task_id].expected = Status.NOTFOUND
@@ -228,7 +245,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
             model.doomed = True
             self.gpu.update(dict.fromkeys(model.blocks, SCRIBBLE))
 
-    # --- what the ranks do -----------------------------------------------------------------------------------------
+    # --- what the ranks do
 
     @precondition(lambda self: self.in_flight())
     @rule(data=st.data(), end=st.sampled_from(["finish", "finish", "fail", "time_out", "acknowledge_cancel"]))
@@ -264,7 +281,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         if model.kind == "get":
             model.expected = Status.FAILED
 
-    # --- results -----------------------------------------------------------------------------------------------------
+    # --- results
 
     def check_answer(self, task_id: int, status: Status, mask: np.ndarray | None) -> None:
         model = self.tasks[task_id]
@@ -307,7 +324,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
             self.check_answer(task_id, answer.status, answer.return_mask)
             self.tasks[task_id].expected = Status.NOTFOUND
 
-    # --- the rest ------------------------------------------------------------------------------------------------------
+    # --- the rest
 
     @rule()
     def reset(self) -> None:
@@ -354,3 +371,11 @@ class TaskEngineMachine(RuleBasedStateMachine):
 
 TestTaskEngine = TaskEngineMachine.TestCase
 TestTaskEngine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_long_campaign() -> None:
+    run_state_machine_as_test(
+        TaskEngineMachine, settings=settings(max_examples=3000, stateful_step_count=80, deadline=None)
+    )

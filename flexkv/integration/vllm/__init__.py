@@ -7,8 +7,9 @@
         KVManager
            -- metadata.FlexKVConnectorMetadata, one per step -->
 
-vLLM reaches the adapter through its own class ``FlexKVConnectorV1``, or through `flexkv.integration.vllm.connector.FlexKVConnector`.
-Nothing is imported here: modules that need vLLM import it themselves.
+vLLM reaches the adapter through its own class ``FlexKVConnectorV1``, or through
+`flexkv.integration.vllm.connector.FlexKVConnector`. Nothing is imported here: modules that need vLLM import it
+themselves.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     --kv-transfer-config '{"kv_connector": "FlexKVConnector", "kv_role": "kv_both",
                            "kv_connector_module_path": "flexkv.integration.vllm.connector"}'
 
-Beyond the in-tree class: the KV cache configuration reaches us (several groups are recognised at start), resets of the prefix cache
-with their connector, blocks that come free soon (no preemption for them), counters in vLLM's log, and hits counted as host hits.
+Beyond the in-tree class: the KV cache configuration reaches us (several groups are recognised at start), resets of
+the prefix cache with their connector, blocks that come free soon (no preemption for them), counters in vLLM's log,
+and hits counted as host hits.
 """
 
 from __future__ import annotations

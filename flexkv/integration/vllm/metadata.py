@@ -22,7 +22,8 @@ class FlexKVConnectorMetadata(KVConnectorMetadata):
 def bound_notice() -> StepNotice | None:
     """Return the notice bound to this worker's connector for the step it runs, if there is one.
 
-    vLLM's own connector class keeps the metadata to itself; so it is asked for it. Among several connectors ours is looked up.
+    vLLM's own connector class keeps the metadata to itself; so it is asked for it. Among several connectors ours is
+    looked up.
     """
     if not has_kv_transfer_group():
         return None

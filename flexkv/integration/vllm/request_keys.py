@@ -1,10 +1,11 @@
 """The block keys of one vLLM request, and what isolates them. No vLLM import: requests are read by their attributes.
 
-Keys come from the engine's own content hashes (`request.block_hashes`), which cover LoRA names, multimodal inputs, prompt
-embeddings and the salt. Where these cannot be used (a hash that is not cryptographic or changes per process), keys come from the
-tokens, the salt goes into the namespace, and a request with content that tokens do not cover is not cached. Adapters are told apart
-by their files in both cases: a name may be given to other weights later.
-Each block is hashed once: keys grow with the request. A streaming session may take tokens back; then its keys are made anew.
+Keys come from the engine's own content hashes (`request.block_hashes`), which cover LoRA names, multimodal inputs,
+prompt embeddings and the salt. Where these cannot be used (a hash that is not cryptographic or changes per process),
+keys come from the tokens, the salt goes into the namespace, and a request with content that tokens do not cover is
+not cached. Adapters are told apart by their files in both cases: a name may be given to other weights later. Each
+block is hashed once: keys grow with the request. A streaming session may take tokens back; then its keys are made
+anew.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class RequestKeys:
         return num_confirmed
 
     def sequence(self, num_blocks: int) -> SequenceMeta:
-        """Return the first `num_blocks` blocks as a sequence whose keys are known. REQUIRES: `grow` returned at least as many."""
+        """Return the first `num_blocks` blocks with their keys. REQUIRES: `grow` returned as many."""
         keys = self._keys[:num_blocks]
         return SequenceMeta(
             None,

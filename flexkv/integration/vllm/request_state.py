@@ -1,9 +1,10 @@
-"""What the scheduler role knows of one request: its keys, its device blocks, and the tasks that touch them. Plain state.
+"""What the scheduler role knows of one request: its keys, its device blocks, the tasks that touch them. Plain state.
 
 A request's life with us:
 
-    asked -> matched (this step only) -> loading -> running, storing block by block -> finished, held until its stores end -> gone
-                    \\_ not scheduled: the match is cancelled
+    asked -> matched, within one step -> loading -> running, storing block by block -> finished -> gone
+                                    not scheduled: the match is cancelled
+                                    finished: held until its stores have ended
     preempted while running: its stores are doomed, its block table is forgotten, it starts over
     aborted while loading: held until the load ends
 """
@@ -28,8 +29,8 @@ __all__ = ["FlexKVGetTask", "FlexKVPutTask", "LoadState", "RequestState"]
 class LoadState(Enum):
     """MATCHED -> PLANNED -> RUNNING -> DONE | FAILED ; PLANNED -> FAILED ; MATCHED -> cancelled (dropped).
 
-    MATCHED: offered to vLLM, pins held. PLANNED: vLLM allocated blocks; launched at the end of the step. FAILED: vLLM must be
-    told the device blocks before it is told that the load ended.
+    MATCHED: offered to vLLM, pins held. PLANNED: vLLM allocated blocks; launched at the end of the step.
+    FAILED: vLLM must be told the device blocks before it is told that the load ended.
     """
 
     MATCHED = "matched"
@@ -53,7 +54,7 @@ class FlexKVGetTask:
 
 @dataclass(slots=True)
 class FlexKVPutTask:
-    """A store that reads device blocks of the request. `doomed`: it may no longer be waited for, nor committed."""
+    """A store that reads device blocks of the request, and is to be committed."""
 
     request_id: str
     task_id: int

@@ -1,4 +1,4 @@
-"""Makes the two roles from the engine's configuration: which sizes, which addresses, whether this engine can be cached at all."""
+"""Makes the two roles from the engine's configuration: sizes, addresses, and whether this engine can be cached."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def make_scheduler_role(
     transfer = vllm_config.kv_transfer_config
     if transfer.kv_load_failure_policy != "recompute":
         logger.info(
-            "a request whose load fails is failed by vLLM kv_load_failure_policy=%s; set it to 'recompute' in --kv-transfer-config",
+            "vLLM will fail a request whose load fails; 'recompute' in --kv-transfer-config is safer "
+            "kv_load_failure_policy=%s",
             transfer.kv_load_failure_policy,
         )
     manager = KVManager(
@@ -97,7 +98,10 @@ def _check_block_size(tokens_per_block: int, kv_cache_config: KVCacheConfig | No
         return
     block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
     if block_size != tokens_per_block:
-        message = f"block_size is {tokens_per_block}, but vLLM's KV cache has blocks of {block_size} tokens; set --block-size {block_size}"
+        message = (
+            f"block_size is {tokens_per_block}, but vLLM's KV cache has blocks of {block_size} tokens; "
+            f"set --block-size {block_size}"
+        )
         raise ConfigError(message, key="block_size", value=tokens_per_block)
 
 

@@ -1,18 +1,20 @@
-"""The scheduler role: asks the cache what it holds of a request, has it loaded and stored, and tells vLLM when that ended.
+"""The scheduler role: asks the cache what it holds of a request, has it loaded and stored, tells vLLM when that ended.
 
-Order within one scheduler step: questions and allocations, then `build_connector_meta` (preempted requests first, then loads, then
-stores, then matches that were not taken), then the workers run, then `update_connector_output`.
+Order within one scheduler step: questions and allocations, then `build_connector_meta` (preempted requests first,
+then loads, then stores, then matches that were not taken), then the workers run, then `update_connector_output`.
 
-Step tickets: the step being built is numbered before anything is launched. A store runs after the step that computes its tokens; a
-load after the step before it, since its device blocks may have belonged to a request of that step.
-A failed load is told to the workers in the next step's notice and settled when that step comes back, because vLLM reads the
-failed blocks from the workers' output, before it reads which loads ended.
+Step tickets: the step being built is numbered before anything is launched. A store runs after the step that computes
+its tokens; a load after the step before it, since its device blocks may have belonged to a request of that step. A
+failed load is told to the workers in the next step's notice and settled when that step comes back, because vLLM reads
+the failed blocks from the workers' output, before it reads which loads ended.
 
 Invariants
  1. vLLM hears exactly once of each load it was promised, and of each request whose blocks it holds for us.
- 2. Blocks are let go only when no transfer we count on touches them; stores whose blocks vLLM takes away are doomed first.
+ 2. Blocks are let go only when no transfer we count on touches them; stores whose blocks vLLM takes away are doomed
+    first.
  3. Nothing here changes vLLM's objects, except the sets of finished requests it asks to have filled.
-Thread safety: none; vLLM calls from one thread. No call waits longer than a millisecond, `reset_cache` and `shutdown` excepted.
+Thread safety: none; vLLM calls from one thread. No call waits longer than a millisecond, `reset_cache` and `shutdown`
+excepted.
 """
 
 from __future__ import annotations
@@ -25,9 +27,8 @@ import numpy as np
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVResponse, KVResponseStatus
-from flexkv.errors import ConfigError
-from flexkv.integration.vllm.request_keys import RequestKeys, request_namespace
 from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask, LoadState, RequestState
+from flexkv.integration.vllm.request_table import RequestTable
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.integration.vllm.scheduler_role import StepNotice
 
@@ -69,13 +70,12 @@ class FlexKVSchedulerConnector:
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
-        self._use_engine_hashes = use_engine_hashes
         self._may_load = may_load
         self._may_store = may_store
         self._store_timeout_s = store_timeout_s
         self._step = 0
         self._last_step_was_empty = False
-        self._states: dict[str, RequestState] = {}
+        self._requests = RequestTable(manager, tokens_per_block, use_engine_hashes)
         self._matched: dict[str, RequestState] = {}  # asked in this step
         self._planned: list[FlexKVGetTask] = []  # allocated in this step, to be launched at its end
         self._new_stores: list[FlexKVPutTask] = []
@@ -86,8 +86,8 @@ class FlexKVSchedulerConnector:
     # ---- while vLLM schedules
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
-        """Return the tokens that host-resident, ready blocks hold beyond the computed ones. Whole blocks; one token is left."""
-        state = self._state_of(request)
+        """Return the tokens that ready blocks hold beyond the computed ones: whole blocks, and one token is left."""
+        state = self._requests.of(request)
         wanted = self._may_load and state.may_load and not request.skip_reading_prefix_cache
         if state.keys is None or not wanted or num_computed_tokens % self._tokens_per_block:
             return 0, False
@@ -110,7 +110,7 @@ class FlexKVSchedulerConnector:
         num_blocks = num_external_tokens // self._tokens_per_block
         if num_blocks == 0:
             return
-        state = self._state_of(request)
+        state = self._requests.of(request)
         block_ids = np.array(blocks.get_block_ids()[0], dtype=np.int64)
         load = state.load
         if load is not None and load.state is LoadState.MATCHED and load.num_blocks != num_blocks:
@@ -133,9 +133,9 @@ class FlexKVSchedulerConnector:
         self._step += 1
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
-        self._follow_block_tables(scheduler_output)
+        self._requests.follow(scheduler_output)
         for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
-            state = self._states.get(request_id)
+            state = self._requests.get(request_id)
             if state is not None:
                 self._plan_store(state, state.request.num_computed_tokens + num_scheduled)
         self.launch_tasks()
@@ -154,12 +154,12 @@ class FlexKVSchedulerConnector:
         for load in loads:
             assert load.task_id is not None
             load.state = LoadState.RUNNING
-            self._running[load.task_id] = self._states[load.request_id]
+            self._running[load.task_id] = self._requests[load.request_id]
         if loads:
             ids = [load.task_id for load in loads if load.task_id is not None]
             self._manager.launch(ids, block_ids=[load.block_ids for load in loads], after_step=self._step - 1)
         for store in stores:
-            self._running[store.task_id] = self._states[store.request_id]
+            self._running[store.task_id] = self._requests[store.request_id]
         if stores:
             ids = [store.task_id for store in stores]
             self._manager.launch(
@@ -202,7 +202,7 @@ class FlexKVSchedulerConnector:
             elif state.finished:
                 sent.add(request_id)
             if state.finished:
-                del self._states[request_id]
+                self._requests.drop(request_id)
         if received:
             output.finished_recving = (output.finished_recving or set()) | received
         if sent:
@@ -210,7 +210,7 @@ class FlexKVSchedulerConnector:
 
     def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
         """Store its last whole blocks; hold its blocks while a store reads them or a load writes them."""
-        state = self._states.get(request.request_id)
+        state = self._requests.get(request.request_id)
         if state is None:
             return False, None
         self._drop_match(state)
@@ -220,7 +220,7 @@ class FlexKVSchedulerConnector:
         state.finished = state.is_loading or bool(state.stores)
         if not state.finished:
             self._unsettled.pop(request.request_id, None)
-            del self._states[request.request_id]
+            self._requests.drop(request.request_id)
         return state.finished, None
 
     def has_pending_block_frees(self) -> bool:
@@ -230,16 +230,16 @@ class FlexKVSchedulerConnector:
     # ---- the rest
 
     def reset_cache(self) -> bool:
-        """Forget all blocks. Running requests keep their device blocks, computed before the reset: these are not stored any more.
+        """Forget all blocks. Device blocks computed before the reset, of requests that run on, are not stored any more.
 
         Running loads run on; returns when transfers in flight have ended, at most `transfer_timeout_s` later.
         """
         self.cancel_tasks()
         self._manager.reset()
         self._collect()
-        for state in self._states.values():
+        for state in self._requests.values():
             state.may_store = False
-        logger.info("cache reset requests_running=%d", len(self._states))
+        logger.info("cache reset requests_running=%d", len(self._requests))
         return True
 
     def stats(self) -> CacheStats:
@@ -249,8 +249,9 @@ class FlexKVSchedulerConnector:
     def turn_off(self) -> OffSchedulerConnector:
         """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called."""
         failed: dict[str, Iterable[int]] = {}
-        aborted, held = set(), set()
-        for request_id, state in self._states.items():
+        aborted: set[str] = set()
+        held: set[str] = set()
+        for request_id, state in self._requests.items():
             if state.finished:
                 (aborted if state.is_loading else held).add(request_id)
             elif state.is_loading and state.load is not None:
@@ -264,24 +265,6 @@ class FlexKVSchedulerConnector:
         self._manager.shutdown()
 
     # ---- inside
-
-    def _state_of(self, request: Request) -> RequestState:
-        state = self._states.get(request.request_id)
-        if state is None or state.request is not request:
-            state = RequestState(request, self._keys_of(request))
-            self._states[request.request_id] = state
-        return state
-
-    def _keys_of(self, request: Request) -> RequestKeys | None:
-        try:
-            namespace = request_namespace(request, self._use_engine_hashes)
-        except ConfigError as error:
-            logger.warning("request not cached request_id=%s reason=%s", request.request_id, error)
-            return None
-        if namespace is None:
-            return None
-        root = self._manager.sequence(namespace=namespace, block_hashes=[]).root
-        return RequestKeys(root, self._tokens_per_block, self._use_engine_hashes)
 
     def _match(self, state: RequestState, start: int, end: int) -> FlexKVGetTask | None:
         """Ask for blocks [start, end); None when none of them can be loaded."""
@@ -305,7 +288,7 @@ class FlexKVSchedulerConnector:
 
     def _preempted(self, request_id: str) -> None:
         """Its blocks were freed, but the step that may overwrite them has not been sent out yet."""
-        state = self._states.get(request_id)
+        state = self._requests.get(request_id)
         if state is None:
             return
         if state.stores:
@@ -315,21 +298,8 @@ class FlexKVSchedulerConnector:
                 self._running.pop(task_id, None)
         state.forget_blocks()
         state.may_store = True
-
-    def _follow_block_tables(self, scheduler_output: SchedulerOutput) -> None:
-        for new in scheduler_output.scheduled_new_reqs:
-            state = self._states.get(new.req_id)
-            if state is not None:
-                state.block_ids = list(new.block_ids[0])
-        cached = scheduler_output.scheduled_cached_reqs
-        for request_id, new_block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
-            state = self._states.get(request_id)
-            if state is None or new_block_ids is None:
-                continue
-            if request_id in cached.resumed_req_ids:
-                state.block_ids = list(new_block_ids[0])
-            else:
-                state.block_ids.extend(new_block_ids[0])
+        if state.finished:  # it ended between its preemption and this step
+            self._unsettled[request_id] = state
 
     def _plan_store(self, state: RequestState, num_computed_tokens: int) -> None:
         """Reserve room for whole blocks of confirmed tokens that have not been offered yet."""

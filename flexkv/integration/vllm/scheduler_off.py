@@ -1,6 +1,7 @@
-"""The scheduler role when FlexKV is off in this engine: nothing is offered or kept, and what vLLM was promised is wound up.
+"""The scheduler role when FlexKV is off: nothing is offered or kept, and what vLLM was promised is wound up.
 
-Used when the engine has a KV cache that cannot be kept, and after an unexpected error of ours: the engine must serve on.
+Used when the engine has a KV cache that cannot be kept, and after an unexpected error of ours: the engine must serve
+on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class OffSchedulerConnector:
         tokens_per_block: of the engine.
         failed_loads: requests that wait for a load which will not come, with the blocks it was to fill.
         aborted_loads: finished requests that wait for the end of a load.
-        held: finished requests whose blocks were held for stores. REQUIRES: nothing touches any of these blocks any more.
+        held: finished requests whose blocks were held for stores. REQUIRES: nothing touches any of these blocks any
+            more.
         step: the last step's number.
     """
 

@@ -1,4 +1,4 @@
-"""The face of the scheduler role, and what it tells the workers each step. Two implementations: one that caches, one that is off."""
+"""The face of the scheduler role, and what it tells the workers each step. One implementation caches, one is off."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class StepNotice:
 
 
 class SchedulerRole(Protocol):
-    """What vLLM's scheduler asks. All calls come from its thread, and none waits longer than a millisecond, `reset_cache` excepted."""
+    """What vLLM's scheduler asks, from its thread. No call waits longer than a millisecond, `reset_cache` excepted."""
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         """Return how many tokens beyond the computed ones can be loaded, and whether asynchronously."""
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
-        """vLLM allocated blocks for the request; `num_external_tokens` of them are to be loaded."""
+        """Blocks were allocated for the request; `num_external_tokens` of its tokens are to be loaded."""
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
         """The step is planned: launch, store, cancel."""

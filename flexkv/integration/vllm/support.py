@@ -1,4 +1,4 @@
-"""Which KV caches of vLLM this version can keep: one group of full attention (MHA, GQA, MLA), one block table for all layers.
+"""Which KV caches of vLLM this version can keep: one group of full attention (MHA, GQA, MLA), one block table.
 
 Answers a reason, not an exception: an engine with another cache must serve on without FlexKV, and say so once.
 """
@@ -43,7 +43,6 @@ def unsupported_layers(specs: Iterable[KVCacheSpec], hybrid_manager_off: bool) -
     if wrong and not (hybrid_manager_off and is_mixed and promoted.issuperset(wrong)):
         return f"the model has layers of {', '.join(wrong)}; one group of full attention is supported"
     return None
-
 
 
 def _not_full_attention(specs: Iterable[KVCacheSpec]) -> list[str]:

@@ -12,7 +12,12 @@ MIN_VLLM_VERSION = (0, 32)
 """Tested with 0.32.0. Older versions report preempted requests and transfer results in other ways."""
 
 # What the adapter reads or is called through, beside what every version has.
-_CONNECTOR_MEMBERS = ("get_transfer_results", "get_block_ids_with_load_errors", "get_kv_connector_stats", "handle_preemptions")
+_CONNECTOR_MEMBERS = (
+    "get_transfer_results",
+    "get_block_ids_with_load_errors",
+    "get_kv_connector_stats",
+    "handle_preemptions",
+)
 _OUTPUT_MEMBERS = ("invalid_block_ids", "finished_sending", "finished_recving", "kv_connector_stats")
 _STEP_MEMBERS = ("preempted_req_ids", "scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens")
 

@@ -1,11 +1,13 @@
 """The adapter that vLLM's connector classes forward to: one object per role.
 
-vLLM's own ``FlexKVConnectorV1`` imports `FlexKVConnectorV1Impl` from here and constructs it with ``(vllm_config, role)``; so does
-`flexkv.integration.vllm.connector.FlexKVConnector`, which forwards more and also gives the KV cache configuration.
+vLLM's own ``FlexKVConnectorV1`` imports `FlexKVConnectorV1Impl` from here and constructs it with ``(vllm_config,
+role)``; so does `flexkv.integration.vllm.connector.FlexKVConnector`, which forwards more and also gives the KV cache
+configuration.
 
-A wrong configuration raises ConfigError while the engine starts. After that nothing of ours takes the engine down: an unexpected
-error turns FlexKV off in this engine with one WARNING, what vLLM was promised is wound up as failed loads and finished stores, and
-the engine serves on. That is why the two guards below catch everything: they stand where a thread's top would stand.
+A wrong configuration raises ConfigError while the engine starts. After that nothing of ours takes the engine down: an
+unexpected error turns FlexKV off in this engine with one WARNING, what vLLM was promised is wound up as failed loads
+and finished stores, and the engine serves on. That is why the two guards below catch everything: they stand where a
+thread's top would stand.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import KVConnectorOutput
 
 from flexkv.common.debug import flexkv_logger
+from flexkv.errors import ConfigError
 from flexkv.integration.config import FlexKVConfig
 from flexkv.integration.stats import FlexKVConnectorStats, StatsInterval
 from flexkv.integration.vllm.metadata import FlexKVConnectorMetadata, bound_notice
 from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask
 from flexkv.integration.vllm.roles import make_scheduler_role, make_worker_role
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
-from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.integration.vllm.scheduler_role import SchedulerRole
 from flexkv.integration.vllm.version import check_vllm
 from flexkv.integration.vllm.worker_connector import FlexKVWorkerConnector
@@ -50,7 +52,7 @@ Answer = TypeVar("Answer")
 
 
 class FlexKVConnectorV1Impl:
-    """Both roles behind one face; which one it is was decided at construction. Calls for the other role are our callers' bugs.
+    """Both roles behind one face; which one it is was decided at construction.
 
     Args:
         vllm_config: the engine's configuration.
@@ -144,7 +146,7 @@ class FlexKVConnectorV1Impl:
     def update_state_after_alloc(
         self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int, *optional: object
     ) -> None:
-        """vLLM allocated blocks for the request."""
+        """Blocks were allocated for the request."""
         self._ask(lambda role: role.update_state_after_alloc(request, blocks, num_external_tokens))
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> FlexKVConnectorMetadata:
@@ -176,8 +178,8 @@ class FlexKVConnectorV1Impl:
     def get_kv_connector_stats(self) -> FlexKVConnectorStats | None:
         """Scheduler: what was counted since the last call. Worker: an empty one while something is outstanding.
 
-        vLLM's single-process executor drops the output of a step without tokens that reports nothing, and with it the call
-        that lets the scheduler role settle its transfers.
+        vLLM's single-process executor drops the output of a step without tokens that reports nothing, and with it the
+        call that lets the scheduler role settle its transfers.
         """
         if self._worker is not None:
             return FlexKVConnectorStats() if self._worker.outstanding else None
@@ -191,14 +193,14 @@ class FlexKVConnectorV1Impl:
         try:
             return question(self.scheduler)
         except Exception as error:
-            self._turn_off(error)
+            role = self._scheduler
+            if not isinstance(role, FlexKVSchedulerConnector):
+                raise
+            logger.warning("FlexKV turned off in this engine error=%r", error, exc_info=True)
+            self._turn_off(role)
             return question(self.scheduler)
 
-    def _turn_off(self, error: Exception) -> None:
-        role = self._scheduler
-        if not isinstance(role, FlexKVSchedulerConnector):
-            raise error
-        logger.warning("FlexKV turned off in this engine: nothing is loaded or stored any more error=%r", error, exc_info=True)
+    def _turn_off(self, role: FlexKVSchedulerConnector) -> None:
         try:
             role.shutdown()  # afterwards nothing touches device blocks any more
         except Exception:
@@ -206,9 +208,11 @@ class FlexKVConnectorV1Impl:
         self._scheduler = role.turn_off()
 
     def _tell(self, order: Callable[[FlexKVWorkerConnector], None]) -> None:
-        """Tell the worker role; if it fails, this rank no longer takes part, and the scheduler role sees its transfers fail."""
+        """Tell the worker role; if it fails, this rank takes no part any more: its transfers fail."""
         try:
             order(self.worker)
+        except ConfigError:  # the tensors of a device we cannot copy from: said at start
+            raise
         except Exception as error:
             logger.warning("FlexKV turned off on this rank error=%r", error, exc_info=True)
             self._worker = FlexKVWorkerConnector(None)

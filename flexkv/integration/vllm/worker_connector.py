@@ -1,4 +1,4 @@
-"""The worker role: hands this rank's KV tensors to its copy agent and records which step the rank has reached. Nothing else.
+"""The worker role: hands this rank's KV tensors to its copy agent and records which step the rank has reached.
 
 Copies run in the agent's native threads. Not thread-safe; vLLM calls from the worker's main thread.
 """
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from flexkv.server.client import KVTPClient
 
 __all__ = ["FlexKVWorkerConnector"]
-
 
 STOP_TIMEOUT_S = 5.0
 
@@ -34,7 +33,7 @@ class FlexKVWorkerConnector:
         self._is_registered = False
 
     def register_to_server(self, kv_caches: Mapping[str, Any]) -> None:
-        """Describe the tensors (layer name -> tensor) and start the agent. Returns at once; the agent connects in the background.
+        """Describe the tensors (layer name -> tensor) and start the agent, which connects in the background.
 
         The tensors must stay where they are until `shutdown` has returned.
         """

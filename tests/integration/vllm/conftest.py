@@ -1,7 +1,7 @@
 """A small cache and a small vLLM scheduler, so that the connector runs without either.
 
-FakeManager keeps keys instead of bytes. FakeScheduler hands out device blocks as vLLM does, calls the connector in vLLM's order, and
-asserts what vLLM asserts. Nothing completes by itself: tests say when.
+FakeManager keeps keys instead of bytes. FakeScheduler hands out device blocks as vLLM does, calls the connector in
+vLLM's order, and asserts what vLLM asserts. Nothing completes by itself: tests say when.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class FakeManager:
         mask = np.zeros(sequence.num_tokens, dtype=np.bool_)
         mask[start * TOKENS_PER_BLOCK : end * TOKENS_PER_BLOCK] = True
         state = "matched" if end > start else "ended"
-        self.tasks[task_id] = SimpleNamespace(kind=kind, keys=keys[start:end], state=state, block_ids=None, doomed=False)
+        task = SimpleNamespace(kind=kind, keys=keys[start:end], state=state, block_ids=None, doomed=False)
+        self.tasks[task_id] = task
         if state == "ended":
             self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
         return task_id, mask
@@ -68,7 +69,7 @@ class FakeManager:
             assert task.state == "matched"
             assert len(blocks) == len(task.keys), "one block id for each block of the match"
             task.state, task.block_ids = "running", blocks.tolist()
-            self.launches.append(SimpleNamespace(kind=task.kind, task_id=task_id, blocks=task.block_ids, after_step=after_step))
+            self.launches.append(SimpleNamespace(kind=task.kind, blocks=task.block_ids, after_step=after_step))
 
     def cancel(self, task_ids):
         for task_id in task_ids:
@@ -87,7 +88,7 @@ class FakeManager:
 
     def _end(self, task_id, status):
         task = self.tasks[task_id]
-        task.state = "ended"
+        task.state, task.status = "ended", status
         self.ended[task_id] = KVResponse(status, task_id)
         if task.kind == "put":
             self.unready.difference_update(task.keys)
@@ -203,7 +204,7 @@ class FakeScheduler:
         self.preempted.append(request.request_id)
 
     def step(self, *, come_back=True):
-        """End the schedule, run the workers, and take their output unless told not to. Returns the connector's launches."""
+        """End the schedule, run the workers, and take their output unless told not to. Returns that output."""
         cached = SimpleNamespace(
             req_ids=list(self.cached),
             new_block_ids=[None if ids is None else (ids,) for ids in self.cached.values()],
@@ -229,7 +230,9 @@ class FakeScheduler:
         """The workers' output of a step arrives. Asserts what vLLM asserts."""
         empty = None if as_none else set()
         output = SimpleNamespace(
-            finished_sending=empty, finished_recving=None if as_none else set(), invalid_block_ids=set(notice.failed_block_ids)
+            finished_sending=empty,
+            finished_recving=None if as_none else set(),
+            invalid_block_ids=set(notice.failed_block_ids),
         )
         self.connector.update_connector_output(output)
         for request_id in output.finished_recving or ():

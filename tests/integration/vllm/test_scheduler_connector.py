@@ -207,7 +207,9 @@ def test_an_abort_while_loading_is_heard_of_as_received_and_only_after_the_load(
 
 
 @pytest.mark.parametrize("abort", [False, True])
-def test_failed_blocks_are_reported_before_the_end_of_the_load(manager, scheduler, make_request, run_to_end, caplog, abort):
+def test_failed_blocks_are_reported_before_the_end_of_the_load(
+    manager, scheduler, make_request, run_to_end, caplog, abort
+):
     run_to_end(20)
     request = make_request("a", 22)
     scheduler.admit(request)
@@ -313,7 +315,9 @@ def test_fewer_blocks_allocated_than_offered_are_matched_again(manager, connecto
     assert "matched" not in manager.states()
 
 
-def test_a_load_that_cannot_be_planned_any_more_is_a_failed_load(manager, connector, scheduler, make_request, run_to_end):
+def test_a_load_that_cannot_be_planned_any_more_is_a_failed_load(
+    manager, connector, scheduler, make_request, run_to_end
+):
     run_to_end(20)
     request = make_request("a", 22)
     assert connector.get_num_new_matched_tokens(request, 0) == (20, True)

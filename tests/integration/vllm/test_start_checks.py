@@ -74,7 +74,9 @@ def config(*specs, hash_block_size=16):
     return SimpleNamespace(kv_cache_groups=groups, hash_block_size=hash_block_size)
 
 
-@pytest.mark.parametrize("spec", [FullAttentionSpec(), MLAAttentionSpec(), UniformTypeKVCacheSpecs(FullAttentionSpec())])
+@pytest.mark.parametrize(
+    "spec", [FullAttentionSpec(), MLAAttentionSpec(), UniformTypeKVCacheSpecs(FullAttentionSpec())]
+)
 def test_one_group_of_full_attention_is_supported(spec):
     assert unsupported_groups(config(spec)) is None
 
