@@ -109,7 +109,8 @@ class Rig:
         ends = [self.host_address, self.device.ctypes.data]
         src, dst = ends if direction == LOAD else ends[::-1]
         share = self.moved_bytes // self.threads
-        jobs = [self._helpers.submit(copy, dst + i * share, src + i * share, share) for i in range(self.threads)]
+        jobs = [self._helpers.submit(copy, dst + i * share, src + i * share, share) for i in range(1, self.threads)]
+        copy(dst, src, share)
         for job in jobs:
             job.result()
 
@@ -188,7 +189,7 @@ def main() -> None:
     rows = []
     if not arguments.tiny:
         print(
-            f"{'':4} {'block':>9} {'pieces':>7} {'threads':>8} {'ours':>7} {'limit':>7} {'memcpy':>7} {'ratio':>6}   GB/s"
+            f"{'':4} {'block':>9} {'pieces':>7} {'threads':>8} {'ours':>7} {'limit':>7} {'memcpy':>7}  ratio   (GB/s)"
         )
     size = (8 * MIB, 2) if arguments.tiny else (arguments.mib * MIB, arguments.rounds)
     for row in run(*size, threads):

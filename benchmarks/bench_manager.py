@@ -1,10 +1,10 @@
 """What does a question to the KVManager cost an engine, per request?
 
-Unit: microseconds per call, median and p99. A prompt is 32,768 tokens in blocks of 16, so 2048 blocks, all held by the CPU tier;
-the manager runs in this process, over tiny blocks of real memory. `get_match` is a full hit, cancelled afterwards (the cancel
-is timed apart); `put_match` is of a prompt that is held already, and of a new one. Three forms of input: an int64 array, a
-Python list, and the engine's own block hashes (a list of bytes). Beside each figure: our limit, and as the peer the time that hashing
-the same blocks takes with hashlib, block by block in Python, which is what engines do by themselves.
+Unit: microseconds per call, median and p99. A prompt is 32,768 tokens in blocks of 16, so 2048 blocks, all held by the
+CPU tier; the manager runs in this process, over tiny blocks of real memory. `get_match` is a full hit, cancelled
+afterwards; `put_match` is of a prompt that is held already, and of a new one. Three forms of input: an int64 array, a
+Python list, and the engine's own block hashes (a list of bytes). Beside each figure: our limit, and as the peer the
+time that hashing the same blocks takes with hashlib, block by block in Python, which is what engines do by themselves.
 
     python benchmarks/bench_manager.py                 a table
     python benchmarks/bench_manager.py --json FILE     and JSON
@@ -14,6 +14,7 @@ the same blocks takes with hashlib, block by block in Python, which is what engi
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -75,6 +76,7 @@ class Bench:
                 raise SystemExit(f"the prompts could not be stored within {READY_TIMEOUT_S} s")
 
     def close(self) -> None:
+        """Stop the manager."""
         self.client.shutdown()
         self.manager.shutdown()
 
@@ -100,18 +102,19 @@ class Bench:
         return num_missing == 0
 
     def rows(self, num_rounds: int) -> list[dict[str, object]]:
+        """Time each form of question; what came back is checked."""
         order = iter(np.random.default_rng(1).integers(0, len(self.prompts), 100 * num_rounds))
         full = self.prompt_blocks * TOKENS_PER_BLOCK
         lists = [prompt.tolist() for prompt in self.prompts]
 
-        def drop(result: object) -> None:
+        def drop(name: str, expected: int, result: object) -> None:
             task_id, mask = result
-            if expected is not None and int(mask.sum()) != expected:
+            if int(mask.sum()) != expected:
                 raise SystemExit(f"{name}: {int(mask.sum())} tokens in the mask, {expected} expected")
             self.manager.cancel(task_id)
 
         manager, rows = self.manager, []
-        forms: list[tuple[str, float | None, Callable[[], object], int | None]] = [
+        forms: list[tuple[str, float | None, Callable[[], object], int]] = [
             ("get_match, int64 array", 350.0, lambda: manager.get_match(self.prompts[next(order)]), full),
             ("get_match, list of int", None, lambda: manager.get_match(lists[next(order)]), full),
             ("get_match, engine hashes", 150.0,
@@ -123,8 +126,10 @@ class Bench:
         ]  # fmt: skip
         peer = times_us(lambda: self._engine_hashes(self.prompts[0]), lambda _: None, max(3, num_rounds // 20))
         for name, limit_us, work, expected in forms:
-            figures = times_us(work, drop, num_rounds)
-            rows.append({"work": name, **figures, "limit_us": limit_us, "peer": "hashlib", "peer_us": peer["median_us"]})
+            figures = times_us(work, functools.partial(drop, name, expected), num_rounds)
+            rows.append(
+                {"work": name, **figures, "limit_us": limit_us, "peer": "hashlib", "peer_us": peer["median_us"]}
+            )
         self.manager.check_invariants()
         return rows
 

@@ -1,9 +1,10 @@
 """Does the cache layer hold what it should, and do slot pools stay in long runs, on real traffic?
 
-Replays a trace of prompts (one JSON object a line with `hash_ids`, one integer per 512 tokens; equal ids mean equal prefix)
-through a CacheEngine, in blocks of 16 tokens, with the pool holding 1, 2, 5, 10, 20 and 50 % of the trace's footprint. Beside the
-hit rate stands a textbook LRU over single blocks that evicts a prompt's end first, in the same run: the figure to be within 0.5
-points of. Runs: slots that a matched prompt lies in, and slots handed out to a store; the longer, the fewer copies.
+Replays a trace of prompts (one JSON object a line with `hash_ids`, one integer per 512 tokens; equal ids mean equal
+prefix) through the cache engine, in blocks of 16 tokens, with the pool holding 1, 2, 5, 10, 20 and 50 % of the trace's
+footprint. Beside the hit rate stands a textbook LRU over single units that evicts a prompt's end first, in the same
+run: the figure to be within 0.5 points of. Runs: slots that a matched prompt lies in, and slots handed out to a store; the
+longer, the fewer copies.
 
     python benchmarks/bench_trace_replay.py TRACE.jsonl [--json FILE] [--requests N]
     python benchmarks/bench_trace_replay.py --tiny       a smoke test on a small made trace: JSON to standard output
@@ -68,6 +69,7 @@ class TextbookLru:
         self._units: OrderedDict[int, None] = OrderedDict()
 
     def access(self, prompt: list[int]) -> int:
+        """Return how many units of the prompt were held, and hold it."""
         hit = 0
         while hit < len(prompt) and prompt[hit] in self._units:
             hit += 1
@@ -124,7 +126,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--tiny", action="store_true", help="a smoke test; JSON to standard output")
     options = parser.parse_args()
-    prompts = read_trace(options.trace, options.requests) if options.trace else made_trace(200 if options.tiny else 4000)
+    prompts = (
+        read_trace(options.trace, options.requests) if options.trace else made_trace(200 if options.tiny else 4000)
+    )
     footprint = len({unit for prompt in prompts for unit in prompt})
     rows = [
         {"percent_of_footprint": percent, **replay(prompts, max(1, footprint * percent // 100))}
@@ -137,12 +141,13 @@ def main() -> None:
         json.dump(result, sys.stdout)
         return
     print(f"{len(prompts)} requests, footprint {footprint * BLOCKS_PER_ID} blocks of {TOKENS_PER_BLOCK} tokens")
-    print(f"{'capacity':>9} {'hit %':>7} {'LRU %':>7} {'hit run':>8} {'store run':>10} {'free run':>9} {'us/request':>11}")
+    print(
+        f"{'capacity':>9} {'hit %':>7} {'LRU %':>7} {'hit run':>8} {'store run':>10} {'free run':>9} {'us/request':>11}"
+    )
     for row in rows:
-        print(
-            f"{row['percent_of_footprint']:8}% {row['hit_percent']:7.2f} {row['lru_percent']:7.2f} {row['blocks_per_hit_run']:8.1f}"
-            f" {row['blocks_per_store_run']:10.1f} {row['mean_free_run']:9.1f} {row['us_per_request']:11.1f}"
-        )
+        figures = (row["hit_percent"], row["lru_percent"], row["blocks_per_hit_run"], row["blocks_per_store_run"])
+        cells = "".join(f"{figure:>{width}.2f}" for figure, width in zip(figures, (8, 8, 9, 11), strict=True))
+        print(f"{row['percent_of_footprint']:8}%{cells} {row['mean_free_run']:9.1f} {row['us_per_request']:11.1f}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from demo.workload import USERS, turns
 _ROOT = Path(__file__).resolve().parent.parent
 _PHASES = {"without FlexKV": False, "with FlexKV": True}
 _STOP_LIMIT_S = 10.0
-_BLOCK_TOKENS = 128
+_BLOCK_TOKENS = 32
 # A question, its answer's frame and the chat template's words, generously.
 _TURN_TOKENS = 48
 
@@ -60,7 +60,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _config(args: argparse.Namespace, model: Path) -> PhaseConfig:
     if args.document_tokens < _BLOCK_TOKENS or args.answer_tokens < 1 or args.cpu_cache_gb <= 0:
-        raise ValueError("--document-tokens must be at least 128, --answer-tokens and --cpu-cache-gb positive")
+        raise ValueError("--document-tokens must be at least 32, --answer-tokens and --cpu-cache-gb positive")
     turns(args.rounds)
     longest = args.document_tokens + _TURN_TOKENS + args.rounds * (_TURN_TOKENS + args.answer_tokens)
     blocks = -(-longest // _BLOCK_TOKENS)
@@ -71,7 +71,7 @@ def _config(args: argparse.Namespace, model: Path) -> PhaseConfig:
         document_tokens=args.document_tokens,
         block_tokens=_BLOCK_TOKENS,
         # Room for one conversation and a little: the two documents push each other out, as a busy engine's users do.
-        engine_blocks=blocks + 2,
+        engine_blocks=blocks + 256 // _BLOCK_TOKENS,
         max_model_tokens=blocks * _BLOCK_TOKENS,
         answer_tokens=args.answer_tokens,
         cpu_cache_gb=args.cpu_cache_gb,
@@ -88,6 +88,8 @@ def _environment(config: PhaseConfig) -> dict[str, str]:
         VLLM_LOGGING_LEVEL="INFO",
         TOKENIZERS_PARALLELISM="false",
     )
+    # Left alone, vLLM computes with one thread only when it runs in one process.
+    environment.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     if config.flexkv:
         environment["FLEXKV_CPU_CACHE_GB"] = str(config.cpu_cache_gb)
     return environment

@@ -11,10 +11,8 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan, blocks_of_mapping
@@ -25,8 +23,10 @@ from flexkv.common.events import EventCollector, KVEvent
 from flexkv.common.hash_utils import Keys
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVRequest, KVResponse, KVResponseStatus
+from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
 from flexkv.tasks.flow import Launch, TaskFlow
+from flexkv.tasks.gate import Gate
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import EventBuffer, Recorder
 from flexkv.tasks.requests import (
@@ -41,7 +41,6 @@ from flexkv.tasks.requests import (
 )
 from flexkv.tasks.seams import Storage, Transfer
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
-from flexkv.tasks.wait_room import WaitRoom
 from flexkv.transfer.transfer_engine import TransferEngine
 
 if TYPE_CHECKING:
@@ -97,21 +96,7 @@ class KVTaskEngine:
         store = storage or StorageEngine(model_config, cache_config)
         self._tier = HostTier(model_config, cache_config, self._transfer, store, collector)
         self._flow = TaskFlow(self._tasks, self._tier, self._transfer, self._recorder, lambda: clock() - start_s)
-        self._lock = threading.Lock()
-        self._room = WaitRoom(self._transfer.event_fd)
-        self._stopped = threading.Event()
-
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        """Hold the mutex, with completions drained; wake sleepers if anything ended."""
-        with self._lock:
-            try:
-                if not self._stopped.is_set():
-                    self._flow.drain()
-                yield
-            finally:
-                if self._flow.take_changed():
-                    self._room.wake()
+        self._gate = Gate(self._flow, self._transfer.event_fd)
 
     def start(self) -> None:
         """Let ranks register. Does not block. Raises OSError or FlexKVError when the socket cannot be had."""
@@ -123,9 +108,10 @@ class KVTaskEngine:
         Raises:
             ConfigError: the host tier cannot work; it never will be ready.
         """
-        with self._entered():
-            if self._tier.failure is not None:
-                raise self._tier.failure
+        with self._gate.entered():
+            failure = self._tier.failure
+            if failure is not None:
+                raise ConfigError(str(failure), key=failure.key, tier=failure.tier) from failure
             return not self._flow.closed and self._tier.has_slots
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -133,7 +119,7 @@ class KVTaskEngine:
         deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
         while not self.is_ready():
             remaining_s = deadline_s - time.monotonic()
-            if remaining_s <= 0 or self._stopped.wait(min(remaining_s, _BRING_UP_SLICE_S)):
+            if remaining_s <= 0 or self._gate.closed.wait(min(remaining_s, _BRING_UP_SLICE_S)):
                 return False
         return True
 
@@ -169,7 +155,7 @@ class KVTaskEngine:
         """
         request, _ = self._reader.get(token_ids, token_mask, namespace, arguments)
         self._hash(request)
-        with self._entered():
+        with self._gate.entered():
             task = self._flow.get(request)
         return task.task_id, self._mask(request, task)
 
@@ -191,7 +177,7 @@ class KVTaskEngine:
         """
         request, _ = self._reader.put(token_ids, token_mask, namespace, arguments)
         self._hash(request)
-        with self._entered():
+        with self._gate.entered():
             task = self._flow.put(request)
         return task.task_id, self._mask(request, task)
 
@@ -232,7 +218,7 @@ class KVTaskEngine:
     ) -> int:
         """Bring blocks from lower tiers to the CPU tier; with the CPU tier alone it is done at once."""
         request = self._reader.prefetch(token_ids, namespace, arguments)
-        with self._entered():
+        with self._gate.entered():
             return self._flow.prefetch(request).task_id
 
     def launch(
@@ -273,7 +259,7 @@ class KVTaskEngine:
             raise ValueError(f"task_ids is {ids}; an id is named twice")
         launch = self._launch_of(after_step, timeout_s)
         mappings = GpuMappings(task_ids, len(ids), slot_mappings, block_ids, self._tokens_per_block)
-        with self._entered():
+        with self._gate.entered():
             tasks = [self._launchable(task_id) for task_id in ids]
             if not as_batch or len(tasks) < 2:
                 blocks = [
@@ -297,7 +283,7 @@ class KVTaskEngine:
 
         Other ids are passed over: running tasks run on.
         """
-        with self._entered():
+        with self._gate.entered():
             for task in self._known(as_task_ids(task_ids)):
                 self._flow.cancel(task)
 
@@ -307,7 +293,7 @@ class KVTaskEngine:
         Un-launched tasks are cancelled, running GETs run on, other ids are passed over. Must be called before the GPU
         blocks are given other contents.
         """
-        with self._entered():
+        with self._gate.entered():
             for task in self._known(as_task_ids(task_ids)):
                 self._flow.doom(task)
 
@@ -320,11 +306,11 @@ class KVTaskEngine:
         """
         ids = as_task_ids(task_ids)
         deadline_s = time.monotonic() + as_timeout(timeout)
-        with self._entered():
+        with self._gate.entered():
             tasks = {task_id: self._tasks.find(task_id) for task_id in ids}
         launched = [task for task in tasks.values() if task is not None and task.launched]
-        self._sleep_until(lambda: all(task.is_ended for task in launched), deadline_s)
-        with self._lock:
+        self._gate.wait_until(lambda: all(task.is_ended for task in launched), deadline_s)
+        with self._gate.lock:
             return {task_id: self._answer(task_id, task) for task_id, task in tasks.items()}
 
     def try_wait(self, task_ids: TaskIds) -> dict[int, KVResponse]:
@@ -332,19 +318,19 @@ class KVTaskEngine:
 
         Their results stay until the first `wait` or `poll`.
         """
-        with self._entered():
+        with self._gate.entered():
             return {task.task_id: task.response() for task in self._known(as_task_ids(task_ids)) if task.is_ended}
 
     def poll(self) -> dict[int, KVResponse]:
         """Take the results of all tasks that have ended, in the order they did, without waiting."""
-        with self._entered():
+        with self._gate.entered():
             return {task.task_id: task.response() for task in self._tasks.take_finished()}
 
     def wait_any(self, timeout_s: float) -> bool:
         """Wait until there is a result to take; False after `timeout_s`, or when nothing runs that could end."""
         deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
-        self._sleep_until(lambda: self._tasks.num_finished > 0 or self._tasks.num_running == 0, deadline_s)
-        with self._lock:
+        self._gate.wait_until(lambda: self._tasks.num_finished > 0 or self._tasks.num_running == 0, deadline_s)
+        with self._gate.lock:
             return self._tasks.num_finished > 0
 
     def reset(self) -> None:
@@ -352,10 +338,10 @@ class KVTaskEngine:
 
         Un-launched tasks are cancelled; blocks of running stores will never be seen; running loads run on.
         """
-        with self._entered():
+        with self._gate.entered():
             graphs = self._flow.reset()
         deadline_s = time.monotonic() + self.cache_config.transfer_timeout_s
-        if not self._sleep_until(lambda: graphs.isdisjoint(self._tasks.graph_to_task), deadline_s):
+        if not self._gate.wait_until(lambda: graphs.isdisjoint(self._tasks.graph_to_task), deadline_s):
             _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
 
     def shutdown(self, timeout_s: float = 5.0) -> None:
@@ -364,20 +350,19 @@ class KVTaskEngine:
         Idempotent. Later requests are misses.
         """
         timeout_s = as_timeout(timeout_s, "timeout_s")
-        with self._entered():
+        with self._gate.entered():
             if self._flow.closed:
                 return
             self._flow.close()
         drained = self._transfer.shutdown(timeout_s)
-        with self._entered():
+        with self._gate.entered():
             self._flow.abandon(drained=drained)
-            self._stopped.set()
-            self._room.wake()
+            self._gate.close()
             self._recorder.close()
 
     def stats(self) -> CacheStats:
         """Return the counters and levels at this moment."""
-        with self._entered():
+        with self._gate.entered():
             counters = self._recorder.counters
             counters.tasks_running = self._tasks.num_running
             counters.dropped_results = self._tasks.num_dropped
@@ -391,24 +376,24 @@ class KVTaskEngine:
 
     def take_events(self) -> list[KVEvent]:
         """Return the KV events since the last call; none unless `event_collector` is an EventBuffer."""
-        with self._entered():
+        with self._gate.entered():
             return self._recorder.take_events()
 
     @property
     def num_running(self) -> int:
         """Tasks that are launched and have not ended."""
-        with self._lock:
+        with self._gate.lock:
             return self._tasks.num_running
 
     @property
     def num_blocks(self) -> int:
         """Capacity of the CPU tier in blocks; 0 until it is open."""
-        with self._lock:
+        with self._gate.lock:
             return 0 if self._tier.cache is None else self._tier.cache.cpu_cache_engine.num_blocks
 
     def check_invariants(self) -> None:
         """Raise when slots, pins or reservations do not add up. O(capacity); for tests and for a doctor."""
-        with self._entered():
+        with self._gate.entered():
             cache = self._tier.cache
             if cache is None:
                 return
@@ -446,7 +431,7 @@ class KVTaskEngine:
         asked = BlockSpan(request.start_block, request.end_block)
         blocks = blocks_of_mapping(slot_mapping, mask, request.sequence.num_tokens, asked, self._tokens_per_block)
         self._hash(request)
-        with self._entered():
+        with self._gate.entered():
             if self._tier.cache is not None:
                 check_gpu_blocks(blocks, "slot_mapping", self._tier.num_gpu_blocks)
             task = plan(request)
@@ -471,20 +456,3 @@ class KVTaskEngine:
         if task.is_ended:
             self._tasks.forget(task)
         return task.response()
-
-    def _sleep_until(self, is_done: Callable[[], bool], deadline_s: float) -> bool:
-        """Sleep outside the mutex until `is_done` (called under it) or the deadline; return what it said last."""
-        with self._entered():
-            if is_done() or time.monotonic() >= deadline_s:
-                return is_done()
-            sleeper = self._room.enter()
-        done = False
-        try:
-            while not done and not self._stopped.is_set() and (remaining_s := deadline_s - time.monotonic()) > 0:
-                sleeper.sleep(remaining_s)
-                with self._entered():
-                    done = is_done()
-        finally:
-            with self._lock:
-                self._room.leave(sleeper)
-        return done

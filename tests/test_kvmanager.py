@@ -372,7 +372,7 @@ def test_all_waiters_of_a_task_are_told(rig: Rig) -> None:
     for thread in threads:
         thread.start()
     asleep.wait(10)
-    assert eventually(lambda: len(rig.manager._engine._room._sleepers) == 8)
+    assert eventually(lambda: rig.manager._engine._gate.num_sleepers == 8)
     rig.client.record_step(3)
     for _ in range(100):
         rig.manager.put_match(tokens(1, first=77))  # drains what the sleepers wait for

@@ -107,9 +107,9 @@ def test_cancel_leaves_running_tasks_alone(bench: Bench) -> None:
     assert bench.status(task_id) is Status.SUCCESS
 
 
-@pytest.mark.parametrize("error", [RuntimeError("too many graphs"), OSError("gone"), ValueError("out of range")])
-def test_a_refused_graph_fails_its_task_and_releases_everything(bench: Bench, error: Exception) -> None:
-    bench.transfer.refusal = error
+@pytest.mark.parametrize("error", [RuntimeError, OSError, ValueError])
+def test_a_refused_graph_fails_its_task_and_releases_everything(bench: Bench, error: type[Exception]) -> None:
+    bench.transfer.refusal = error("refused on purpose")
     task_id = bench.put(2)
     assert bench.status(task_id) is Status.FAILED
     bench.check_nothing_is_held()

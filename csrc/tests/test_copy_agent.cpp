@@ -237,7 +237,9 @@ void a_lost_connection_is_made_again() {
   rig.agent->start();
   engine.serve(rig.pool);
   rig.agent->hold(true);
+  const Bytes memory_before = rig.memory;
   engine.send_op(1, Direction::store, {5}, {2});
+  engine.send_op(3, Direction::load, {7}, {9});
   barrier(engine);
   engine.close_connection();
   (void)engine.accept_agent();
@@ -247,8 +249,17 @@ void a_lost_connection_is_made_again() {
   engine.send_pool(next_pool);
   (void)engine.expect(FrameType::mapped);
   engine.send_op(2, Direction::store, {5}, {2});
-  engine.expect_ack(2, AckStatus::done);  // op 1 was dropped with its connection
+  engine.expect_ack(2, AckStatus::done);  // ops 1 and 3 were dropped with their connection
+  engine.send_op(4, Direction::load, {8}, {10});
+  engine.expect_ack(4, AckStatus::done);
   CHECK(rig.pool_bytes() == before);
+  for (std::int64_t block = 0; block < num_blocks; ++block) {
+    if (block == 10) continue;
+    for (std::uint64_t p = 0; p < num_planes; ++p) {
+      const std::uint64_t at = (p * num_blocks + static_cast<std::uint64_t>(block)) * chunk_bytes;
+      CHECK(std::memcmp(rig.memory.data() + at, memory_before.data() + at, chunk_bytes) == 0);
+    }
+  }
   CHECK(Bytes(next_pool.slot(5), next_pool.slot(5) + slot_bytes) == rig.block(2));
   CHECK(rig.agent->stats().connections == 2);
 }

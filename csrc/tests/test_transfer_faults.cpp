@@ -2,6 +2,7 @@
 // is safe, the engine serves on.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -307,6 +308,26 @@ void idle_connections_do_not_pile_up() {
   CHECK(kit.engine().wait_ranks(patience_s));
 }
 
+void without_descriptors_the_listener_pauses_and_goes_on() {
+  EngineKit kit;
+  kit.start();
+  rlimit limit = {};
+  CHECK(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const rlimit few = {64, limit.rlim_max};
+  CHECK(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+  std::vector<Fd> fillers;
+  for (Fd filler(::dup(0)); filler.valid(); filler = Fd(::dup(0))) fillers.push_back(std::move(filler));
+  CHECK(errno == EMFILE);
+  fillers.pop_back();
+  FakeAgent agent(kit.path(), FakeRank{});  // the last descriptor is its own: the engine has none to accept it
+  CHECK(!kit.engine().wait_ranks(0.02));
+  CHECK(kit.engine().last_protocol_error().find("accept") != std::string::npos);
+  CHECK(kit.engine().protocol_errors() < 5);  // no spinning
+  fillers.clear();
+  CHECK(kit.engine().wait_ranks(patience_s));
+  CHECK(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
 void a_flood_of_small_frames_does_not_starve_others() {
   EngineKit kit(2);
   kit.start();
@@ -347,6 +368,7 @@ int main() {
   descriptors_from_agents_are_not_taken();
   random_bytes_harm_nobody();
   idle_connections_do_not_pile_up();
+  without_descriptors_the_listener_pauses_and_goes_on();
   a_flood_of_small_frames_does_not_starve_others();
   std::puts("test_transfer_faults: ok");
   return 0;

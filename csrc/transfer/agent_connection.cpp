@@ -28,21 +28,19 @@ bool AgentConnection::peer_closed() const {
   return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP) != 0;
 }
 
-std::optional<Fd> open_peer_pidfd(int socket_fd, pid_t pid, std::string& error) {
+Fd open_peer_pidfd(int socket_fd, pid_t pid) {
   int fd = -1;
   socklen_t size = sizeof(fd);
   if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0 && fd >= 0) return Fd(fd);
-  // An older kernel: the number could have been given to a new process already; then the socket has been closed by the
-  // old one.
+  // An older kernel: the number could have been given to a new process meanwhile; then the old one has closed the
+  // socket.
   Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.valid()) {
-    error = "pidfd_open of process " + std::to_string(pid) + ": " + std::generic_category().message(errno);
-    return std::nullopt;
+    throw std::system_error(errno, std::generic_category(), "pidfd_open of process " + std::to_string(pid));
   }
-  pollfd entry = {socket_fd, POLLIN, 0};
-  if (::poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR)) != 0) {
-    error = "process " + std::to_string(pid) + " has gone";
-    return std::nullopt;
+  pollfd entry = {socket_fd, 0, 0};
+  if (::poll(&entry, 1, 0) > 0) {
+    throw std::system_error(ESRCH, std::generic_category(), "process " + std::to_string(pid));
   }
   return pidfd;
 }

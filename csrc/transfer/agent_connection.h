@@ -8,8 +8,6 @@
 // Thread safety: none; the I/O thread.
 #pragma once
 #include <cstdint>
-#include <optional>
-#include <string>
 
 #include "transfer/socket.h"
 
@@ -56,8 +54,8 @@ class AgentConnection {
   FrameWriter writer_;
 };
 
-// A descriptor that becomes readable when the peer's process has ended. Nothing, with `error` set to why, when there is
-// none.
-[[nodiscard]] std::optional<Fd> open_peer_pidfd(int socket_fd, pid_t pid, std::string& error);
+// A descriptor that becomes readable when the peer's process has ended. Throws std::system_error: ESRCH when it has
+// ended already, ENOSYS or EPERM where there are none (a kernel before 5.3, a sandbox).
+[[nodiscard]] Fd open_peer_pidfd(int socket_fd, pid_t pid);
 
 }  // namespace flexkv

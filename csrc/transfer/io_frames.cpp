@@ -83,12 +83,18 @@ bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame)
       return true;
     }
   }
-  record_error("agent in process " + std::to_string(connection.pid()) + ": registration refused: " + objection);
-  objection.resize(std::min<std::size_t>(objection.size(), protocol::max_tag_bytes));
-  connection.writer().push(FrameType::refused, std::as_bytes(std::span(objection)));
-  (void)connection.writer().flush(connection.socket_fd());  // an empty socket takes one frame
+  refuse(connection.socket_fd(), "process " + std::to_string(connection.pid()) + ": " + objection);
   lose(id, connection, true, objection);
   return false;
+}
+
+// REQUIRES: nothing was sent to this peer: its empty socket takes the one frame.
+void IoLoop::refuse(int socket_fd, std::string reason) {
+  record_error("an agent was refused: " + reason);
+  reason.resize(std::min<std::size_t>(reason.size(), protocol::max_tag_bytes));
+  FrameWriter writer;
+  writer.push(FrameType::refused, std::as_bytes(std::span(reason)));
+  (void)writer.flush(socket_fd);
 }
 
 // A rank is registered anew while an earlier connection of it is still known. What that one has sent (BYE), its end, or

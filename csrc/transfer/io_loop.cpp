@@ -151,37 +151,31 @@ void IoLoop::accept_agents() {
 }
 
 void IoLoop::admit(Fd socket) {
-  try {
-    greet(std::move(socket));
-  } catch (const std::system_error& error) {  // out of descriptors or watches: the agent tries again
-    record_error(std::string("a peer could not be served: ") + error.what());
-  }
-}
-
-void IoLoop::greet(Fd socket) {
   const std::optional<PeerCredentials> peer = peer_credentials(socket.get());
   if (!peer || peer->uid != ::geteuid()) {
     record_error("a peer of another user (" + (peer ? std::to_string(peer->uid) : "unknown") + ") was turned away");
-    return;
-  }
-  Fd pidfd;
-  if (peer->pid != ::getpid()) {
-    std::string error = "its process is not visible from the engine's pid namespace";
-    std::optional<Fd> opened = peer->pid == 0 ? std::nullopt : open_peer_pidfd(socket.get(), peer->pid, error);
-    if (!opened) {
-      record_error("a peer was turned away: " + error);
-      FrameWriter writer;
-      writer.push(protocol::FrameType::refused, std::as_bytes(std::span(error)));
-      (void)writer.flush(socket.get());
-      return;
+  } else if (peer->pid == 0) {
+    refuse(socket.get(), "its process is not visible from the engine's pid namespace");
+  } else {
+    try {
+      greet(std::move(socket), peer->pid);
+    } catch (const std::system_error& error) {
+      // Without pidfds it would never work; else it has ended, or we are out of descriptors: then it tries again.
+      const int code = error.code().value();
+      if (code == ENOSYS || code == EPERM || code == EACCES) refuse(socket.get(), error.what());
+      if (code != ESRCH) record_error(std::string("a peer could not be served: ") + error.what());
     }
-    pidfd = std::move(*opened);
   }
+}
+
+void IoLoop::greet(Fd&& socket, pid_t pid) {
+  Fd pidfd;
+  if (pid != ::getpid()) pidfd = open_peer_pidfd(socket.get(), pid);
   limit_greetings();
   const Id id = next_id_++;
   add_to_epoll(socket.get(), socket_tag(id));
   if (pidfd.valid()) add_to_epoll(pidfd.get(), pidfd_tag(id));
-  connections_.try_emplace(id, std::move(socket), std::move(pidfd), peer->pid, monotonic_s() + greeting_timeout_s);
+  connections_.try_emplace(id, std::move(socket), std::move(pidfd), pid, monotonic_s() + greeting_timeout_s);
 }
 
 // Makes room for one more: the oldest is the least likely to be an agent, which registers as soon as it has connected.

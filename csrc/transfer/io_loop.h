@@ -31,7 +31,8 @@ class IoLoop {
 
   void accept_agents();
   void admit(Fd socket);
-  void greet(Fd socket);
+  void greet(Fd&& socket, pid_t pid);  // throws std::system_error; the socket is the caller's then
+  void refuse(int socket_fd, std::string reason);
   void drop_overdue_greetings();
   void limit_greetings();
 

@@ -1,6 +1,6 @@
 // The framed protocol between a TransferEngine and the copy agents of the GPU workers, on a Unix stream socket.
 //
-//   frame:  magic u32 | version u16 | type u16 | length u32 (bytes of body, <= max_body_bytes) | body      little-endian
+//   frame:  magic u32 | version u16 | type u16 | length u32 (bytes of body, <= max_body_bytes) | body little-endian
 //
 //   agent -> engine   REGISTER   once: rank, geometry (RegisterBody, then a UTF-8 layout tag)
 //   engine -> agent   POOL       once, after every rank has registered: stride, slots, generation; memfd by SCM_RIGHTS
@@ -8,7 +8,8 @@
 //   agent -> engine   MAPPED     slots [0, n) can be used by this rank (mapped, registered with the device)
 //   engine -> agent   OP         copy descriptor: OpBody, then n x i64 slot ids, then n x i64 device block ids
 //   engine -> agent   CANCEL     op id: do not start it; an op already running runs on
-//   agent -> engine   ACK        op id, status, bytes, duration: exactly one for each OP; after it the agent never again
+//   agent -> engine   ACK        op id, status, bytes, duration: exactly one for each OP; after it the agent never
+//   again
 //                                touches the op's slots or blocks
 //   agent -> engine   BYE        all ops acknowledged; the agent unregisters and will close
 //
@@ -26,7 +27,16 @@ inline constexpr std::uint32_t max_body_bytes = 64u << 20;
 inline constexpr std::uint32_t max_tag_bytes = 4096;
 inline constexpr std::uint32_t max_op_blocks = 1u << 20;
 
-enum class FrameType : std::uint16_t { register_rank = 1, pool = 2, refused = 3, mapped = 4, op = 5, cancel = 6, ack = 7, bye = 8 };
+enum class FrameType : std::uint16_t {
+  register_rank = 1,
+  pool = 2,
+  refused = 3,
+  mapped = 4,
+  op = 5,
+  cancel = 6,
+  ack = 7,
+  bye = 8
+};
 
 enum class Direction : std::uint32_t { load = 0 /* host -> device, H2D */, store = 1 /* device -> host, D2H */ };
 
@@ -46,15 +56,15 @@ struct RegisterBody {
   std::uint64_t num_blocks;  // device blocks
   std::uint64_t slot_bytes;  // bytes of one block on this rank
   std::uint32_t tokens_per_block;
-  std::uint32_t tag_bytes;   // the layout tag follows: part of the fingerprint, equal geometry has equal tags
+  std::uint32_t tag_bytes;  // the layout tag follows: part of the fingerprint, equal geometry has equal tags
 };
 static_assert(sizeof(RegisterBody) == 32);
 
 struct PoolBody {
   std::uint64_t generation;
   std::uint64_t num_slots;
-  std::uint64_t stride_bytes;   // slot_bytes padded to 4 KiB
-  std::uint64_t base_address;   // in the engine's process
+  std::uint64_t stride_bytes;  // slot_bytes padded to 4 KiB
+  std::uint64_t base_address;  // in the engine's process
 };
 static_assert(sizeof(PoolBody) == 32);
 

@@ -21,6 +21,9 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    # Threads of a tiny model only wait for each other, for long when the machine is busy.
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 OURS = {"kv_connector": "FlexKVConnector", "kv_connector_module_path": "flexkv.integration.vllm.connector"}
 IN_TREE = {"kv_connector": "FlexKVConnectorV1"}

@@ -19,14 +19,15 @@ import pytest
 import flexkv
 
 pytestmark = pytest.mark.vllm
-START_S = 120.0
+START_S = 240.0
 STOP_S = 30.0
+LIFE_S = 900  # it ends then, also when the tests were killed
 
 
 class Server:
     """One `vllm serve`, in its own process group."""
 
-    def __init__(self, model: Path, log: Path, *options: str, **environment: str) -> None:
+    def __init__(self, model: Path, log: Path, *options: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -36,7 +37,7 @@ class Server:
             "kv_role": "kv_both",
         }
         command = [
-            sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "tiny",
+            "timeout", "--kill-after=5", str(LIFE_S), sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "tiny",
             "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32", "--enforce-eager",
             "--max-model-len", "1024", "--block-size", "32", "--num-gpu-blocks-override", "96",
             "--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer), *options,
@@ -45,7 +46,6 @@ class Server:
         paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
         settings = {
             **os.environ,
-            **environment,
             "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
             "VLLM_SERVER_DEV_MODE": "1",
             "VLLM_LOGGING_LEVEL": "INFO",
@@ -56,10 +56,17 @@ class Server:
             self.process = subprocess.Popen(
                 command, env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent
             )
+        try:
+            self._await_health()
+        except BaseException:
+            self.close()
+            raise
+
+    def _await_health(self) -> None:
         deadline_s = time.monotonic() + START_S
         while not self._healthy():
-            assert self.process.poll() is None, f"the server ended: {log.read_text()[-4000:]}"
-            assert time.monotonic() < deadline_s, f"not up after {START_S} s: {log.read_text()[-4000:]}"
+            assert self.process.poll() is None, f"the server ended: {self.log.read_text()[-4000:]}"
+            assert time.monotonic() < deadline_s, f"not up after {START_S} s: {self.log.read_text()[-4000:]}"
             time.sleep(0.2)
 
     def _healthy(self) -> bool:
@@ -128,8 +135,7 @@ def ask_at_once(server, prompts, **options):
     ],
 )
 def server(request, model, tmp_path_factory):
-    binding = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"} if request.param else {}
-    started = Server(model("llama"), tmp_path_factory.mktemp("serve") / "log", *request.param, **binding)
+    started = Server(model("llama"), tmp_path_factory.mktemp("serve") / "log", *request.param)
     yield started
     started.close()
 

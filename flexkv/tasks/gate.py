@@ -1,0 +1,100 @@
+"""Gate: the one mutex of a task engine, and where callers of wait() sleep outside of it.
+
+Whoever enters drains completions first, and on leaving wakes the sleepers if anything ended. A sleeper also wakes when
+the transfer engine has completions (its event fd is readable). So no completion is slept through, whoever drains it.
+Each sleeper has an eventfd of its own. Thread safety: all methods, any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flexkv.tasks.flow import TaskFlow
+
+__all__ = ["Gate"]
+
+
+class _Sleeper:
+    """One thread that waits."""
+
+    def __init__(self, completions_fd: int) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
+        self._poll.register(completions_fd, select.POLLIN)
+
+    def pause(self, timeout_s: float) -> None:
+        """Block until there may be something new, or the time is up."""
+        ready = self._poll.poll(timeout_s * 1e3)
+        if any(fd == self.fd for fd, _ in ready):
+            os.eventfd_read(self.fd)
+
+
+class Gate:
+    """Guards a TaskFlow and all below it.
+
+    Args:
+        completions_fd: readable while the transfer engine has completions.
+
+    Attributes:
+        lock: for what needs no completions; `entered` takes it too.
+        closed: set once nothing more can complete.
+    """
+
+    def __init__(self, flow: TaskFlow, completions_fd: int) -> None:
+        self.lock = threading.Lock()
+        self.closed = threading.Event()
+        self._flow = flow
+        self._completions_fd = completions_fd
+        self._sleepers: set[_Sleeper] = set()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Hold the mutex, with completions drained; wake sleepers if anything ended."""
+        with self.lock:
+            try:
+                if not self.closed.is_set():
+                    self._flow.drain()
+                yield
+            finally:
+                if self._flow.take_changed():
+                    self._wake()
+
+    def wait_until(self, is_done: Callable[[], bool], deadline_s: float) -> bool:
+        """Sleep outside the mutex until `is_done` (called under it) or the deadline; return what it said last."""
+        with self.entered():
+            if is_done() or time.monotonic() >= deadline_s:
+                return is_done()
+            sleeper = _Sleeper(self._completions_fd)
+            self._sleepers.add(sleeper)
+        done = False
+        try:
+            while not done and not self.closed.is_set() and (remaining_s := deadline_s - time.monotonic()) > 0:
+                sleeper.pause(remaining_s)
+                with self.entered():
+                    done = is_done()
+        finally:
+            with self.lock:
+                self._sleepers.discard(sleeper)
+                os.close(sleeper.fd)
+        return done
+
+    def close(self) -> None:
+        """Let all sleepers look a last time. REQUIRES: the mutex is held."""
+        self.closed.set()
+        self._wake()
+
+    @property
+    def num_sleepers(self) -> int:
+        """Callers that wait at this moment."""
+        with self.lock:
+            return len(self._sleepers)
+
+    def _wake(self) -> None:
+        for sleeper in self._sleepers:
+            os.eventfd_write(sleeper.fd, 1)
