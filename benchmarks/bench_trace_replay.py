@@ -3,8 +3,8 @@
 Replays a trace of prompts (one JSON object a line with `hash_ids`, one integer per 512 tokens; equal ids mean equal
 prefix) through the cache engine, in blocks of 16 tokens, with the pool holding 1, 2, 5, 10, 20 and 50 % of the trace's
 footprint. Beside the hit rate stands a textbook LRU over single units that evicts a prompt's end first, in the same
-run: the figure to be within 0.5 points of. Runs: slots that a matched prompt lies in, and slots handed out to a store; the
-longer, the fewer copies.
+run: the figure to be within 0.5 points of. Runs: slots that a matched prompt lies in, and slots handed out to a store;
+the longer, the fewer copies.
 
     python benchmarks/bench_trace_replay.py TRACE.jsonl [--json FILE] [--requests N]
     python benchmarks/bench_trace_replay.py --tiny       a smoke test on a small made trace: JSON to standard output

@@ -37,7 +37,8 @@ class Server:
             "kv_role": "kv_both",
         }
         command = [
-            "timeout", "--kill-after=5", str(LIFE_S), sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "tiny",
+            "timeout", "--kill-after=5", str(LIFE_S), sys.executable, "-m", "vllm.entrypoints.cli.main",
+            "serve", str(model), "--served-model-name", "tiny",
             "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32", "--enforce-eager",
             "--max-model-len", "1024", "--block-size", "32", "--num-gpu-blocks-override", "96",
             "--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer), *options,
