@@ -50,7 +50,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="turns of each user (default 4)")
     parser.add_argument("--document-tokens", type=int, default=3840, help="length of each document (default 3840)")
     parser.add_argument("--answer-tokens", type=int, default=24, help="longest answer (default 24)")
-    parser.add_argument("--cpu-cache-gb", type=float, default=2.0, help="host memory for FlexKV (default 2)")
+    parser.add_argument("--cpu-cache-gb", type=float, default=1.0, help="host memory for FlexKV (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
     parser.add_argument(
         "--html", type=Path, default=_ROOT / "out" / "demo.html", metavar="FILE", help="where the chart goes"

@@ -10,7 +10,6 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +21,28 @@ from flexkv.common.hash_utils import KEY_BYTES, Keys
 if TYPE_CHECKING:
     from vllm.v1.request import Request
 
-__all__ = ["RequestKeys", "request_namespace"]
-
-RootOfNamespace = Callable[[list[str]], bytes]
+__all__ = ["Adapters", "RequestKeys", "request_namespace"]
 
 
-def request_namespace(request: Request, use_engine_hashes: bool) -> list[str] | None:
+class Adapters:
+    """The identities of the LoRA adapters that requests have named, as their files were when first seen.
+
+    Files may be replaced while the engine still serves the weights it has read: an adapter keeps its identity until it
+    is loaded again under another number, or in place.
+    """
+
+    def __init__(self) -> None:
+        self._identities: dict[tuple[int, str], str] = {}
+
+    def identity(self, lora: Any) -> str:
+        """Return what names the adapter's weights. Raises ConfigError when its files cannot be read."""
+        key = (int(lora.lora_int_id), str(lora.lora_path))
+        if key not in self._identities or getattr(lora, "load_inplace", False):
+            self._identities[key] = hash_utils.weights_identity(lora.lora_path)
+        return self._identities[key]
+
+
+def request_namespace(request: Request, use_engine_hashes: bool, adapters: Adapters) -> list[str] | None:
     """Return what keeps the request's blocks apart from others of the model, or None if it must not be cached.
 
     Raises:
@@ -36,7 +51,7 @@ def request_namespace(request: Request, use_engine_hashes: bool) -> list[str] | 
     namespace: list[str] = []
     lora = getattr(request, "lora_request", None)
     if lora is not None:
-        namespace += ["lora", hash_utils.weights_identity(lora.lora_path)]
+        namespace += ["lora", adapters.identity(lora)]
     if use_engine_hashes:
         return namespace
     if getattr(request, "mm_features", None) or getattr(request, "prompt_embeds", None) is not None:

@@ -27,10 +27,11 @@ __all__ = ["FlexKVGetTask", "FlexKVPutTask", "LoadState", "RequestState"]
 
 
 class LoadState(Enum):
-    """MATCHED -> PLANNED -> RUNNING -> DONE | FAILED ; PLANNED -> FAILED ; MATCHED -> cancelled (dropped).
+    """MATCHED -> PLANNED -> RUNNING -> DONE | FAILED -> TOLD ; PLANNED -> FAILED ; MATCHED -> cancelled (dropped).
 
     MATCHED: offered to vLLM, pins held. PLANNED: vLLM allocated blocks; launched at the end of the step.
-    FAILED: vLLM must be told the device blocks before it is told that the load ended.
+    FAILED: vLLM must be told the device blocks before it is told that the load ended. TOLD: one step's notice names
+    them, and no other one ever will: until that step has come back, vLLM must not give the blocks to anybody else.
     """
 
     MATCHED = "matched"
@@ -38,6 +39,7 @@ class LoadState(Enum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    TOLD = "told"
 
 
 @dataclass(slots=True)

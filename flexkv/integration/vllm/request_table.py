@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flexkv.common.debug import flexkv_logger
 from flexkv.errors import ConfigError
-from flexkv.integration.vllm.request_keys import RequestKeys, request_namespace
+from flexkv.integration.vllm.request_keys import Adapters, RequestKeys, request_namespace
 from flexkv.integration.vllm.request_state import RequestState
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class RequestTable:
         self._tokens_per_block = tokens_per_block
         self._use_engine_hashes = use_engine_hashes
         self._states: dict[str, RequestState] = {}
+        self._adapters = Adapters()
         self._has_warned = False
 
     def __len__(self) -> int:
@@ -85,7 +86,7 @@ class RequestTable:
 
     def _keys_of(self, request: Request) -> RequestKeys | None:
         try:
-            namespace = request_namespace(request, self._use_engine_hashes)
+            namespace = request_namespace(request, self._use_engine_hashes, self._adapters)
         except ConfigError as error:
             level = logging.DEBUG if self._has_warned else logging.WARNING
             logger.log(

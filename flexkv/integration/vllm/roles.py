@@ -48,6 +48,11 @@ def make_scheduler_role(
             "kv_load_failure_policy=%s",
             transfer.kv_load_failure_policy,
         )
+    if kv_cache_config is None:
+        logger.warning(
+            "vLLM's own connector class does not forward cache resets: blocks of old weights would be served after an "
+            "update in place; use kv_connector_module_path=flexkv.integration.vllm.connector if weights change"
+        )
     manager = KVManager(
         config.model_config,
         config.cache_config,

@@ -144,6 +144,7 @@ class FlexKVSchedulerConnector:
         failed: set[int] = set()
         for state in self._unsettled.values():
             if state.load is not None and state.load.state is LoadState.FAILED and not state.finished:
+                state.load.state = LoadState.TOLD
                 failed.update(state.load.block_ids.tolist())
         return StepNotice(self._step, bool(self._running or self._unsettled), frozenset(failed))
 
@@ -187,12 +188,14 @@ class FlexKVSchedulerConnector:
         sent: set[str] = set()
         for request_id, state in list(self._unsettled.items()):
             load = state.load if state.is_loading else None
-            if load is not None and load.state is LoadState.FAILED and not state.finished:
-                if not output.invalid_block_ids.issuperset(load.block_ids.tolist()):
-                    continue  # the workers have not reported it yet
-                state.may_load = False
             if load is not None and load.state in (LoadState.PLANNED, LoadState.RUNNING):
                 continue
+            if load is not None and load.state is LoadState.FAILED and not state.finished:
+                continue  # the next notice tells the workers
+            if load is not None and load.state is LoadState.TOLD:
+                if not output.invalid_block_ids.issuperset(load.block_ids.tolist()):
+                    continue  # the step that carries the notice has not come back
+                state.may_load = False
             if state.finished and state.stores:
                 continue
             del self._unsettled[request_id]
@@ -238,7 +241,7 @@ class FlexKVSchedulerConnector:
         self._manager.reset()
         self._collect()
         for state in self._requests.values():
-            state.may_store = False
+            state.may_store = not state.block_ids
         logger.info("cache reset requests_running=%d", len(self._requests))
         return True
 
@@ -249,15 +252,23 @@ class FlexKVSchedulerConnector:
     def turn_off(self) -> OffSchedulerConnector:
         """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called."""
         failed: dict[str, Iterable[int]] = {}
+        told: dict[str, Iterable[int]] = {}
         aborted: set[str] = set()
         held: set[str] = set()
         for request_id, state in self._requests.items():
-            if state.finished:
+            if state.load is not None and state.load.state is LoadState.TOLD:
+                told[request_id] = state.load.block_ids.tolist()
+            elif state.finished:
                 (aborted if state.is_loading else held).add(request_id)
             elif state.is_loading and state.load is not None:
                 failed[request_id] = state.load.block_ids.tolist()
         return OffSchedulerConnector(
-            self._tokens_per_block, failed_loads=failed, aborted_loads=aborted, held=held, step=self._step
+            self._tokens_per_block,
+            failed_loads=failed,
+            told_loads=told,
+            aborted_loads=aborted,
+            held=held,
+            step=self._step,
         )
 
     def shutdown(self) -> None:

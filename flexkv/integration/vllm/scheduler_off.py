@@ -26,6 +26,7 @@ class OffSchedulerConnector:
     Args:
         tokens_per_block: of the engine.
         failed_loads: requests that wait for a load which will not come, with the blocks it was to fill.
+        told_loads: such requests whose blocks a step's notice has named already; named once, never again.
         aborted_loads: finished requests that wait for the end of a load.
         held: finished requests whose blocks were held for stores. REQUIRES: nothing touches any of these blocks any
             more.
@@ -37,12 +38,14 @@ class OffSchedulerConnector:
         tokens_per_block: int,
         *,
         failed_loads: Mapping[str, Iterable[int]] | None = None,
+        told_loads: Mapping[str, Iterable[int]] | None = None,
         aborted_loads: Collection[str] = (),
         held: Collection[str] = (),
         step: int = 0,
     ) -> None:
         self._tokens_per_block = tokens_per_block
         self._failed = {request_id: frozenset(ids) for request_id, ids in (failed_loads or {}).items()}
+        self._told = {request_id: frozenset(ids) for request_id, ids in (told_loads or {}).items()}
         self._aborted = set(aborted_loads)
         self._held = set(held)
         self._step = step
@@ -58,28 +61,30 @@ class OffSchedulerConnector:
             self._failed[request.request_id] = frozenset(blocks.get_block_ids()[0][-num_blocks:])
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
-        """Tell the workers which loads failed."""
+        """Tell the workers which loads failed: each once."""
         self._step += 1
-        failed = frozenset().union(*self._failed.values())
-        return StepNotice(self._step, bool(self._failed or self._aborted or self._held), failed)
+        failed: frozenset[int] = frozenset().union(*self._failed.values())
+        self._told.update(self._failed)
+        self._failed = {}
+        return StepNotice(self._step, bool(self._told or self._aborted or self._held), failed)
 
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Report the ends that are due."""
-        reported = {request_id for request_id, ids in self._failed.items() if ids <= output.invalid_block_ids}
+        reported = {request_id for request_id, ids in self._told.items() if ids <= output.invalid_block_ids}
         if reported or self._aborted:
             output.finished_recving = (output.finished_recving or set()) | reported | self._aborted
         if self._held:
             output.finished_sending = (output.finished_sending or set()) | self._held
         for request_id in reported:
-            del self._failed[request_id]
+            del self._told[request_id]
         self._aborted, self._held = set(), set()
 
     def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
         """Hold its blocks only until the end of its load has been reported."""
-        if self._failed.pop(request.request_id, None) is None:
-            return False, None
-        self._aborted.add(request.request_id)
-        return True, None
+        if self._failed.pop(request.request_id, None) is not None:
+            self._aborted.add(request.request_id)
+            return True, None
+        return request.request_id in self._told, None
 
     def reset_cache(self) -> bool:
         """Nothing is cached."""

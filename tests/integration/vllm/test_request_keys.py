@@ -7,7 +7,7 @@ import pytest
 
 from flexkv.common import hash_utils
 from flexkv.errors import ConfigError
-from flexkv.integration.vllm.request_keys import RequestKeys, request_namespace
+from flexkv.integration.vllm.request_keys import Adapters, RequestKeys, request_namespace
 
 ROOT = bytes(range(16))
 
@@ -65,19 +65,19 @@ def test_tokens_taken_back_and_replaced_give_new_keys(make_request, use_engine_h
 
 
 def test_with_engine_hashes_the_namespace_holds_no_salt_since_the_hashes_do(make_request):
-    assert request_namespace(make_request("a", 8, salt="x"), True) == []
+    assert request_namespace(make_request("a", 8, salt="x"), True, Adapters()) == []
 
 
 def test_without_engine_hashes_salt_isolates_and_what_tokens_do_not_cover_is_not_cached(make_request):
-    assert request_namespace(make_request("a", 8), False) == []
-    assert request_namespace(make_request("a", 8, salt="x"), False) == ["salt", "x"]
+    assert request_namespace(make_request("a", 8), False, Adapters()) == []
+    assert request_namespace(make_request("a", 8, salt="x"), False, Adapters()) == ["salt", "x"]
     image = make_request("a", 8)
     image.mm_features = [object()]
-    assert request_namespace(image, False) is None
-    assert request_namespace(image, True) == []
+    assert request_namespace(image, False, Adapters()) is None
+    assert request_namespace(image, True, Adapters()) == []
     embedded = make_request("a", 8)
     embedded.prompt_embeds = object()
-    assert request_namespace(embedded, False) is None
+    assert request_namespace(embedded, False, Adapters()) is None
 
 
 @pytest.mark.parametrize("use_engine_hashes", [True, False])
@@ -86,21 +86,37 @@ def test_an_adapter_is_known_by_its_files_not_by_its_name(make_request, tmp_path
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(b"one")
     request = make_request("a", 8)
-    request.lora_request = SimpleNamespace(lora_name="same", lora_path=str(tmp_path))
-    before = request_namespace(request, use_engine_hashes)
+    request.lora_request = SimpleNamespace(lora_name="same", lora_int_id=1, lora_path=str(tmp_path))
+    before = request_namespace(request, use_engine_hashes, Adapters())
     weights.write_bytes(b"other weights")
-    after = request_namespace(request, use_engine_hashes)
+    after = request_namespace(request, use_engine_hashes, Adapters())
     assert before != after
     assert before[0] == after[0] == "lora"
 
 
 def test_an_adapter_that_cannot_be_read_is_not_cached(make_request, connector, scheduler, tmp_path, caplog):
     request = make_request("a", 18)
-    request.lora_request = SimpleNamespace(lora_name="gone", lora_path=str(tmp_path / "gone"))
+    request.lora_request = SimpleNamespace(lora_name="gone", lora_int_id=1, lora_path=str(tmp_path / "gone"))
     with pytest.raises(ConfigError, match="gone"):
-        request_namespace(request, True)
+        request_namespace(request, True, Adapters())
     with caplog.at_level("WARNING", logger="flexkv"):
         assert scheduler.admit(request) == 0
         scheduler.step()
     assert "not cached" in caplog.text
     assert not scheduler.finish(request)
+
+
+def test_an_adapter_keeps_its_identity_until_it_is_loaded_again(make_request, tmp_path):
+    weights = tmp_path / "adapter_model.safetensors"
+    (tmp_path / "adapter_config.json").write_text("{}")
+    weights.write_bytes(b"old")
+    adapters, request = Adapters(), make_request("a", 8)
+    lora = {"lora_name": "same", "lora_path": str(tmp_path)}
+    request.lora_request = SimpleNamespace(lora_int_id=1, **lora)
+    before = request_namespace(request, True, adapters)
+    weights.write_bytes(b"newer")
+    assert request_namespace(request, True, adapters) == before, "the engine still serves the weights it has read"
+    request.lora_request = SimpleNamespace(lora_int_id=1, load_inplace=True, **lora)
+    assert request_namespace(request, True, adapters) != before
+    request.lora_request = SimpleNamespace(lora_int_id=2, **lora)
+    assert request_namespace(request, True, adapters) != before

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -369,3 +370,41 @@ def test_going_off_winds_up_what_was_promised(manager, connector, scheduler, mak
     assert scheduler.admit(make_request("later", 22)) == 0
     scheduler.step()
     assert not scheduler.notice.outstanding
+
+
+def test_a_failed_load_is_told_once_however_many_steps_are_in_flight(manager, scheduler, make_request, run_to_end):
+    run_to_end(20)
+    request = make_request("a", 22)
+    scheduler.admit(request)
+    scheduler.step()
+    manager.end(KVResponseStatus.FAILED)
+    scheduler.connector.update_connector_output(
+        SimpleNamespace(finished_sending=set(), finished_recving=set(), invalid_block_ids=set())
+    )
+    scheduler.step(come_back=False)
+    told = scheduler.notice
+    scheduler.step(come_back=False)
+    later = scheduler.notice
+    assert told.failed_block_ids
+    assert later.failed_block_ids == frozenset()
+    assert scheduler.come_back(told).finished_recving == {"a"}
+    assert scheduler.come_back(later).finished_recving == set()
+
+
+def test_an_abort_waits_for_the_step_that_names_its_failed_blocks(manager, scheduler, make_request, run_to_end):
+    run_to_end(20)
+    request = make_request("a", 22)
+    scheduler.admit(request)
+    scheduler.step()
+    scheduler.step(come_back=False)
+    earlier = scheduler.notice
+    manager.end(KVResponseStatus.FAILED)
+    scheduler.come_back(earlier)
+    scheduler.step(come_back=False)
+    told = scheduler.notice
+    assert told.failed_block_ids
+    scheduler.finish(request)
+    assert scheduler.come_back(earlier).finished_recving == set(), (
+        "its blocks would be somebody else's when they are named"
+    )
+    assert scheduler.come_back(told).finished_recving == {"a"}
