@@ -36,9 +36,13 @@ class CompletionDouble:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PoolDouble:
+    """All slots are prefaulted unless a test says otherwise."""
+
     num_slots: int
+    slots_prefaulted: int
+    prefault_error: int = 0
 
 
 @dataclass
@@ -49,11 +53,14 @@ class StorageDouble:
     error: Exception | None = None
     asked: list[list[int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.pool = PoolDouble(self.num_slots, self.num_slots)
+
     def allocate_host_pool(self, slot_bytes: Sequence[int]) -> PoolDouble:
         self.asked.append(list(slot_bytes))
         if self.error is not None:
             raise self.error
-        return PoolDouble(self.num_slots)
+        return self.pool
 
 
 class TransferDouble:
@@ -68,6 +75,7 @@ class TransferDouble:
     ) -> None:
         self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.auto = auto
+        self.socket_path = "/run/flexkv/double.sock"
         self.refusal: Exception | None = None
         self.started = False
         self.stopped = False

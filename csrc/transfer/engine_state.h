@@ -19,8 +19,9 @@ namespace flexkv {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// idle -> serving -> draining -> disconnecting -> stopped ;  serving | draining -> broken -> stopped ;  idle -> stopped
-// broken: the I/O thread met an error it cannot serve on with (out of memory); all graphs are cancelled.
+// idle -> serving -> draining -> disconnecting -> stopped ;  serving -> broken -> draining ;  idle -> stopped
+// broken: the I/O thread met an error it cannot serve on with (out of memory); all graphs are cancelled, no new one is
+// taken, and what agents hold is still released when they acknowledge it or die.
 enum class EnginePhase : std::uint8_t { idle, serving, draining, disconnecting, broken, stopped };
 
 struct EngineState {
@@ -40,6 +41,7 @@ struct EngineState {
   std::deque<Completion> completions;
   std::uint64_t protocol_errors = 0;
   std::string last_protocol_error;
+  bool io_ended = false;         // the I/O thread has left its loop
   double exit_deadline_s = 0;    // disconnecting: agents of this process have until then to close
   bool all_disconnected = true;  // stopped: no agent of this process was left with the pool in use
 

@@ -22,6 +22,7 @@ constexpr std::size_t max_greetings = 64;
 constexpr int max_accepts_per_turn = 16;
 constexpr int max_reads_at_once = 64;
 constexpr int max_epoll_events = 64;
+constexpr int max_loop_errors = 8;
 constexpr double max_sleep_s = 3600;
 
 constexpr std::uint64_t listener_tag = 0;
@@ -48,23 +49,34 @@ void IoLoop::add_to_epoll(int fd, std::uint64_t tag) {
 }
 
 void IoLoop::run() {
-  try {
-    while (turn()) {
+  for (int num_errors = 0; num_errors < max_loop_errors; ++num_errors) {
+    try {
+      while (turn()) {
+      }
+      break;
+    } catch (const std::exception& error) {  // the top of a thread: out of memory, or an error of ours
+      mark_broken(error);
     }
-  } catch (const std::exception& error) {  // the top of a thread: out of memory, or an error of ours
-    const std::lock_guard lock(state_.mutex);
-    state_.phase = EnginePhase::broken;
-    state_.last_protocol_error = std::string("the transfer engine's I/O thread ended: ") + error.what();
-    state_.graphs.cancel_all();
-    state_.publish();
-    state_.changed.notify_all();
   }
   const std::lock_guard lock(state_.mutex);
+  state_.io_ended = true;
+  state_.changed.notify_all();
   for (const auto& [id, connection] : connections_) {
     if (connection.in_this_process() && connection.state != AgentConnection::State::greeting) {
       state_.all_disconnected = false;
     }
   }
+}
+
+// Nothing new is taken any more, but peers are listened to: what they hold is released when they let go of it.
+void IoLoop::mark_broken(const std::exception& error) {
+  const std::lock_guard lock(state_.mutex);
+  if (state_.phase == EnginePhase::serving) state_.phase = EnginePhase::broken;
+  ++state_.protocol_errors;
+  state_.last_protocol_error = std::string("the transfer engine's I/O thread met an error: ") + error.what();
+  state_.graphs.cancel_all();
+  state_.publish();
+  state_.changed.notify_all();
 }
 
 bool IoLoop::turn() {

@@ -23,6 +23,7 @@ class IoLoop {
  private:
   using Id = std::uint64_t;  // of a connection, never used twice; 0 and 1 are the listener and the wake event
 
+  void mark_broken(const std::exception& error);
   [[nodiscard]] bool turn();
   [[nodiscard]] bool expire_and_check_exit();
   [[nodiscard]] int publish_and_time_sleep();  // in ms

@@ -83,12 +83,13 @@ class TransferEngine::Impl {
         state.changed.notify_all();
         return stopped_clean_;
       }
-      if (state.phase == EnginePhase::serving) state.phase = EnginePhase::draining;
+      const bool is_running = state.phase == EnginePhase::serving || state.phase == EnginePhase::broken;
+      if (is_running) state.phase = EnginePhase::draining;
       state.graphs.cancel_all();
       state.publish();
       state.io_event.signal();
       (void)state.changed.wait_for(lock, bounded(timeout_s),
-                                   [&] { return state.graphs.num_held() == 0 || state.phase == EnginePhase::broken; });
+                                   [&] { return state.graphs.num_held() == 0 || state.io_ended; });
       if (state.phase == EnginePhase::draining) state.phase = EnginePhase::disconnecting;
       state.exit_deadline_s = deadline_s;
       state.io_event.signal();

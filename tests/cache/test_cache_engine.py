@@ -369,3 +369,29 @@ def test_the_index_refuses_what_does_not_fit() -> None:
         index.insert(chain.block_hashes, 0, np.array([0.0, 1.0, 2.0]), EntryMeta())
     assert index.num_blocks == 0
     index.check_invariants()
+
+
+def test_get_and_put_use_the_keys_of_the_configuration(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"0123456789abcdef")
+    secret.chmod(0o600)
+    roots = set()
+    for settings in ({}, {"fingerprint": "ab"}, {"fingerprint": "ab", "key_file": str(secret)}):
+        config = CacheConfig(tokens_per_block=TPB, num_cpu_blocks=16, **settings)  # type: ignore[arg-type]
+        cache = GlobalCacheEngine(config, MODEL)
+        _, _, plan = cache.put(tokens(2), slot_mapping=slots_of([0, 1]), namespace=["a"])
+        plan.commit()
+        wanted = RequestReader(config, lambda: 0).sequence(tokens(2), ["a"])
+        assert cache.prepare_get(wanted).num_blocks == 2, "the task engine finds it"
+        roots.add(plan.sequence.root)
+    assert len(roots) == 3
+
+
+def test_without_all_slots_available_nothing_is_evicted_until_no_more_will_come() -> None:
+    tier = CacheEngine(DeviceType.CPU, 8, TPB, 0.0, available=4)
+    assert tier.insert(sequence(4), tier.take(4)) == InsertStatus.INSERTED
+    assert len(tier.take(2)) == 0
+    tier.stop_growing()
+    assert len(tier.take(2)) == 2
+    assert tier.num_evicted == 2
+    tier.check_invariants()

@@ -222,3 +222,12 @@ def test_a_bad_sequence_is_refused_by_the_name_of_the_argument(what: str) -> Non
 def test_engine_hashes_of_impossible_or_unequal_width_are_refused(hashes: list[bytes]) -> None:
     with pytest.raises(ValueError, match="block_hashes"):
         SequenceMeta(None, 4, block_hashes=hashes).gen_hashes()
+
+
+def test_keys_that_cover_every_block_are_returned_as_they_are() -> None:
+    tokens = np.arange(14)
+    whole = SequenceMeta(tokens, 4).block_hashes
+    for hashes in (None, [b"engine-hash-%d" % n for n in range(3)]):
+        again = SequenceMeta(tokens, 4, block_hashes=hashes, prefix_keys=whole).block_hashes
+        assert np.shares_memory(again, whole)
+        assert not again.flags.writeable

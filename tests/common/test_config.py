@@ -117,6 +117,7 @@ BAD_CACHES: list[tuple[str, object, str]] = [
     ("eviction_policy", "magic", "use one of .*lru"),
     ("transfer_timeout_s", 0, "above 0"),
     ("transfer_timeout_s", float("inf"), "above 0"),
+    ("transfer_timeout_s", 1.1e6, "at most"),
     ("max_quarantined_fraction", 0, r"\(0, 1\]"),
     ("max_quarantined_fraction", 1.5, r"\(0, 1\]"),
     ("max_finished_tasks", 0, "integer from 1"),

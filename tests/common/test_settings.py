@@ -71,6 +71,8 @@ def test_keys_have_one_name_in_files_and_in_the_environment() -> None:
         ("FLEXKV_CPU_CACH_GB", "FLEXKV_CPU_CACHE_GB"),
         ("evictionpolicy", "eviction_policy"),
         ("FLEXKV_EVICT_POLICY", "FLEXKV_EVICTION_POLICY"),
+        ("CPU_CACHE_GIB", "cpu_cache_gb"),
+        ("enable_ss", "enable_metrics"),
         ("", "'"),
         ("zzzz", "'"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexkv import _core
 from flexkv.common.hash_utils import weights_identity
 from flexkv.errors import ConfigError
 from flexkv.integration.config import FlexKVConfig, default_cpu_cache_bytes, default_socket
@@ -285,28 +286,14 @@ def test_a_path_too_long_for_a_socket_is_refused_with_the_variable_to_set(
 
 
 @pytest.mark.parametrize(
-    ("available_kib", "expected"), [(4 << 20, GIB), (1 << 30, 16 * GIB), (1000, 64 << 20), ((4 << 20) + 5, GIB)]
+    ("headroom_bytes", "expected"),
+    [(4 * GIB, GIB), (1 << 40, 16 * GIB), (1000, 64 << 20), (4 * GIB + 5, GIB), ((1 << 64) - 1, 16 * GIB)],
 )
-def test_the_default_size_is_a_quarter_of_the_available_memory_within_bounds(
-    tmp_path: Path, available_kib: int, expected: int
+def test_the_default_size_is_a_quarter_of_the_headroom_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, headroom_bytes: int, expected: int
 ) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text(f"MemTotal:       99999 kB\nMemAvailable:   {available_kib} kB\n")
-    assert default_cpu_cache_bytes(meminfo, tmp_path) == expected
-
-
-def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text(f"MemAvailable: {64 << 20} kB\n")
-    (tmp_path / "memory.current").write_text(f"{GIB}\n")
-    (tmp_path / "memory.max").write_text(f"{5 * GIB}\n")
-    assert default_cpu_cache_bytes(meminfo, tmp_path) == GIB
-    (tmp_path / "memory.max").write_text("max\n")
-    assert default_cpu_cache_bytes(meminfo, tmp_path) == 16 * GIB
-
-
-def test_a_machine_without_meminfo_has_a_default_too(tmp_path: Path) -> None:
-    assert default_cpu_cache_bytes(tmp_path / "missing", tmp_path) >= 64 << 20
+    monkeypatch.setattr(_core, "memory_headroom", lambda: headroom_bytes)
+    assert default_cpu_cache_bytes() == expected
 
 
 def test_the_chosen_size_is_stated_in_the_log(model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:

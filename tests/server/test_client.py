@@ -76,6 +76,18 @@ def test_a_refused_rank_says_why_once(client: KVTPClient, address: str, caplog: 
     assert engine.stop(TIMEOUT_S)
 
 
+def test_a_worker_that_only_steps_says_that_the_cache_is_not_there(
+    client: KVTPClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.register_to_server(kv_caches())
+    assert not client.wait_ready(0.2), "nobody listens"
+    for step in range(200):
+        client.record_step(step)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "the cache is not there" in record.getMessage()
+
+
 def test_steps_are_recorded_and_remembered(client: KVTPClient) -> None:
     assert client.recent_steps() == []
     client.record_step(3)  # before registering: nobody waits for it
@@ -150,6 +162,8 @@ def test_the_engines_own_layout_gives_block_size_and_count(address: str) -> None
     [
         ({"gpu_register_port": ""}, "gpu_register_port"),
         ({"gpu_register_port": "tcp://127.0.0.1:5"}, "gpu_register_port"),
+        ({"gpu_register_port": "relative.sock"}, "gpu_register_port"),
+        ({"gpu_register_port": "ipc:///" + "x" * 108}, "gpu_register_port"),
         ({"rank": 1}, "rank"),
         ({"rank": -1}, "rank"),
         ({"num_ranks": 0}, "num_ranks"),
