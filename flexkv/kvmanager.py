@@ -85,9 +85,12 @@ class KVManager:
         """Wait until `is_ready`; False after `timeout_s`."""
         return self._engine.wait_ready(timeout_s)
 
-    def shutdown(self, timeout_s: float = 5.0) -> None:
-        """Stop, with what runs drained for `timeout_s`. Idempotent; later requests are misses."""
-        self._engine.shutdown(timeout_s)
+    def shutdown(self, timeout_s: float = 5.0) -> bool:
+        """Stop, with what runs drained for `timeout_s`. Idempotent; later requests are misses.
+
+        Returns: True when nothing touches any GPU block or slot any more; False: a copy may still run.
+        """
+        return self._engine.shutdown(timeout_s)
 
     def sequence(
         self,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan, blocks_of_mapping
 from flexkv.common.block import BoolArray, SequenceMeta
-from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig, ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector, KVEvent
 from flexkv.common.hash_utils import Keys
@@ -244,7 +244,7 @@ class KVTaskEngine:
             counter_id: goes with `layerwise_transfer`.
             block_ids: in place of slot_mappings: for each task, one GPU block id for each masked block.
             after_step: the engine step after which the copies may run; 0: at once.
-            timeout_s: bound of the transfer; default: the configuration's.
+            timeout_s: bound of the transfer, at most 1e6; default: the configuration's.
 
         Returns: the ids to wait for.
 
@@ -310,6 +310,7 @@ class KVTaskEngine:
             tasks = {task_id: self._tasks.find(task_id) for task_id in ids}
         launched = [task for task in tasks.values() if task is not None and task.launched]
         self._gate.wait_until(lambda: all(task.is_ended for task in launched), deadline_s)
+        self._recorder.flush()
         with self._gate.lock:
             return {task_id: self._answer(task_id, task) for task_id, task in tasks.items()}
 
@@ -323,6 +324,7 @@ class KVTaskEngine:
 
     def poll(self) -> dict[int, KVResponse]:
         """Take the results of all tasks that have ended, in the order they did, without waiting."""
+        self._recorder.flush()
         with self._gate.entered():
             return {task.task_id: task.response() for task in self._tasks.take_finished()}
 
@@ -330,6 +332,7 @@ class KVTaskEngine:
         """Wait until there is a result to take; False after `timeout_s`, or when nothing runs that could end."""
         deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
         self._gate.wait_until(lambda: self._tasks.num_finished > 0 or self._tasks.num_running == 0, deadline_s)
+        self._recorder.flush()
         with self._gate.lock:
             return self._tasks.num_finished > 0
 
@@ -344,21 +347,24 @@ class KVTaskEngine:
         if not self._gate.wait_until(lambda: graphs.isdisjoint(self._tasks.graph_to_task), deadline_s):
             _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
 
-    def shutdown(self, timeout_s: float = 5.0) -> None:
+    def shutdown(self, timeout_s: float = 5.0) -> bool:
         """Stop: un-launched tasks are cancelled, running ones drain for `timeout_s`, and fail then.
 
-        Idempotent. Later requests are misses.
+        Later requests are misses. Idempotent; a second call asks again.
+
+        Returns: True when nothing touches any GPU block or slot any more; False when a copy may still run.
         """
         timeout_s = as_timeout(timeout_s, "timeout_s")
-        with self._gate.entered():
-            if self._flow.closed:
-                return
-            self._flow.close()
-        drained = self._transfer.shutdown(timeout_s)
-        with self._gate.entered():
-            self._flow.abandon(drained=drained)
-            self._gate.close()
-            self._recorder.close()
+        try:
+            with self._gate.entered():
+                self._flow.close()
+        finally:  # whatever went wrong: copies must not touch GPU blocks after this (D16)
+            drained = self._transfer.shutdown(timeout_s)
+            with self._gate.lock:
+                self._gate.close()
+                self._flow.abandon(drained=drained)
+        self._recorder.close()
+        return drained
 
     def stats(self) -> CacheStats:
         """Return the counters and levels at this moment."""
@@ -415,7 +421,7 @@ class KVTaskEngine:
         bound_s = (
             self.cache_config.transfer_timeout_s
             if timeout_s is None
-            else as_timeout(timeout_s, "timeout_s", minimum_s=_MIN_TIMEOUT_S)
+            else min(as_timeout(timeout_s, "timeout_s", minimum_s=_MIN_TIMEOUT_S), MAX_TRANSFER_TIMEOUT_S)
         )
         return Launch(as_step(after_step), bound_s)
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 
 #include "tests/agent_rig.h"
 #include "tests/check.h"
@@ -25,6 +26,7 @@ void a_late_engine_is_found_and_served() {
   rig.agent->start();
   CHECK(!rig.agent->wait_serving(0.05));
   CHECK(rig.agent->state() == AgentState::connecting);
+  CHECK(rig.agent->last_error().find(rig.path) != std::string::npos);
   FakeEngine engine(rig.path);
   std::string tag;
   const protocol::RegisterBody body = engine.accept_agent(&tag);

@@ -70,9 +70,7 @@ Fd AgentLink::connect() {
   int error = 0;
   Fd socket = connect_unix(config_.socket_path, error);
   if (!socket.valid()) {
-    if (error != ENOENT && error != ECONNREFUSED && error != EAGAIN) {
-      fail("cannot connect to '" + config_.socket_path + "': " + std::generic_category().message(error));
-    }
+    fail("cannot connect to '" + config_.socket_path + "': " + std::generic_category().message(error));
     return Fd();
   }
   const std::optional<PeerCredentials> peer = peer_credentials(socket.get());

@@ -10,8 +10,10 @@ tier. Thread safety: none; the owner (one KVTaskEngine) holds a lock.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from flexkv.cache.mempool import Slots
+from flexkv.cache.namespace_roots import NamespaceRoots
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match
 from flexkv.cache.reservation import GetReservation, Ledger, PutReservation, Reservation
 from flexkv.cache.span import BlockSpan, blocks_of_mapping, get_span, put_span
@@ -193,6 +195,11 @@ class GlobalCacheEngine:
         graph = store_graph([reservation.slots], [self._blocks_for(reservation, span, blocks)], after_step)
         return graph, self._mask_of(reservation), reservation
 
+    @cached_property
+    def _roots(self) -> NamespaceRoots:
+        """Made at the first use, since it reads a file: sequences of a task engine bring their root along."""
+        return NamespaceRoots(self.cache_config)
+
     def _arguments(
         self,
         token_ids: object,
@@ -203,7 +210,8 @@ class GlobalCacheEngine:
     ) -> tuple[SequenceMeta, BoolArray | None]:
         if layer_num != -1:
             raise ValueError(f"layer_num is {layer_num!r}; only -1, all layers at once, is available")
-        sequence = SequenceMeta(token_ids, self.tokens_per_block, namespace, block_hashes=hashes)
+        root = self._roots.root_of(namespace)
+        sequence = SequenceMeta(token_ids, self.tokens_per_block, namespace, block_hashes=hashes, root=root)
         sequence.gen_hashes()
         return sequence, None if token_mask is None else as_mask(token_mask, sequence.num_tokens)
 

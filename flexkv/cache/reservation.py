@@ -106,8 +106,10 @@ class Reservation:
     def commit(self) -> None:
         """The plan was carried out: pins go, what was written becomes ready. Raises RuntimeError unless PREPARED."""
         self._step(ReservationState.COMMITTED, frozenset({ReservationState.PREPARED}))
-        self._on_commit()
-        self._end()
+        try:
+            self._on_commit()
+        finally:
+            self._end()
 
     def abort(self) -> None:
         """The plan was not carried out, and no op touches its slots any more. Raises RuntimeError when it has ended."""
@@ -115,8 +117,10 @@ class Reservation:
         self._step(ReservationState.ABORTED, _OPEN)
         if was_quarantined:
             self._ledger.num_quarantined_blocks -= self.num_blocks
-        self._on_doom()
-        self._end()
+        try:
+            self._on_doom()
+        finally:
+            self._end()
 
     def doom(self) -> None:
         """Never commit it; what it was to write becomes invisible now.

@@ -67,6 +67,7 @@ class CacheEngine:
         self.index = RadixTree(num_blocks, policy)
         self.num_reserved = 0
         self.num_evicted = 0
+        self._has_stopped_growing = False
         self._evict_batch = min(int(evict_ratio * num_blocks), MAX_EVICT_BATCH_BLOCKS)
         self._quarantined = np.zeros(num_blocks, dtype=np.bool_)
         self._events: BlockEvents | None = None
@@ -78,6 +79,11 @@ class CacheEngine:
         """Capacity in blocks."""
         return self.mempool.num_total_blocks
 
+    @property
+    def is_growing(self) -> bool:
+        """True while slots are still to become available."""
+        return not self._has_stopped_growing and self.mempool.num_available_blocks < self.num_blocks
+
     def match(self, sequence: SequenceMeta, now_s: int = 0, num_blocks: int | None = None) -> Match:
         """Return the longest prefix of the sequence held here.
 
@@ -86,9 +92,12 @@ class CacheEngine:
         return self.index.match(sequence.block_hashes[:num_blocks], now_s)
 
     def take(self, num_blocks: int) -> Slots:
-        """Reserve up to `num_blocks` slots, evicting when short; fewer come back when the rest is pinned or in use."""
+        """Reserve up to `num_blocks` slots, evicting when short; fewer come back when the rest is pinned or in use.
+
+        While further slots are still to become available nothing is evicted: a cold start keeps what it has stored.
+        """
         short = num_blocks - self.mempool.num_free_blocks
-        if short > 0:
+        if short > 0 and not self.is_growing:
             victims = self.index.evict(max(short, self._evict_batch))
             self.num_evicted += len(victims)
             self._free(victims)
@@ -168,6 +177,10 @@ class CacheEngine:
         """Let slots below `available` be handed out; a smaller number than before changes nothing."""
         if available > self.mempool.num_available_blocks:
             self.mempool.set_available(min(available, self.num_blocks))
+
+    def stop_growing(self) -> None:
+        """Say that the rest of the slots may never become available: make do with those that are. Idempotent."""
+        self._has_stopped_growing = True
 
     def _free(self, gone: Slots, *, doomed: bool = False, announce: bool = True) -> None:
         """Give the pool back slots that left the index, and announce what was announced before."""

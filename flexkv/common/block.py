@@ -243,7 +243,9 @@ class SequenceMeta:
         if self._keys is not None:
             return
         num_known = 0 if self._prefix_keys is None else len(self._prefix_keys)
-        if self._hashes is not None:
+        if self._prefix_keys is not None and num_known == self.num_blocks:
+            keys = self._prefix_keys
+        elif self._hashes is not None:
             keys = hash_utils.mix(self._hashes[: self.num_blocks], self.root, num_known)
         else:
             assert self.token_ids is not None
@@ -251,7 +253,7 @@ class SequenceMeta:
             keys = hash_utils.hash_blocks(
                 self.token_ids[num_known * self.tokens_per_block :], self.tokens_per_block, parent
             )
-        if self._prefix_keys is not None:
+        if self._prefix_keys is not None and num_known < self.num_blocks:
             keys = np.concatenate([self._prefix_keys, keys])
         keys.setflags(write=False)
         self._keys = keys

@@ -28,6 +28,7 @@ __all__ = [
 GIB = 1 << 30
 DEFAULT_CPU_CACHE_BYTES = GIB
 MAX_BLOCKS = 1 << 31
+MAX_TRANSFER_TIMEOUT_S = 1e6  # the native engine's (csrc/transfer/op_graph.h)
 _CPU_ONLY = "this version has the CPU tier only"
 
 _DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
@@ -146,7 +147,8 @@ class CacheConfig:
         transfer_timeout_s: bound of a transfer; its task fails then, its slots wait in quarantine until nothing
             touches them.
         max_quarantined_fraction: above this part of the slots in quarantine the tier turns itself off.
-        max_finished_tasks: results kept for callers that never wait; the oldest are dropped.
+        max_finished_tasks: results of tasks that were never launched (misses, cancelled) kept for callers that never
+            wait; the oldest are dropped. Those of launched tasks stay until they are taken.
         fingerprint: hex digest of the model fingerprint; part of every key.
         key_file: file with a secret that keys the block hash, or None.
         trace_path: file to which every request and decision is recorded, or None.
@@ -187,7 +189,12 @@ class CacheConfig:
         if self.eviction_policy not in policies:
             raise _bad("eviction_policy", self.eviction_policy, f"use one of {', '.join(policies)}")
         _check_number("evict_ratio", self.evict_ratio, "use a number in [0, 1)", lambda ratio: 0 <= ratio < 1)
-        _check_number("transfer_timeout_s", self.transfer_timeout_s, "use seconds above 0", lambda seconds: seconds > 0)
+        _check_number(
+            "transfer_timeout_s",
+            self.transfer_timeout_s,
+            f"use seconds above 0, at most {MAX_TRANSFER_TIMEOUT_S:.0f}",
+            lambda seconds: 0 < seconds <= MAX_TRANSFER_TIMEOUT_S,
+        )
         _check_number(
             "max_quarantined_fraction",
             self.max_quarantined_fraction,

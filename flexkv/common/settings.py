@@ -150,7 +150,8 @@ def parse_config(mapping: Mapping[str, object], source: str) -> dict[str, object
         key = written[len(ENV_PREFIX) :].lower() if written.upper().startswith(ENV_PREFIX) else written
         parse = CONFIG_KEYS.get(key)
         if parse is None:
-            near = difflib.get_close_matches(key, CONFIG_KEYS, n=1, cutoff=0.0)[0]
+            usable = [name for name, parser in CONFIG_KEYS.items() if parser is not _parse_unavailable]
+            near = difflib.get_close_matches(key.lower(), usable, n=1, cutoff=0.0)[0]
             prefix = written[: len(written) - len(key)]
             near = f"{prefix}{near.upper()}" if prefix else near
             raise ConfigError(

@@ -15,9 +15,9 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
+from flexkv import _core
 from flexkv.common.config import CacheConfig, ModelConfig, dtype_name
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.hash_utils import ModelFingerprint, load_key_file, model_fingerprint
@@ -239,34 +239,10 @@ def _storage_dtype(cache_dtype: str, model_dtype: object) -> str:
     return cache_dtype if cache_dtype in ("float16", "bfloat16", "float32") else "uint8"
 
 
-def default_cpu_cache_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def default_cpu_cache_bytes() -> int:
     """Return a quarter of the memory that can be had now, in whole MiB: at least 64 MiB, at most 16 GiB."""
-    available = _meminfo_available_bytes(meminfo)
-    room = _cgroup_room_bytes(cgroup)
-    if room is not None:
-        available = min(available, room)
-    wanted = min(available // 4, MAX_DEFAULT_CACHE_BYTES)
+    wanted = min(_core.memory_headroom() // 4, MAX_DEFAULT_CACHE_BYTES)
     return max(wanted // MIB * MIB, MIN_DEFAULT_CACHE_BYTES)
-
-
-def _meminfo_available_bytes(meminfo: Path) -> int:
-    try:
-        match = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        match = None
-    if match is None:  # no Linux, or /proc is not mounted
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return int(match[1]) << 10
-
-
-def _cgroup_room_bytes(cgroup: Path) -> int | None:
-    """Return what the container may still take; None without a limit (or with cgroup v1)."""
-    try:
-        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
-        current = (cgroup / "memory.current").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return max(int(limit) - int(current), 0) if limit.isdigit() and current.isdigit() else None
 
 
 def default_socket(engine_id: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flexkv import _core
+from flexkv.common.address import socket_path_of
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.kv_tensors import layout_from_kv_caches
@@ -23,19 +24,18 @@ from flexkv.server.registration import AgentReport, Registration, StepTicket
 if TYPE_CHECKING:
     from flexkv.common.storage import KVCacheLayout
 
-__all__ = ["KVTPClient", "socket_path_of"]
+__all__ = ["KVTPClient"]
 
 _logger = flexkv_logger(__name__)
 STOP_TIMEOUT_S = 5.0
 MAX_COPY_THREADS = 64
-IPC_PREFIX = "ipc://"
 
 
 class KVTPClient:
     """Registers one rank's KV tensors with the cache.
 
     Args:
-        gpu_register_port: address of the cache's Unix socket, ``ipc:///path`` or a path.
+        gpu_register_port: address of the cache's Unix socket, ``ipc:///path`` or an absolute path.
         dp_client_id: number of the engine, for log lines; every engine has a socket of its own.
         device_id: number of this rank's device on its host; the rank, when `rank` is not given.
         pp_rank: stage of the pipeline, for log lines.
@@ -61,7 +61,7 @@ class KVTPClient:
         tokens_per_block: int | None = None,
         copy_threads: int = 1,
     ) -> None:
-        self._socket_path = socket_path_of(gpu_register_port)
+        self._socket_path = socket_path_of(gpu_register_port, "gpu_register_port")
         self.dp_client_id = _checked_count("dp_client_id", dp_client_id, minimum=0)
         self.device_id = _checked_count("device_id", device_id, minimum=0)
         self.pp_rank = _checked_count("pp_rank", pp_rank, minimum=0)
@@ -218,15 +218,6 @@ class KVTPClient:
         )
         agent.start()
         return agent
-
-
-def socket_path_of(address: object) -> str:
-    """Return the path of a Unix socket from ``ipc:///path`` or a path. Raises ConfigError."""
-    path = address.removeprefix(IPC_PREFIX) if isinstance(address, str) else ""
-    if not path or "://" in path:
-        message = f"gpu_register_port is {address!r}; use the address of a Unix socket, ipc:///path or a path"
-        raise ConfigError(message, key="gpu_register_port", value=address)
-    return path
 
 
 def _checked_count(key: str, value: object, *, minimum: int = 1) -> int:

@@ -21,6 +21,7 @@ __all__ = ["AgentReport", "Registration", "StepTicket"]
 _logger = flexkv_logger(__name__)
 ABANDON_TIMEOUT_S = 5.0
 MAX_STEP_TICKETS = 64
+STATE_CHECK_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +59,19 @@ class Registration:
         self._rank = rank
         self._steps: RingBuffer[StepTicket] = RingBuffer(MAX_STEP_TICKETS)
         self._steps_lock = threading.Lock()
-        self._reported_state = agent.state
+        self._num_steps = 0
+        self._reported_state = _core.AgentState.IDLE
         self._finalizer = weakref.finalize(owner, _stop_and_release, agent, tensors)  # also at exit
 
     def record_step(self, step: int) -> None:
-        """Let ops with this ticket run."""
+        """Let ops with this ticket run. Now and then log a state that has changed."""
         self.agent.record_step(step)
         with self._steps_lock:
             self._steps.append(StepTicket(step=step, time_s=time.monotonic()))
+            self._num_steps += 1
+            is_due = self._num_steps % STATE_CHECK_STEPS == 0
+        if is_due:
+            self._note_state()
 
     def recent_steps(self) -> list[StepTicket]:
         """Return the last tickets, oldest first."""
@@ -74,10 +80,7 @@ class Registration:
 
     def report(self) -> AgentReport:
         """Return counters and state; log a state that has changed since the last report."""
-        state = self.agent.state
-        if state != self._reported_state:
-            self._reported_state = state
-            self._log_state(state)
+        state = self._note_state()
         steps = self.recent_steps()
         return AgentReport(
             state=state.name,
@@ -85,6 +88,22 @@ class Registration:
             last_error=self.agent.refusal or self.agent.last_error,
             **self.agent.stats(),
         )
+
+    def _note_state(self) -> _core.AgentState:
+        """Return the state; log it when it has changed since the last time.
+
+        That the cache is not there yet is worth a line only once the engine is well into its steps.
+        """
+        state = self.agent.state
+        with self._steps_lock:
+            is_early = self._reported_state == _core.AgentState.IDLE and self._num_steps < STATE_CHECK_STEPS
+            is_news = state != _core.AgentState.CONNECTING or not is_early
+            has_changed = state != self._reported_state and is_news
+            if has_changed:
+                self._reported_state = state
+        if has_changed:
+            self._log_state(state)
+        return state
 
     def _log_state(self, state: _core.AgentState) -> None:
         if state == _core.AgentState.REFUSED:

@@ -9,6 +9,7 @@ A task holds reservations from match until its graph is released. Whatever becom
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from flexkv import _core
@@ -65,16 +66,16 @@ class TaskFlow:
         self._recorder = recorder
         self._clock_s = clock_s
         self._changed = False
+        self._completions: deque[Completion] = deque()
 
     def drain(self) -> None:
         """Apply what was completed, follow the tier, and cancel what waited for its launch too long.
 
         Cheap when idle.
         """
-        for completion in self._transfer.poll():
-            self._apply(completion)
+        self._apply_completions()
         if not self.closed:
-            self.tier.refresh()
+            self.tier.refresh(self._clock_s())
         while (task := self.tasks.expired(self._clock_s())) is not None:
             _logger.warning("task was never launched nor cancelled, cancelled now task_id=%d", task.task_id)
             self.cancel(task)
@@ -199,13 +200,13 @@ class TaskFlow:
             self.cancel(task)
 
     def abandon(self, *, drained: bool) -> None:
-        """The transfer engine has stopped: fail what it did not answer.
+        """The transfer engine has stopped: close, and fail what it did not answer.
 
-        `drained`: nothing touches any slot any more.
+        `drained`: nothing touches any slot any more. Can be repeated.
         """
-        while completions := self._transfer.poll():
-            for completion in completions:
-                self._apply(completion)
+        self.close()
+        while self._apply_completions():
+            pass  # a poll takes a bounded number
         for graph_id, task in list(self.tasks.graph_to_task.items()):
             if drained:
                 self._abort_parts(task)
@@ -221,6 +222,14 @@ class TaskFlow:
     def _create(self, request: KVRequest, parts: Sequence[Reservation], span: BlockSpan) -> KVTask:
         return self.tasks.create(request.type, parts, [(request.sequence.num_tokens, span)], self._clock_s())
 
+    def _apply_completions(self) -> bool:
+        """Apply what was completed and return whether there was anything; after an error the next call goes on."""
+        self._completions.extend(self._transfer.poll())
+        found = bool(self._completions)
+        while self._completions:
+            self._apply(self._completions.popleft())
+        return found
+
     def _apply(self, completion: Completion) -> None:
         task = self.tasks.graph_to_task.get(GraphId(completion.graph_id))
         if task is None:
@@ -228,7 +237,8 @@ class TaskFlow:
         elif completion.kind == _core.CompletionKind.OP:
             self._recorder.op_ended(task, completion, failed=completion.status != _core.OpStatus.DONE)
         elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
-            self._decide(task, completion)
+            if not task.is_ended:  # it has when the engine was shut down meanwhile
+                self._decide(task, completion)
         else:
             self._release(task, GraphId(completion.graph_id))
 

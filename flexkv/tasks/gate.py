@@ -18,6 +18,8 @@ from flexkv.tasks.flow import TaskFlow
 
 __all__ = ["Gate"]
 
+_MAX_PAUSE_S = 3600.0  # poll(2) takes milliseconds as an int
+
 
 class _Sleeper:
     """One thread that waits."""
@@ -75,7 +77,7 @@ class Gate:
         done = False
         try:
             while not done and not self.closed.is_set() and (remaining_s := deadline_s - time.monotonic()) > 0:
-                sleeper.pause(remaining_s)
+                sleeper.pause(min(remaining_s, _MAX_PAUSE_S))
                 with self.entered():
                     done = is_done()
         finally:

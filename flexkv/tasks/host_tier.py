@@ -1,7 +1,7 @@
 """HostTier: brings the CPU tier up once every rank has registered, and says whether it serves (D1, D2, D16).
 
     WAITING ---all ranks registered---> SERVING <---quarantine over / under its budget---> OFF
-       '-------pool cannot be had-----> BROKEN
+       '-------pool cannot be had-----> BROKEN <---no slot of it could be prefaulted--- SERVING, OFF
 
 Geometry comes from the registrations: there are `num_cpu_blocks` slots, or as many as fit into `cpu_cache_bytes`.
 Thread safety: none; the KVTaskEngine's mutex guards it.
@@ -9,6 +9,8 @@ Thread safety: none; the KVTaskEngine's mutex guards it.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from enum import Enum
 
@@ -17,11 +19,12 @@ from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector
 from flexkv.errors import ConfigError, FlexKVError
-from flexkv.tasks.seams import Rank, Storage, Transfer
+from flexkv.tasks.seams import Pool, Rank, Storage, Transfer
 
 __all__ = ["HostTier", "TierState"]
 
 _logger = flexkv_logger(__name__)
+WAITING_WARNING_S = 30.0
 
 
 class TierState(Enum):
@@ -59,20 +62,59 @@ class HostTier:
         self._transfer = transfer
         self._storage = storage
         self._collector = collector
+        self._pool: Pool | None = None
+        self._warned_of_waiting = False
+        self._warned_of_prefault = False
 
-    def refresh(self) -> None:
-        """Open the tier when the ranks are there; follow the slots that became available and the quarantine. Cheap."""
+    def refresh(self, now_s: float) -> None:
+        """Open the tier when the ranks are there; follow the slots that became available and the quarantine. Cheap.
+
+        `now_s`: seconds since the task engine was made.
+        """
         if self.state is TierState.WAITING:
             ranks = self._transfer.ranks()
             if len(ranks) >= self._model_config.num_ranks:
                 self._open(sorted(ranks, key=lambda rank: rank.rank))
-        if self.cache is None:
+            elif now_s > WAITING_WARNING_S and not self._warned_of_waiting:
+                self._warned_of_waiting = True
+                _logger.warning(
+                    "cpu tier waits for GPU ranks, everything is a miss until they register; check that all workers "
+                    "run and use this socket registered=%d num_ranks=%d waited_s=%.0f socket=%s",
+                    len(ranks),
+                    self._model_config.num_ranks,
+                    now_s,
+                    self._transfer.socket_path,
+                )
+        if self.cache is not None:
+            self._follow_slots(self.cache)
+        if self.cache is not None:
+            self._follow_quarantine(self.cache)
+
+    def _follow_slots(self, cache: GlobalCacheEngine) -> None:
+        tier = cache.cpu_cache_engine
+        if tier.mempool.num_available_blocks == tier.num_blocks:
             return
-        tier = self.cache.cpu_cache_engine
-        if tier.mempool.num_available_blocks < tier.num_blocks:
-            tier.set_available(self._transfer.slots_available)
+        tier.set_available(self._transfer.slots_available)
+        assert self._pool is not None
+        error = self._pool.prefault_error
+        if error == 0 or self._warned_of_prefault:
+            return
+        self._warned_of_prefault = True
+        num_slots = self._pool.slots_prefaulted
+        reason = (
+            f"prefaulting the host pool ended early with {errno.errorcode.get(error, error)} ({os.strerror(error)}); "
+            "free memory, or set FLEXKV_CPU_CACHE_GB to less"
+        )
+        if num_slots == 0:
+            self._break(reason, "cpu_cache_bytes")
+            return
+        tier.stop_growing()
+        _logger.warning("cpu tier is smaller than asked slots=%d of=%d reason=%s", num_slots, tier.num_blocks, reason)
+
+    def _follow_quarantine(self, cache: GlobalCacheEngine) -> None:
+        tier = cache.cpu_cache_engine
         budget = self._cache_config.max_quarantined_fraction * tier.num_blocks
-        num_quarantined = self.cache.num_quarantined_blocks
+        num_quarantined = cache.num_quarantined_blocks
         over = num_quarantined > budget
         if over and self.state is TierState.SERVING:
             _logger.warning(
@@ -105,6 +147,7 @@ class HostTier:
         except (FlexKVError, OSError, RuntimeError, ValueError) as error:
             self._break(f"the host pool cannot be had: {error}", "cpu_cache_bytes", error)
             return
+        self._pool = pool
         self.cache = GlobalCacheEngine(
             self._cache_config,
             self._model_config,
@@ -120,4 +163,5 @@ class HostTier:
         self.failure = ConfigError(message, key=key, tier="cpu")
         self.failure.__cause__ = cause
         self.state = TierState.BROKEN
+        self.cache, self.num_gpu_blocks = None, 0
         _logger.error("cpu tier off for good, everything is a miss reason=%s", message)

@@ -1,6 +1,7 @@
 """Recorder: what the task engine tells about itself: counters, the trace, and KV events kept for `take_events`.
 
-Nothing here decides anything. Thread safety: none; the KVTaskEngine's mutex guards it.
+Nothing here decides anything. Thread safety: none but for `flush` and `close`, which write to the disk and so are
+called without the KVTaskEngine's mutex; it guards all else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from flexkv.cache.reservation import GetReservation, PutReservation
 from flexkv.common.config import CacheConfig
+from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import BlocksRemoved, EventCollector, KVEvent
 from flexkv.common.metrics import Counters, MissReason, SkipReason
 from flexkv.common.request import KVRequest, KVRequestType
@@ -17,11 +19,14 @@ from flexkv.common.tracer import TraceOp, Tracer
 from flexkv.common.transfer import TransferType
 from flexkv.tasks.seams import Completion
 from flexkv.tasks.task import KVTask, TaskStatus
+from flexkv.tasks.trace_queue import TraceQueue
 
 __all__ = ["EventBuffer", "Recorder"]
 
+_logger = flexkv_logger(__name__)
 _MAX_EVENTS = 65536
-_FLUSH_EVERY_RECORDS = 1024
+FLUSH_EVERY_RECORDS = 1024
+MAX_PENDING_RECORDS = 32768
 _ROUTES = {KVRequestType.GET: TransferType.H2D, KVRequestType.PUT: TransferType.D2H}
 
 
@@ -54,6 +59,9 @@ class Recorder:
         collector: where KV events go; an EventBuffer can be emptied by `take_events`. None: no events are made, unless
             a trace needs them.
         clock_s: seconds since the task engine was made.
+
+    Attributes:
+        num_lost_events: events that the collector raised on.
     """
 
     def __init__(
@@ -62,27 +70,34 @@ class Recorder:
         self.counters = Counters()
         self._collector = collector
         self._clock_s = clock_s
-        self._num_unflushed = 0
-        self._tracer: Tracer | None = None
+        self.num_lost_events = 0
+        self._trace_queue: TraceQueue | None = None
         if cache_config.trace_path is not None:
-            self._tracer = Tracer(
+            tracer = Tracer(
                 cache_config.trace_path,
                 tokens_per_block=cache_config.tokens_per_block,
                 num_blocks=cache_config.num_cpu_blocks or 0,
                 policy=cache_config.eviction_policy,
             )
+            self._trace_queue = TraceQueue(tracer, MAX_PENDING_RECORDS)
 
     @property
     def wants_events(self) -> bool:
         """Whether the tiers should publish to this recorder."""
-        return self._collector is not None or self._tracer is not None
+        return self._collector is not None or self._trace_queue is not None
 
     def publish(self, event: KVEvent) -> None:
         """Take one event of a tier (EventCollector)."""
-        if self._tracer is not None and isinstance(event, BlocksRemoved):
-            self._tracer.record(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
-        if self._collector is not None:
+        if self._trace_queue is not None and isinstance(event, BlocksRemoved):
+            self._trace_queue.add(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
+        if self._collector is None:
+            return
+        try:
             self._collector.publish(event)
+        except Exception:  # it is the user's code: whatever it raises must not fail tasks or leave blocks pinned
+            self.num_lost_events += 1
+            if self.num_lost_events == 1:
+                _logger.exception("the event collector failed, events are lost collector=%r", self._collector)
 
     def take_events(self) -> list[KVEvent]:
         """Return the events kept since the last call; none unless the collector is an EventBuffer."""
@@ -156,13 +171,18 @@ class Recorder:
     def reset(self) -> None:
         """The tiers were emptied."""
         self.counters.resets += 1
-        if self._tracer is not None:
-            self._tracer.record(TraceOp.RESET, self._clock_s())
+        if self._trace_queue is not None:
+            self._trace_queue.add(TraceOp.RESET, self._clock_s())
+
+    def flush(self) -> None:
+        """Write the trace out when much of it waits. Blocks for the disk; thread-safe."""
+        if self._trace_queue is not None and len(self._trace_queue) >= FLUSH_EVERY_RECORDS:
+            self._trace_queue.flush()
 
     def close(self) -> None:
-        """Write the trace out. Idempotent. Blocks for the disk."""
-        if self._tracer is not None:
-            self._tracer.close()
+        """Write the trace out. Idempotent. Blocks for the disk; thread-safe."""
+        if self._trace_queue is not None:
+            self._trace_queue.close()
 
     def _trace(
         self,
@@ -175,12 +195,12 @@ class Recorder:
         num_blocks: int = 0,
         reason: str = "",
     ) -> None:
-        if self._tracer is None:
+        if self._trace_queue is None:
             return
         keys, start = None, 0
         if request is not None and request.sequence.has_hashes:
             keys, start = request.sequence.block_hashes[: request.end_block], request.start_block
-        self._tracer.record(
+        self._trace_queue.add(
             op,
             self._clock_s(),
             task_id=task.task_id,
@@ -191,10 +211,6 @@ class Recorder:
             num_blocks=num_blocks,
             reason=reason,
         )
-        self._num_unflushed += 1
-        if self._num_unflushed >= _FLUSH_EVERY_RECORDS:
-            self._num_unflushed = 0
-            self._tracer.flush()
 
 
 def _miss_reason(request: KVRequest, reservation: GetReservation) -> MissReason:

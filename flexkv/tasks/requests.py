@@ -1,26 +1,25 @@
 """From what an engine passes to a verb to a KVRequest: checks everything before anything is changed.
 
-RequestReader knows the roots of namespaces and the numbers of tenants. Thread-safe: the caches it keeps are guarded by
-its own lock, and hashing is done outside of any.
+RequestReader knows the roots of namespaces and the numbers of tenants. Thread-safe; nothing is hashed under a lock.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
+from flexkv.cache.namespace_roots import NamespaceRoots
 from flexkv.cache.radixtree import NEVER_S
 from flexkv.cache.span import BlockSpan, get_span, put_span
 from flexkv.common.block import BoolArray, IdArray, SequenceMeta, as_id_vector, as_mask, as_slot_mapping
 from flexkv.common.config import CacheConfig
-from flexkv.common.hash_utils import Keys, load_key_file, root_key
+from flexkv.common.hash_utils import Keys
 from flexkv.common.request import KVRequest, KVRequestType
+from flexkv.tasks.tenants import MAX_TENANTS, TenantNumbers
 
 __all__ = [
     "GpuMappings",
@@ -34,8 +33,6 @@ __all__ = [
 ]
 
 TaskIds = int | Iterable[int]
-_MAX_ROOTS = 4096
-_MAX_TENANTS = 65535
 _MAX_PRIORITY = 7
 
 
@@ -187,12 +184,9 @@ class RequestReader:
 
     def __init__(self, cache_config: CacheConfig, now_s: Callable[[], int]) -> None:
         self._tokens_per_block = cache_config.tokens_per_block
-        self._fingerprint = bytes.fromhex(cache_config.fingerprint)
-        self._secret = None if cache_config.key_file is None else load_key_file(cache_config.key_file)
         self._now_s = now_s
-        self._roots: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
-        self._tenants: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._roots = NamespaceRoots(cache_config)
+        self._tenants = TenantNumbers()
 
     def sequence(
         self,
@@ -203,7 +197,7 @@ class RequestReader:
         num_tokens: int | None = None,
     ) -> SequenceMeta:
         """Return the chain of a prompt; its keys are not computed yet. Raises ValueError naming the argument."""
-        root = self._root(namespace)
+        root = self._roots.root_of(namespace)
         return SequenceMeta(
             token_ids, self._tokens_per_block, namespace, block_hashes=block_hashes, root=root, num_tokens=num_tokens
         )
@@ -291,36 +285,10 @@ class RequestReader:
         level = 0 if priority is None else _as_block(priority, "priority", 0, _MAX_PRIORITY)
         lifetime_s = math.inf if ttl_s is None else _as_ttl(ttl_s)
         expiry_s = None if math.isinf(lifetime_s) else min(NEVER_S, self._now_s() + math.ceil(lifetime_s))
-        return _Meta(level, 0 if tenant is None else self._tenant(tenant), expiry_s)
+        return _Meta(level, 0 if tenant is None else self.tenant_number(tenant), expiry_s)
 
-    def _tenant(self, tenant: int | str) -> int:
-        if not isinstance(tenant, str):
-            return _as_block(tenant, "tenant", 0, _MAX_TENANTS)
-        with self._lock:
-            number = self._tenants.get(tenant)
-            if number is None:
-                if len(self._tenants) >= _MAX_TENANTS:
-                    raise ValueError(f"tenant is {tenant!r}, one name too many; at most {_MAX_TENANTS} are told apart")
-                number = self._tenants[tenant] = len(self._tenants) + 1
-            return number
-
-    def _root(self, namespace: object) -> bytes:
-        """Return the root of a namespace; those used last are remembered."""
-        given = () if namespace is None else namespace
-        if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
-            raise ValueError(f"namespace is {namespace!r}; it must be a list of strings")
-        parts = tuple(given)
-        try:
-            with self._lock:
-                root = self._roots.get(parts)
-                if root is not None:
-                    self._roots.move_to_end(parts)
-                    return root
-        except TypeError as error:  # a part that cannot be hashed is no string
-            raise ValueError(f"namespace is {namespace!r}; it must be a list of strings") from error
-        root = root_key(self._fingerprint, parts, 0, self._tokens_per_block, self._secret)
-        with self._lock:
-            self._roots[parts] = root
-            if len(self._roots) > _MAX_ROOTS:
-                self._roots.popitem(last=False)
-        return root
+    def tenant_number(self, tenant: int | str) -> int:
+        """Return the number that stands for a tenant. Raises ValueError when it stands for another one already."""
+        if isinstance(tenant, str):
+            return self._tenants.of_name(tenant)
+        return self._tenants.of_number(_as_block(tenant, "tenant", 0, MAX_TENANTS))

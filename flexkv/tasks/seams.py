@@ -68,6 +68,14 @@ class Pool(Protocol):
     def num_slots(self) -> int:
         """Slots of each shard."""
 
+    @property
+    def slots_prefaulted(self) -> int:
+        """Slots whose memory is there."""
+
+    @property
+    def prefault_error(self) -> int:
+        """The errno that ended prefaulting early; 0: none."""
+
 
 class Storage(Protocol):
     """Allocates the pool."""
@@ -81,6 +89,10 @@ class Transfer(Protocol):
 
     Each submitted graph gets two completions, `graph_status` and then `graph_released`, each exactly once.
     """
+
+    @property
+    def socket_path(self) -> str:
+        """Where ranks register."""
 
     @property
     def event_fd(self) -> int:

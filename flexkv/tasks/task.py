@@ -165,6 +165,7 @@ class KVTaskManager:
         self._unlaunched: dict[int, KVTask] = {}
         self._running: dict[int, KVTask] = {}
         self._finished: dict[int, KVTask] = {}
+        self._droppable: dict[int, KVTask] = {}
 
     def create(
         self,
@@ -201,13 +202,18 @@ class KVTaskManager:
         self.graph_to_task[graph_id] = task
 
     def finish(self, task: KVTask, status: TaskStatus) -> None:
-        """End a task; its result stays until it is taken, or the bound on results drops the oldest."""
+        """End a task; its result stays until it is taken.
+
+        Of tasks that were never launched the bound on results drops the oldest; for others somebody waits.
+        """
         task.become(status)
         self._unlaunched.pop(task.task_id, None)
         self._running.pop(task.task_id, None)
         self._finished[task.task_id] = task
-        if len(self._finished) > self._max_finished:
-            self._finished.pop(next(iter(self._finished)))
+        if not task.launched:
+            self._droppable[task.task_id] = task
+        if len(self._droppable) > self._max_finished:
+            self.forget(next(iter(self._droppable.values())))
             self.num_dropped += 1
 
     def release(self, graph_id: GraphId) -> None:
@@ -218,11 +224,13 @@ class KVTaskManager:
         """Drop the record of a task that is not running. Idempotent."""
         self._unlaunched.pop(task.task_id, None)
         self._finished.pop(task.task_id, None)
+        self._droppable.pop(task.task_id, None)
 
     def take_finished(self) -> list[KVTask]:
         """Return the finished tasks in the order they ended, and drop their records."""
         finished = list(self._finished.values())
         self._finished.clear()
+        self._droppable.clear()
         return finished
 
     def expired(self, now_s: float) -> KVTask | None:

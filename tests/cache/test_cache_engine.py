@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from flexkv.common.events import AllCleared, BlocksRemoved, BlocksStored, KVEven
 from flexkv.common.storage import DeviceType
 from flexkv.common.transfer import TransferType
 from flexkv.errors import ConfigError
+from flexkv.tasks.requests import RequestReader
 
 TPB = 4
 MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
@@ -389,7 +392,9 @@ def test_get_and_put_use_the_keys_of_the_configuration(tmp_path: Path) -> None:
 
 def test_without_all_slots_available_nothing_is_evicted_until_no_more_will_come() -> None:
     tier = CacheEngine(DeviceType.CPU, 8, TPB, 0.0, available=4)
-    assert tier.insert(sequence(4), tier.take(4)) == InsertStatus.INSERTED
+    slots = tier.take(4)
+    assert tier.insert(sequence(4), slots) == InsertStatus.INSERTED
+    tier.publish(sequence(4), slots, 0)
     assert len(tier.take(2)) == 0
     tier.stop_growing()
     assert len(tier.take(2)) == 2

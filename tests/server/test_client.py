@@ -83,8 +83,7 @@ def test_a_worker_that_only_steps_says_that_the_cache_is_not_there(
     assert not client.wait_ready(0.2), "nobody listens"
     for step in range(200):
         client.record_step(step)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert "the cache is not there" in record.getMessage()
 
 

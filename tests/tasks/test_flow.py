@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_collector_that_raises_neither_fails_a_task_nor_leaks_a_pin(caplog: py
     assert [response.status for response in engine.wait(ids, 0).values()] == [Status.SUCCESS] * 2
     assert engine.get_match(tokens(2))[1].all()
     engine.check_invariants()
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.levelno > logging.INFO]) == 1
     assert "the router is gone" in caplog.text
     assert engine._recorder.num_lost_events == 2
     transfer.close()
