@@ -6,7 +6,7 @@ the full keys of the blocks (base64), so that a replay needs no tokens. Prompts 
 `record` only appends to memory: the cache decides and does no I/O. The owner calls `flush` at a quiet moment and
 `close` at the end; between them at most `max_buffered` records wait, further ones are dropped and counted
 (`num_dropped`, also in the last line).
-Thread safety: none; the task engine calls it under its lock.
+Thread safety: none; the task engine's trace queue calls it from one thread at a time.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ __all__ = ["make_scheduler_role", "make_worker_role"]
 
 logger = flexkv_logger(__name__)
 
+READY_WAIT_S = 5.0
 STORE_TIMEOUT_FACTOR = 3
 """A store waits for the step that computes its blocks, and a long prompt's step can take many seconds."""
 
@@ -60,6 +61,13 @@ def make_scheduler_role(
         gpu_register_port=config.gpu_register_port,
     )
     manager.start()
+    try:
+        is_ready = manager.wait_ready(READY_WAIT_S)  # workers have registered before this: memory is taken from here on
+    except ConfigError:
+        manager.shutdown()
+        raise
+    if not is_ready:
+        logger.warning("the workers have not registered yet, nothing is cached until then waited_s=%.0f", READY_WAIT_S)
     return FlexKVSchedulerConnector(
         manager,
         tokens_per_block=tokens_per_block,

@@ -218,6 +218,7 @@ class FlexKVSchedulerConnector:
             return False, None
         self._drop_match(state)
         if not state.is_loading:
+            state.num_stored_blocks = 0  # offered once more: what there was no room for, or was evicted meanwhile
             self._plan_store(state, request.num_computed_tokens)
             self.launch_tasks()
         state.finished = state.is_loading or bool(state.stores)
@@ -249,8 +250,16 @@ class FlexKVSchedulerConnector:
         """Return the counters."""
         return self._manager.stats()
 
-    def turn_off(self) -> OffSchedulerConnector:
-        """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called."""
+    def turn_off(self, *, drained: bool) -> OffSchedulerConnector:
+        """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called.
+
+        Args:
+            drained: nothing touches device blocks any more. If not, what waits for us keeps its blocks for good: wrong
+                bytes would be worse (D16).
+        """
+        if not drained:
+            logger.error("copies did not end; requests that wait for them stay held requests=%d", len(self._running))
+            return OffSchedulerConnector(self._tokens_per_block, step=self._step)
         failed: dict[str, Iterable[int]] = {}
         told: dict[str, Iterable[int]] = {}
         aborted: set[str] = set()
@@ -271,9 +280,9 @@ class FlexKVSchedulerConnector:
             step=self._step,
         )
 
-    def shutdown(self) -> None:
-        """Stop the manager. Idempotent."""
-        self._manager.shutdown()
+    def shutdown(self) -> bool:
+        """Stop the manager; False when a copy may still touch device blocks. Idempotent."""
+        return self._manager.shutdown()
 
     # ---- inside
 

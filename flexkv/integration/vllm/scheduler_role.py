@@ -55,5 +55,5 @@ class SchedulerRole(Protocol):
     def stats(self) -> CacheStats | None:
         """Return the counters."""
 
-    def shutdown(self) -> None:
-        """Stop. Idempotent."""
+    def shutdown(self) -> bool:
+        """Stop; False when a copy may still touch device blocks. Idempotent."""

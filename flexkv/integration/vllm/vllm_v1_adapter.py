@@ -201,11 +201,12 @@ class FlexKVConnectorV1Impl:
             return question(self.scheduler)
 
     def _turn_off(self, role: FlexKVSchedulerConnector) -> None:
+        drained = False
         try:
-            role.shutdown()  # afterwards nothing touches device blocks any more
+            drained = role.shutdown()
         except Exception:
             logger.exception("stopping the cache failed too")
-        self._scheduler = role.turn_off()
+        self._scheduler = role.turn_off(drained=drained)
 
     def _tell(self, order: Callable[[FlexKVWorkerConnector], None]) -> None:
         """Tell the worker role; if it fails, this rank takes no part any more: its transfers fail."""

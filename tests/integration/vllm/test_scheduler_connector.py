@@ -361,7 +361,7 @@ def test_going_off_winds_up_what_was_promised(manager, connector, scheduler, mak
     scheduler.finish(storing)
     connector.shutdown()
     assert manager.is_shut_down
-    scheduler.connector = connector.turn_off()
+    scheduler.connector = connector.turn_off(drained=True)
     output = scheduler.step()
     assert scheduler.notice.failed_block_ids == frozenset(scheduler.tables["l"][:5])
     assert output.finished_recving == {"l", "x"}
@@ -408,3 +408,30 @@ def test_an_abort_waits_for_the_step_that_names_its_failed_blocks(manager, sched
         "its blocks would be somebody else's when they are named"
     )
     assert scheduler.come_back(told).finished_recving == {"a"}
+
+
+def test_blocks_there_was_no_room_for_are_offered_once_more_when_the_request_ends(manager, scheduler, make_request):
+    manager.room = 0
+    request = make_request("a", 18)
+    scheduler.admit(request)
+    scheduler.step()
+    assert not launches(manager, "put")
+    manager.room = None
+    assert scheduler.finish(request)
+    assert launches(manager, "put") == [(scheduler.tables["a"][:4], scheduler.notice.step)]
+
+
+def test_going_off_with_copies_that_did_not_end_lets_no_block_go(
+    manager, connector, scheduler, make_request, run_to_end
+):
+    run_to_end(20)
+    loading, storing = make_request("l", 22), make_request("s", 18, seed=3)
+    for request in (loading, storing):
+        scheduler.admit(request)
+    scheduler.step()
+    scheduler.finish(storing)
+    scheduler.connector = connector.turn_off(drained=False)
+    for _ in range(3):
+        output = scheduler.step()
+        assert (output.finished_recving, output.finished_sending) == (set(), set())
+        assert not scheduler.notice.failed_block_ids
