@@ -13,6 +13,81 @@ DOC = ROOT / "docs" / "ARCHITECTURE.md"
 ROW = re.compile(r"^\|[^|`]*`(?P<name>[\w.]+)`\s*\|\s*`(?P<file>[\w./]+)`\s*\|$", re.MULTILINE)
 ROWS = [(match["name"], match["file"]) for match in ROW.finditer(DOC.read_text(encoding="utf-8"))]
 
+CONTRACT = [
+    "KVManager.start",
+    "KVManager.is_ready",
+    "KVManager.shutdown",
+    "KVManager.get_match",
+    "KVManager.put_match",
+    "KVManager.get_async",
+    "KVManager.put_async",
+    "KVManager.prefetch_async",
+    "KVManager.launch",
+    "KVManager.cancel",
+    "KVManager.wait",
+    "KVManager.try_wait",
+    "KVManager.reset",
+    "KVResponse",
+    "KVResponseStatus",
+    "KVTaskEngine",
+    "KVTask",
+    "KVTaskManager",
+    "KVTaskManager.graph_to_task",
+    "TaskStatus",
+    "GlobalCacheEngine.match",
+    "GlobalCacheEngine.match_all",
+    "GlobalCacheEngine.get",
+    "GlobalCacheEngine.put",
+    "GlobalCacheEngine.cpu_cache_engine",
+    "GlobalCacheEngine.ssd_cache_engine",
+    "GlobalCacheEngine.remote_cache_engine",
+    "CacheEngine.match",
+    "CacheEngine.insert",
+    "CacheEngine.take",
+    "CacheEngine.recycle",
+    "CacheEngine.reset",
+    "RadixTree",
+    "Mempool",
+    "TransferEngine.submit_transfer_graph",
+    "TransferEngine._worker_map",
+    "GPUCPUTransferWorker",
+    "GPUCPUTransferWorker.create_worker",
+    "TransferScheduler",
+    "TransferManagerHandle",
+    "StorageEngine.allocate",
+    "StorageEngine.get_storage_handle",
+    "CPUAllocator",
+    "StorageHandle",
+    "SequenceMeta.block_hashes",
+    "SequenceMeta.gen_hashes",
+    "ModelConfig.token_size_in_bytes",
+    "CacheConfig.cpu_kv_layout_type",
+    "KVCacheLayout.kv_shape",
+    "KVCacheLayout.get_block_stride",
+    "KVCacheLayoutType",
+    "DeviceType",
+    "TransferType",
+    "TransferOp",
+    "TransferOpGraph.add_transfer_op",
+    "TransferOpGraph.add_dependency",
+    "KVTPClient.register_to_server",
+    "FlexKVConfig.from_env",
+    "FlexKVConfig.post_init_from_vllm_config",
+    "FlexKVConfig.post_init_from_sglang_config",
+    "KVRequest",
+    "ring_buffer",
+    "memory_handle",
+    "Tracer",
+    "FlexKVSchedulerConnector",
+    "FlexKVWorkerConnector",
+    "FlexKVGetTask",
+    "FlexKVPutTask",
+]
+
+
+def test_every_name_of_the_contract_that_exists_has_a_row():
+    assert sorted(set(CONTRACT) - {name for name, _ in ROWS}) == []
+
 
 def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
     """Return what a module or class body defines or re-exports, by name."""
@@ -29,13 +104,25 @@ def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
     return names
 
 
+def attributes_of(node: ast.ClassDef) -> dict[str, ast.stmt]:
+    """Return what the class's constructor assigns to `self`, by name."""
+    found: dict[str, ast.stmt] = {}
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            for statement in ast.walk(method):
+                targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+                if isinstance(statement, ast.Assign | ast.AnnAssign):
+                    found.update({target.attr: statement for target in targets if isinstance(target, ast.Attribute)})
+    return found
+
+
 def has_member(names: dict[str, ast.stmt], name: str, member: str) -> bool:
     """Return whether a class of the module, or a base of it in the same module, defines `member`."""
     node = names.get(name)
     if not isinstance(node, ast.ClassDef):
         return False
     bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-    return member in names_in(node.body) or any(has_member(names, base, member) for base in bases)
+    return member in names_in(node.body) | attributes_of(node) or any(has_member(names, base, member) for base in bases)
 
 
 def defined_in_python(name: str, path: Path) -> bool:

@@ -8,14 +8,19 @@ flexkv/integration/vllm).
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStats
 
+from flexkv.common.debug import flexkv_logger
 from flexkv.common.metrics import LEVEL_NAMES, CacheStats
 
-__all__ = ["FlexKVConnectorStats", "StatsInterval"]
+__all__ = ["FlexKVConnectorStats", "StatsInterval", "StatsLog"]
 
+logger = flexkv_logger(__name__)
+LOG_INTERVAL_S = 10.0
 Numbers = dict[str, int | float]
 
 
@@ -82,3 +87,26 @@ class StatsInterval:
             return None
         changed.update({name: now[name] for name in LEVEL_NAMES})
         return FlexKVConnectorStats(data=changed)
+
+
+class StatsLog:
+    """Logs what was counted, one line an interval, for engines whose connector class reports no counters.
+
+    `clock`: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._interval = StatsInterval()
+        self._due_s = clock() + LOG_INTERVAL_S
+
+    def tick(self, stats: Callable[[], CacheStats | None], *, is_last: bool = False) -> None:
+        """Log a line if one is due, or at the end; nothing when nothing was counted. Cheap when none is due."""
+        now_s = self._clock()
+        if now_s < self._due_s and not is_last:
+            return
+        self._due_s = now_s + LOG_INTERVAL_S
+        snapshot = stats()
+        counted = None if snapshot is None else self._interval.take(snapshot)
+        if counted is not None:
+            logger.info("counted %s", " ".join(f"{name}={value}" for name, value in counted.reduce().items()))

@@ -23,7 +23,7 @@ from vllm.v1.outputs import KVConnectorOutput
 from flexkv.common.debug import flexkv_logger
 from flexkv.errors import ConfigError
 from flexkv.integration.config import FlexKVConfig
-from flexkv.integration.stats import FlexKVConnectorStats, StatsInterval
+from flexkv.integration.stats import FlexKVConnectorStats, StatsInterval, StatsLog
 from flexkv.integration.vllm.metadata import FlexKVConnectorMetadata, bound_notice
 from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask
 from flexkv.integration.vllm.roles import make_scheduler_role, make_worker_role
@@ -79,6 +79,7 @@ class FlexKVConnectorV1Impl:
         self._scheduler: SchedulerRole | None = None
         self._worker: FlexKVWorkerConnector | None = None
         self._interval = StatsInterval()
+        self._log = StatsLog() if config.enable_metrics else None
         if role is KVConnectorRole.SCHEDULER:
             self._scheduler = make_scheduler_role(config, vllm_config, kv_cache_config)
         else:
@@ -99,6 +100,8 @@ class FlexKVConnectorV1Impl:
     def shutdown(self) -> None:
         """Stop. Idempotent, bounded."""
         if self._scheduler is not None:
+            if self._log is not None:
+                self._log.tick(lambda: self._ask(lambda role: role.stats()), is_last=True)
             self._ask(lambda role: role.shutdown())
         if self._worker is not None:
             self._tell(FlexKVWorkerConnector.shutdown)
@@ -151,6 +154,8 @@ class FlexKVConnectorV1Impl:
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> FlexKVConnectorMetadata:
         """Launch what the step needs and number it."""
+        if self._log is not None:
+            self._log.tick(lambda: self._ask(lambda role: role.stats()))
         return FlexKVConnectorMetadata(self._ask(lambda role: role.build_connector_meta(scheduler_output)))
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
