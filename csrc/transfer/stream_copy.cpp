@@ -19,8 +19,8 @@ void plain_copy(std::byte* dst, const std::byte* src, std::size_t bytes, const s
 
 constexpr std::size_t min_stream_bytes = 256;  // below, two partial lines cost more than the caches gain
 constexpr std::size_t line_bytes = 64;
-constexpr std::size_t turn_bytes = 4 * line_bytes;
-constexpr std::size_t prefetch_bytes = 4096;
+constexpr std::size_t turn_bytes = 8 * line_bytes;
+constexpr std::size_t prefetch_bytes = 8192;
 
 // What is copied when the range is `at` bytes further: of this range, or of the next one.
 class Prefetcher {
@@ -61,19 +61,24 @@ __attribute__((target("avx512f"))) void copy_avx512(std::byte* dst, const std::b
   std::size_t at = copy_head(dst, src);
   for (; at + turn_bytes <= bytes; at += turn_bytes) {
     prefetch.turn(at);
-    const __m512i a = _mm512_loadu_si512(src + at);
-    const __m512i b = _mm512_loadu_si512(src + at + 64);
-    const __m512i c = _mm512_loadu_si512(src + at + 128);
-    const __m512i d = _mm512_loadu_si512(src + at + 192);
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at), a);
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + 64), b);
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + 128), c);
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + 192), d);
+    for (std::size_t step = 0; step < turn_bytes; step += 2 * line_bytes) {
+      const __m512i a = _mm512_loadu_si512(src + at + step);
+      const __m512i b = _mm512_loadu_si512(src + at + step + line_bytes);
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + step), a);
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at + step + line_bytes), b);
+    }
   }
   for (; at + line_bytes <= bytes; at += line_bytes) {
     _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + at), _mm512_loadu_si512(src + at));
   }
   std::memcpy(dst + at, src + at, bytes - at);
+}
+
+__attribute__((target("avx2"), always_inline)) inline void copy_line_avx2(std::byte* dst, const std::byte* src) {
+  const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src));
+  const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src) + 1);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(dst), a);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(dst) + 1, b);
 }
 
 __attribute__((target("avx2"))) void copy_avx2(std::byte* dst, const std::byte* src, std::size_t bytes,
@@ -83,20 +88,25 @@ __attribute__((target("avx2"))) void copy_avx2(std::byte* dst, const std::byte* 
   std::size_t at = copy_head(dst, src);
   for (; at + turn_bytes <= bytes; at += turn_bytes) {
     prefetch.turn(at);
-    for (std::size_t half = 0; half < turn_bytes; half += 2 * line_bytes) {
-      const __m256i* from = reinterpret_cast<const __m256i*>(src + at + half);
-      __m256i* to = reinterpret_cast<__m256i*>(dst + at + half);
-      const __m256i a = _mm256_loadu_si256(from);
-      const __m256i b = _mm256_loadu_si256(from + 1);
-      const __m256i c = _mm256_loadu_si256(from + 2);
-      const __m256i d = _mm256_loadu_si256(from + 3);
-      _mm256_stream_si256(to, a);
-      _mm256_stream_si256(to + 1, b);
-      _mm256_stream_si256(to + 2, c);
-      _mm256_stream_si256(to + 3, d);
+    for (std::size_t line = 0; line < turn_bytes; line += line_bytes) {
+      copy_line_avx2(dst + at + line, src + at + line);
     }
   }
+  for (; at + line_bytes <= bytes; at += line_bytes) copy_line_avx2(dst + at, src + at);
   std::memcpy(dst + at, src + at, bytes - at);
+}
+
+[[gnu::always_inline]] inline void copy_line_sse2(std::byte* dst, const std::byte* src) {
+  const __m128i* from = reinterpret_cast<const __m128i*>(src);
+  __m128i* to = reinterpret_cast<__m128i*>(dst);
+  const __m128i a = _mm_loadu_si128(from);
+  const __m128i b = _mm_loadu_si128(from + 1);
+  const __m128i c = _mm_loadu_si128(from + 2);
+  const __m128i d = _mm_loadu_si128(from + 3);
+  _mm_stream_si128(to, a);
+  _mm_stream_si128(to + 1, b);
+  _mm_stream_si128(to + 2, c);
+  _mm_stream_si128(to + 3, d);
 }
 
 void copy_sse2(std::byte* dst, const std::byte* src, std::size_t bytes, const std::byte* next) {
@@ -106,18 +116,10 @@ void copy_sse2(std::byte* dst, const std::byte* src, std::size_t bytes, const st
   for (; at + turn_bytes <= bytes; at += turn_bytes) {
     prefetch.turn(at);
     for (std::size_t line = 0; line < turn_bytes; line += line_bytes) {
-      const __m128i* from = reinterpret_cast<const __m128i*>(src + at + line);
-      __m128i* to = reinterpret_cast<__m128i*>(dst + at + line);
-      const __m128i a = _mm_loadu_si128(from);
-      const __m128i b = _mm_loadu_si128(from + 1);
-      const __m128i c = _mm_loadu_si128(from + 2);
-      const __m128i d = _mm_loadu_si128(from + 3);
-      _mm_stream_si128(to, a);
-      _mm_stream_si128(to + 1, b);
-      _mm_stream_si128(to + 2, c);
-      _mm_stream_si128(to + 3, d);
+      copy_line_sse2(dst + at + line, src + at + line);
     }
   }
+  for (; at + line_bytes <= bytes; at += line_bytes) copy_line_sse2(dst + at, src + at);
   std::memcpy(dst + at, src + at, bytes - at);
 }
 

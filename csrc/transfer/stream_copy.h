@@ -1,7 +1,7 @@
 // stream_copy: memcpy whose stores go around the caches (non-temporal), with the widest stores the CPU has.
 //
 // The instruction set is chosen at run time (AVX-512, AVX2, SSE2); other architectures use memcpy. The processor's own
-// prefetching ends at pages and begins anew at each piece, so the source is prefetched 4 KiB ahead, over the end of a
+// prefetching ends at pages and begins anew at each piece, so the source is prefetched 8 KiB ahead, over the end of a
 // piece into the next one. Non-temporal stores are weakly ordered: a thread that has stream-copied calls `stream_fence`
 // before it tells another thread that it is done.
 // Thread safety: functions only, any thread.
