@@ -140,6 +140,28 @@ def test_stats_of_an_interval_are_differences_and_levels() -> None:
     assert (summary["hit_rate"], summary["h2d_mb"], summary["h2d_gb_per_s"]) == (0.5, 4.0, 2.0)
 
 
+def test_counters_are_logged_once_an_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    from flexkv.integration.stats import LOG_INTERVAL_S, StatsLog
+
+    now_s, counters = [0.0], Counters()
+    log = StatsLog(lambda: now_s[0])
+    counters.hit_blocks = counters.queried_blocks = 4
+    with caplog.at_level("INFO", logger="flexkv"):
+        log.tick(counters.snapshot)
+        assert not caplog.messages, "no line is due"
+        now_s[0] = LOG_INTERVAL_S
+        log.tick(counters.snapshot)
+        log.tick(counters.snapshot)
+        assert len(caplog.messages) == 1
+        assert "hit_blocks=4" in caplog.messages[0]
+        now_s[0] = 3 * LOG_INTERVAL_S
+        log.tick(counters.snapshot)
+        assert len(caplog.messages) == 1, "nothing was counted since"
+        counters.hit_blocks += 1
+        log.tick(counters.snapshot, is_last=True)
+    assert "hit_blocks=1" in caplog.messages[-1]
+
+
 def test_empty_stats_pass_through_vllm_in_silence() -> None:
     from flexkv.integration.stats import FlexKVConnectorStats
 
