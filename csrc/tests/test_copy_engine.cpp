@@ -164,21 +164,25 @@ void moves_nothing_for_no_ids() {
   check_both_directions(engine, device, 64, 2, {}, {});
 }
 
-void every_instruction_set_copies_any_alignment() {
-  flexkv::StreamCopy copies[4] = {};
-  const std::size_t count = flexkv::stream_copies(copies);
-  CHECK(count >= 1);
-  for (std::size_t c = 0; c < count; ++c) {
-    for (const std::size_t size : {0u, 1u, 255u, 256u, 300u, 511u, 512u, 1023u, 5000u}) {
-      for (std::size_t shift = 0; shift < 66; shift += 5) {
-        const Bytes src = random_bytes(size + 128);
-        Bytes dst = random_bytes(size + 256);
-        Bytes expected = dst;
-        std::memcpy(expected.data() + shift, src.data() + (shift * 3) % 128, size);
-        copies[c](dst.data() + shift, src.data() + (shift * 3) % 128, size, src.data());
-        flexkv::stream_fence();
-        CHECK(dst == expected);
-      }
+void streams_copy_any_alignment() {
+  for (const std::size_t size : {0u, 1u, 255u, 256u, 300u, 511u, 512u, 1023u, 5000u}) {
+    for (std::size_t shift = 0; shift < 66; shift += 5) {
+      const Bytes src = random_bytes(2 * size + 128);
+      const std::size_t other_size = (size * 3 + shift) % (size + 1);  // two pieces need not be of one length
+      const std::size_t other_at = size + shift + 64;
+      Bytes expected = random_bytes(2 * size + 256);
+      Bytes one = expected;
+      Bytes two = expected;
+      std::memcpy(expected.data() + shift, src.data() + (shift * 3) % 128, size);
+      flexkv::stream_copy({one.data() + shift, src.data() + (shift * 3) % 128, size, src.data()});
+      flexkv::stream_fence();
+      CHECK(one == expected);
+      std::memcpy(expected.data() + other_at, src.data() + size, other_size);
+      const flexkv::StreamPiece first{two.data() + shift, src.data() + (shift * 3) % 128, size, src.data()};
+      const flexkv::StreamPiece second{two.data() + other_at, src.data() + size, other_size, src.data()};
+      flexkv::stream_copy_two(shift % 2 == 0 ? first : second, shift % 2 == 0 ? second : first);
+      flexkv::stream_fence();
+      CHECK(two == expected);
     }
   }
   const Bytes src = random_bytes(777);
@@ -227,7 +231,7 @@ void a_forked_child_copies_alone_and_leaves() {
 }  // namespace
 
 int main() {
-  every_instruction_set_copies_any_alignment();
+  streams_copy_any_alignment();
   moves_scattered_blocks_of_every_shape();
   merges_runs_without_changing_bytes();
   shares_large_calls_among_threads();

@@ -20,20 +20,23 @@ namespace {
 constexpr std::uint64_t min_unit_bytes = 256u << 10;
 constexpr std::uint64_t max_unit_bytes = 4u << 20;
 constexpr std::uint64_t units_per_thread = 8;
+constexpr std::uint64_t line_bytes = 64;
 
 // One call of `copy`: its bytes are numbered [0, total) in order of (pair, plane, offset) and cut into units.
 class Job {
  public:
   Job(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
       std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks, std::uint64_t num_threads)
-      : layout_(layout), host_(host), direction_(direction), slots_(slots), blocks_(blocks), copy_(stream_copy()) {
+      : layout_(layout), host_(host), direction_(direction), slots_(slots), blocks_(blocks) {
     for (const Plane& plane : layout.planes) {
       offsets_.push_back(slot_bytes_);
       slot_bytes_ += plane.chunk_bytes;
     }
     total_ = slot_bytes_ * slots.size();
-    unit_ = std::clamp(total_ / (num_threads * units_per_thread), min_unit_bytes, max_unit_bytes);
     const Plane& first = layout.planes.front();
+    granule_ = first.chunk_bytes;
+    unit_ = std::clamp(total_ / (num_threads * units_per_thread), min_unit_bytes, max_unit_bytes);
+    if (2 * granule_ <= max_unit_bytes) unit_ += 2 * granule_ - 1 - (unit_ - 1) % (2 * granule_);  // a whole number
     runs_touch_ = layout.planes.size() == 1 && first.block_stride_bytes == first.chunk_bytes &&
                   host.stride_bytes == first.chunk_bytes;
   }
@@ -58,18 +61,50 @@ class Job {
     std::uint64_t length;
   };
 
-  void copy_range(std::uint64_t at, std::uint64_t end) {
-    Piece piece = locate(at, end - at);
-    while (true) {
-      at += piece.length;
-      const Piece next = at < end ? locate(at, end - at) : piece;
-      if (direction_ == protocol::Direction::load) {
-        copy_(piece.device, piece.host, piece.length, next.host);
-      } else {
-        copy_(piece.host, piece.device, piece.length, next.device);
+  // The pieces of a range of the job, one after the other.
+  class Walk {
+   public:
+    Walk(const Job& job, std::uint64_t at, std::uint64_t end) : job_(job), at_(at), end_(end) {
+      if (at < end) piece_ = job.locate(at, end - at);
+    }
+
+    [[nodiscard]] std::uint64_t left_in_piece() const { return at_ < end_ ? piece_.length : 0; }
+
+    // REQUIRES: 0 < bytes <= left_in_piece()
+    StreamPiece take(std::uint64_t bytes) {
+      const Piece taken = piece_;
+      at_ += bytes;
+      if (bytes < piece_.length) {
+        piece_ = {piece_.host + bytes, piece_.device + bytes, piece_.length - bytes};
+      } else if (at_ < end_) {
+        piece_ = job_.locate(at_, end_ - at_);
       }
-      if (at == end) return;
-      piece = next;
+      if (job_.direction_ == protocol::Direction::load) return {taken.device, taken.host, bytes, piece_.host};
+      return {taken.host, taken.device, bytes, piece_.device};
+    }
+
+   private:
+    const Job& job_;
+    std::uint64_t at_;
+    const std::uint64_t end_;
+    Piece piece_{};
+  };
+
+  // Both halves at once, in turns; see stream_copy.h. The second one begins in the middle of a chunk: where one stream
+  // goes over to its next piece, the other is well inside its own (0.94 of the limit, against 0.89 in step).
+  void copy_range(std::uint64_t at, std::uint64_t end) const {
+    const std::uint64_t half = (end - at) / 2;
+    const std::uint64_t in_chunk = granule_ / 2 - granule_ / 2 % line_bytes;
+    const std::uint64_t middle = at + (half < granule_ ? half : half - half % granule_ + in_chunk);
+    Walk first(*this, at, middle);
+    Walk second(*this, middle, end);
+    while (true) {
+      const std::uint64_t both = std::min(first.left_in_piece(), second.left_in_piece());
+      if (both == 0) break;
+      stream_copy_two(first.take(both), second.take(both));
+    }
+    for (Walk* rest : {&first, &second}) {
+      while (rest->left_in_piece() > 0) stream_copy(rest->take(rest->left_in_piece()));
     }
   }
 
@@ -101,10 +136,10 @@ class Job {
   const protocol::Direction direction_;
   const std::span<const std::int64_t> slots_;
   const std::span<const std::int64_t> blocks_;
-  const StreamCopy copy_;
   std::vector<std::uint64_t> offsets_;  // of each plane's chunk in the slot
   std::uint64_t slot_bytes_ = 0;
   std::uint64_t total_ = 0;
+  std::uint64_t granule_ = 0;  // where a unit is best cut: between chunks
   std::uint64_t unit_ = 0;
   bool runs_touch_ = false;  // adjacent pairs are contiguous on both sides
   std::atomic<std::uint64_t> next_{0};
@@ -210,7 +245,7 @@ std::uint64_t CopyEngine::copy(const DeviceLayout& layout, const HostShard& host
 }
 
 void copy_nontemporal(std::byte* dst, const std::byte* src, std::size_t bytes) {
-  stream_copy()(dst, src, bytes, src);
+  stream_copy({dst, src, bytes, src});
   stream_fence();
 }
 
