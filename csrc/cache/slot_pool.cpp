@@ -13,7 +13,7 @@ constexpr std::uint64_t full_word = ~std::uint64_t{0};
 constexpr std::int64_t max_capacity = (std::int64_t{1} << 32) - 2;
 // Searches for a better place look at this many candidates, so that a request's cost stays bounded.
 constexpr int max_partial_words_tried = 16;
-constexpr int max_stretches_tried = 16;
+constexpr int max_stretches_tried = 32;
 
 std::size_t as_index(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -87,6 +87,7 @@ void SlotPool::take_stretches(std::int64_t n, std::vector<SlotId>& out) {
   while (missing >= static_cast<std::int64_t>(word_slots)) {
     const Stretch stretch = find_stretch(as_index(missing) / word_slots + (as_index(missing) % word_slots != 0));
     if (stretch.num_words == 0) return;
+    next_stretch_ = stretch.first_word + stretch.num_words;
     for (std::size_t word = stretch.first_word; word < stretch.first_word + stretch.num_words; ++word) {
       const std::int64_t count = std::min<std::int64_t>(missing, word_slots);
       take_bits(word, count == word_slots ? full_word : (std::uint64_t{1} << count) - 1, out);
@@ -95,16 +96,24 @@ void SlotPool::take_stretches(std::int64_t n, std::vector<SlotId>& out) {
   }
 }
 
-// Of the first stretches, the first one that is long enough; else the longest.
+// Of the next stretches, the first one that is long enough; else the longest. The search goes on where the last stretch
+// was taken: what lies behind has been taken from already, and what is evicted next was stored in this order too.
 SlotPool::Stretch SlotPool::find_stretch(std::size_t wanted_words) const {
   Stretch best;
-  std::size_t word = whole_words_.find_from(0);
+  bool wrapped = false;
+  const auto next_from = [&](std::size_t from) {
+    const std::size_t found = whole_words_.find_from(from);
+    if (found != BitTree::npos || wrapped) return found;
+    wrapped = true;
+    return whole_words_.find_from(0);
+  };
+  std::size_t word = next_from(next_stretch_);
   for (int tried = 0; word != BitTree::npos && tried < max_stretches_tried; ++tried) {
     std::size_t end = word + 1;
     while (end < free_.size() && end - word < wanted_words && whole_words_.contains(end)) ++end;
     if (end - word > best.num_words) best = {word, end - word};
     if (best.num_words == wanted_words) break;
-    word = whole_words_.find_from(end);
+    word = next_from(end);
   }
   return best;
 }
@@ -229,6 +238,7 @@ void SlotPool::add_free_range(std::int64_t begin, std::int64_t end) {
 }
 
 void SlotPool::reset() {
+  next_stretch_ = 0;
   for (std::size_t word = 0; word < free_.size(); ++word) set_free_word(word, 0);
   std::ranges::fill(used_, 0);
   std::ranges::fill(quarantined_, 0);

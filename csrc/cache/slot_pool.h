@@ -7,9 +7,9 @@
 // Slots in [available, capacity) cannot be handed out yet (not prefaulted or not registered); `set_available` only
 // grows.
 //
-// Run allocation: a bitmap with summary levels; whole free 64-slot words are preferred for long requests, short
-// requests are served from words already in part used, so that long runs stay. Cost is O(slots handed out + log64
-// capacity). Thread safety: none; the owner (one KVTaskEngine) holds a lock.
+// Run allocation: a bitmap with summary levels. Long requests take stretches of whole free 64-slot words, each search
+// going on where the last one ended; short ones are served from words already in part used, so that stretches stay.
+// Cost is O(slots handed out + log64 capacity). Thread safety: none; the owner (one KVTaskEngine) holds a lock.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -69,8 +69,9 @@ class SlotPool {
   std::vector<std::uint64_t> free_;  // one bit per slot in each; a slot's bit is set in at most one
   std::vector<std::uint64_t> used_;
   std::vector<std::uint64_t> quarantined_;
-  BitTree whole_words_;    // words of free_ with all 64 slots free
-  BitTree partial_words_;  // words of free_ with some
+  std::size_t next_stretch_ = 0;  // word where the next search for a stretch begins
+  BitTree whole_words_;           // words of free_ with all 64 slots free
+  BitTree partial_words_;         // words of free_ with some
 };
 
 }  // namespace flexkv

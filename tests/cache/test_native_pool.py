@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,21 @@ def test_available_only_grows() -> None:
         with pytest.raises(ValueError, match=r"available must be in \[8, 10\]"):
             pool.set_available(available)
     assert pool.available == 8
+
+
+def test_stores_of_an_aged_pool_still_lie_in_long_runs() -> None:
+    capacity, rng = 1 << 16, random.Random(3)
+    pool = _core.SlotPool(capacity, capacity)
+    held: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    stored = runs = 0
+    for round_idx in range(4000):
+        num_slots = rng.randrange(64, 1024)
+        while pool.num_used + num_slots > capacity // 2:
+            pool.free(held.pop(int(rng.random() ** 3 * len(held))))  # any may go, the older the sooner
+        slots = pool.allocate(num_slots)
+        held.append(slots)
+        if round_idx >= 1000:
+            stored += num_slots
+            runs += 1 + int(np.count_nonzero(np.diff(slots) != 1))
+    pool.check_invariants()
+    assert stored / runs > 0.9 * stored / 3000
