@@ -142,6 +142,11 @@ class PrefixIndex:
     def pin(self, slot: int) -> None:
         """Keep a block and its ancestors from eviction."""
 
+    def raise_meta(self, slot: int, priority: int, expiry_s: int) -> None:
+        """
+        Raise priority and expiry of a pinned block and its ancestors, where theirs are lower.
+        """
+
     def unpin(self, slot: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
         """
         End one pin; the block counts as used now. Returns the slots that are gone.

@@ -27,14 +27,17 @@ Integer int_arg_as(std::int64_t value, const char* name) {
   return static_cast<Integer>(int_arg(value, name, 0, std::numeric_limits<Integer>::max()));
 }
 
+EntryMeta meta_arg(std::int64_t tenant, std::int64_t priority, std::int64_t group, std::int64_t expiry_s) {
+  return {int_arg_as<std::uint16_t>(tenant, "tenant"),
+          static_cast<std::uint8_t>(int_arg(priority, "priority", 0, num_priorities - 1)),
+          int_arg_as<std::uint8_t>(group, "group"), int_arg_as<std::uint32_t>(expiry_s, "expiry_s")};
+}
+
 InsertStatus insert(PrefixIndex& index, nb::handle keys, std::int64_t start, nb::handle slots, std::int64_t tenant,
                     std::int64_t priority, std::int64_t group, std::int64_t expiry_s) {
   const KeysArg key_array(keys, "keys");
   const Int64Arg slot_array(slots, "slots");
-  const EntryMeta meta = {int_arg_as<std::uint16_t>(tenant, "tenant"),
-                          static_cast<std::uint8_t>(int_arg(priority, "priority", 0, num_priorities - 1)),
-                          int_arg_as<std::uint8_t>(group, "group"), int_arg_as<std::uint32_t>(expiry_s, "expiry_s")};
-  return index.insert(key_array.span(), start, slot_array.span(), meta);
+  return index.insert(key_array.span(), start, slot_array.span(), meta_arg(tenant, priority, group, expiry_s));
 }
 
 SlotArray slots_range(const MatchResult& match, std::int64_t begin, std::int64_t end) {
@@ -109,6 +112,13 @@ void bind_index_verbs(nb::class_<PrefixIndex>& index) {
           "mark_ready", [](PrefixIndex& self, nb::handle slots) { self.mark_ready(Int64Arg(slots, "slots").span()); },
           "slots"_a.none(), nb::sig(SLOTS_TO_NONE("mark_ready")), "Say that the bytes of these blocks are there.")
       .def("pin", &PrefixIndex::pin, "slot"_a, "Keep a block and its ancestors from eviction.")
+      .def(
+          "raise_meta",
+          [](PrefixIndex& self, SlotId slot, std::int64_t priority, std::int64_t expiry_s) {
+            self.raise(slot, meta_arg(0, priority, 0, expiry_s));
+          },
+          "slot"_a, "priority"_a, "expiry_s"_a,
+          "Raise priority and expiry of a pinned block and its ancestors, where theirs are lower.")
       .def(
           "unpin", [](PrefixIndex& self, SlotId slot) { return to_array(self.unpin(slot)); }, "slot"_a,
           "End one pin; the block counts as used now. Returns the slots that are gone.")

@@ -83,10 +83,14 @@ void PrefixIndex::check_insert(std::span<const BlockKey> keys, std::int64_t star
     throw std::invalid_argument("slots must have one entry for each new key: " + std::to_string(num_keys - start) +
                                 " keys, " + std::to_string(slots.size()) + " slots");
   }
+  check_priority(meta);
+  for (const SlotId slot : slots) (void)checked(slot);
+}
+
+void PrefixIndex::check_priority(const EntryMeta& meta) {
   if (meta.priority >= num_priorities) {
     throw std::invalid_argument("priority must be in [0, 7], got " + std::to_string(meta.priority));
   }
-  for (const SlotId slot : slots) (void)checked(slot);
 }
 
 void PrefixIndex::write_entry(SlotIndex slot, const BlockKey& key, SlotIndex parent, const EntryMeta& meta) {
@@ -174,6 +178,14 @@ void PrefixIndex::pin(SlotId slot) {
   if (entry.pins == std::numeric_limits<std::uint32_t>::max()) throw std::runtime_error("too many pins on one block");
   if (entry.held) policy_->remove(slot);
   if (entry.pins++ == 0) ++num_pinned_;
+}
+
+// A pinned block is in no list of the policy, nor is a block with a child: priorities may change.
+void PrefixIndex::raise(SlotId slot, const EntryMeta& meta) {
+  const SlotIndex index = checked_present(slot);
+  check_priority(meta);
+  if (entries_[index].pins == 0) throw std::invalid_argument("slot " + std::to_string(slot) + " is not pinned");
+  raise_ancestors(index, meta);
 }
 
 std::vector<SlotId> PrefixIndex::unpin(SlotId slot) {

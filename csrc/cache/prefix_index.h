@@ -98,6 +98,9 @@ class PrefixIndex {
   void mark_ready(std::span<const SlotId> slots);
 
   void pin(SlotId slot);  // throws std::invalid_argument on a doomed entry too
+  // Priority and expiry of the block and its ancestors become at least those of `meta`, as if a block had been inserted
+  // below it. Throws std::invalid_argument when it is not pinned, or unless priority <= 7.
+  void raise(SlotId slot, const EntryMeta& meta);
   // Last use becomes the newest of all. Returns the slots that are gone now (only when the entry was doomed).
   // Throws std::invalid_argument when it is not pinned.
   [[nodiscard]] std::vector<SlotId> unpin(SlotId slot);
@@ -132,6 +135,7 @@ class PrefixIndex {
   void find_ready_prefix(MatchResult& result) const;
   [[nodiscard]] std::int64_t ready_in(const SlotRun& run) const;
 
+  static void check_priority(const EntryMeta& meta);
   void check_insert(std::span<const BlockKey> keys, std::int64_t start, std::span<const SlotId> slots,
                     const EntryMeta& meta) const;
   void write_entry(SlotIndex slot, const BlockKey& key, SlotIndex parent, const EntryMeta& meta);

@@ -15,7 +15,7 @@ from functools import cached_property
 from flexkv.cache.mempool import Slots
 from flexkv.cache.namespace_roots import NamespaceRoots
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match
-from flexkv.cache.reservation import GetReservation, Ledger, PutReservation, Reservation
+from flexkv.cache.reservation import GetReservation, PutReservation, Reservation
 from flexkv.cache.span import BlockSpan, blocks_of_mapping, get_span, put_span
 from flexkv.cache.tier import CacheEngine
 from flexkv.cache.transfer_pattern import load_graph, store_graph
@@ -71,7 +71,6 @@ class GlobalCacheEngine:
         )
         self.ssd_cache_engine: CacheEngine | None = None
         self.remote_cache_engine: CacheEngine | None = None
-        self._ledger = Ledger()
 
     def match_all(self, sequence_meta: SequenceMeta, now_s: int = 0) -> tuple[Match, Match | None, Match | None]:
         """Return the match of each tier, (cpu, ssd, remote); None for a tier that is not there. Pins nothing."""
@@ -92,10 +91,10 @@ class GlobalCacheEngine:
         num_ready = int(match.num_ready)
         if num_ready > start_block:
             span, slots = BlockSpan(start_block, num_ready), match.slots_range(start_block, num_ready)
-            return GetReservation(tier, self._ledger, sequence, span, slots, int(match.num_visible), num_ready)
+            return GetReservation(tier, sequence, span, slots, int(match.num_visible), num_ready)
         nothing: Slots = match.slots_range(0, 0)
         span = BlockSpan(start_block, start_block)
-        return GetReservation(tier, self._ledger, sequence, span, nothing, int(match.num_visible), num_ready)
+        return GetReservation(tier, sequence, span, nothing, int(match.num_visible), num_ready)
 
     def prepare_put(
         self, sequence: SequenceMeta, num_blocks: int | None = None, meta: EntryMeta = _DEFAULT_META, *, now_s: int = 0
@@ -108,25 +107,21 @@ class GlobalCacheEngine:
         total = sequence.num_blocks if num_blocks is None else min(num_blocks, sequence.num_blocks)
         match = tier.match(sequence, now_s, total)
         held = int(match.num_visible)
-        missing = total - held
-        parent = int(match.deepest_visible) if held else None
-        slots: Slots = match.slots_range(0, 0)
-        if missing:
-            if parent is not None:  # neither the eviction for these slots nor anything else may take it
-                tier.pin(parent)
-            try:
-                slots = self._take_and_insert(sequence, match, missing, meta)
-                return self._put(sequence, held, slots, meta, missing - len(slots))
-            finally:
-                if parent is not None:
-                    tier.unpin(parent)
-        return self._put(sequence, held, slots, meta, 0)
+        if held == 0:
+            return self._insert_missing(sequence, match, total, meta)
+        parent = int(match.deepest_visible)
+        tier.pin(parent)  # neither the eviction for the missing blocks nor anything else may take it
+        try:
+            tier.raise_meta(parent, meta)
+            return self._insert_missing(sequence, match, total - held, meta)
+        finally:
+            tier.unpin(parent)
 
-    def _put(
-        self, sequence: SequenceMeta, held: int, slots: Slots, meta: EntryMeta, num_skipped: int
-    ) -> PutReservation:
+    def _insert_missing(self, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> PutReservation:
+        held = int(match.num_visible)
+        slots = self._take_and_insert(sequence, match, missing, meta) if missing else match.slots_range(0, 0)
         span = BlockSpan(held, held + len(slots))
-        return PutReservation(self.cpu_cache_engine, self._ledger, sequence, span, slots, meta, num_skipped)
+        return PutReservation(self.cpu_cache_engine, sequence, span, slots, meta, missing - len(slots))
 
     def _take_and_insert(self, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> Slots:
         """Return the slots of the blocks that were inserted behind those that match.
@@ -229,12 +224,12 @@ class GlobalCacheEngine:
     @property
     def num_quarantined_blocks(self) -> int:
         """Blocks of plans that failed and whose ops have not been heard of (loads and stores)."""
-        return self._ledger.num_quarantined_blocks
+        return self.cpu_cache_engine.ledger.num_quarantined_blocks
 
     @property
     def num_live_reservations(self) -> int:
         """Reservations that have not ended."""
-        return len(self._ledger.live)
+        return len(self.cpu_cache_engine.ledger.live)
 
     def reset(self) -> None:
         """Drop every block of every tier. Reservations stay valid; what they write is never seen."""
@@ -243,4 +238,3 @@ class GlobalCacheEngine:
     def check_invariants(self) -> None:
         """Raise when counts differ, or a block is pinned by no live reservation. O(capacity)."""
         self.cpu_cache_engine.check_invariants()
-        self._ledger.check_invariants(self.cpu_cache_engine)

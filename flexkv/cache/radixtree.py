@@ -74,6 +74,10 @@ class RadixTree:
         """Keep the block, and with it all its ancestors, from eviction and its slot from being freed."""
         self._index.pin(slot)
 
+    def raise_meta(self, slot: int, meta: EntryMeta) -> None:
+        """Raise priority and expiry of a pinned block and its ancestors to at least those of `meta`."""
+        self._index.raise_meta(slot, meta.priority, meta.expiry_s)
+
     def unpin(self, slot: int) -> Slots:
         """Take one pin off and make the block the newest. Returns slots only where the entry was doomed."""
         gone: Slots = self._index.unpin(slot)

@@ -31,7 +31,7 @@ from flexkv.cache.span import BlockSpan
 from flexkv.cache.tier import CacheEngine
 from flexkv.common.block import SequenceMeta
 
-__all__ = ["GetReservation", "Ledger", "PutReservation", "Reservation", "ReservationState"]
+__all__ = ["GetReservation", "PutReservation", "Reservation", "ReservationState"]
 
 _NO_SLOTS: Slots = np.empty(0, dtype=np.int64)
 _NO_SLOTS.setflags(write=False)
@@ -50,53 +50,28 @@ class ReservationState(Enum):
 _OPEN = frozenset({ReservationState.PREPARED, ReservationState.DOOMED, ReservationState.QUARANTINED})
 
 
-class Ledger:
-    """The reservations of a tier that have not ended."""
-
-    def __init__(self) -> None:
-        self.live: set[Reservation] = set()
-        self.num_quarantined_blocks = 0
-
-    def check_invariants(self, tier: CacheEngine) -> None:
-        """Every pin of the tier is one of a live reservation, and the other way round. O(live)."""
-        pins: dict[int, int] = {}
-        for reservation in self.live:
-            if reservation.num_blocks:
-                slot = int(reservation.slots[-1])
-                pins[slot] = pins.get(slot, 0) + 1
-        assert tier.index.num_pinned == len(pins), (
-            f"{tier.index.num_pinned} blocks are pinned, {len(pins)} by reservations"
-        )
-        for slot, count in pins.items():
-            assert tier.index.pins_of(slot) == count, (
-                f"slot {slot} has {tier.index.pins_of(slot)} pins, {count} by reservations"
-            )
-        quarantined = sum(r.num_blocks for r in self.live if r.state is ReservationState.QUARANTINED)
-        assert quarantined == self.num_quarantined_blocks, (
-            f"{quarantined} != {self.num_quarantined_blocks} quarantined blocks"
-        )
-
-
 class Reservation:
     """What one plan holds in one tier. `slots` are those of the blocks of `span`, in chain order."""
 
-    def __init__(
-        self, tier: CacheEngine, ledger: Ledger, sequence: SequenceMeta, span: BlockSpan, slots: Slots = _NO_SLOTS
-    ) -> None:
+    def __init__(self, tier: CacheEngine, sequence: SequenceMeta, span: BlockSpan, slots: Slots = _NO_SLOTS) -> None:
         self.tier = tier
         self.sequence = sequence
         self.span = span
         self.slots = slots
         self.state = ReservationState.PREPARED
-        self._ledger = ledger
         if len(slots):
             tier.pin(int(slots[-1]))
-        ledger.live.add(self)
+        tier.ledger.live.add(self)
 
     @property
     def num_blocks(self) -> int:
         """Blocks it holds."""
         return len(self.slots)
+
+    @property
+    def is_quarantined(self) -> bool:
+        """True while an op that touches its slots has not been heard of."""
+        return self.state is ReservationState.QUARANTINED
 
     @property
     def is_open(self) -> bool:
@@ -113,10 +88,10 @@ class Reservation:
 
     def abort(self) -> None:
         """The plan was not carried out, and no op touches its slots any more. Raises RuntimeError when it has ended."""
-        was_quarantined = self.state is ReservationState.QUARANTINED
+        was_quarantined = self.is_quarantined
         self._step(ReservationState.ABORTED, _OPEN)
         if was_quarantined:
-            self._ledger.num_quarantined_blocks -= self.num_blocks
+            self.tier.ledger.num_quarantined_blocks -= self.num_blocks
         try:
             self._on_doom()
         finally:
@@ -133,7 +108,7 @@ class Reservation:
     def quarantine(self) -> None:
         """It failed, but an op may still touch its slots. Raises RuntimeError unless PREPARED or DOOMED."""
         self._step(ReservationState.QUARANTINED, frozenset({ReservationState.PREPARED, ReservationState.DOOMED}))
-        self._ledger.num_quarantined_blocks += self.num_blocks
+        self.tier.ledger.num_quarantined_blocks += self.num_blocks
         self._on_doom()
         self._on_quarantine()
 
@@ -143,7 +118,7 @@ class Reservation:
         self.state = state
 
     def _end(self) -> None:
-        self._ledger.live.discard(self)
+        self.tier.ledger.live.discard(self)
         if self.num_blocks:
             self.tier.unpin(int(self.slots[-1]))
 
@@ -163,14 +138,13 @@ class GetReservation(Reservation):
     def __init__(
         self,
         tier: CacheEngine,
-        ledger: Ledger,
         sequence: SequenceMeta,
         span: BlockSpan,
         slots: Slots,
         num_visible: int,
         num_ready: int,
     ) -> None:
-        super().__init__(tier, ledger, sequence, span, slots)
+        super().__init__(tier, sequence, span, slots)
         self.num_visible = num_visible
         self.num_ready = num_ready
 
@@ -184,14 +158,13 @@ class PutReservation(Reservation):
     def __init__(
         self,
         tier: CacheEngine,
-        ledger: Ledger,
         sequence: SequenceMeta,
         span: BlockSpan,
         slots: Slots,
         meta: EntryMeta,
         num_skipped: int,
     ) -> None:
-        super().__init__(tier, ledger, sequence, span, slots)
+        super().__init__(tier, sequence, span, slots)
         self.meta = meta
         self.num_skipped = num_skipped
         self._first_key = sequence.block_hashes[span.start] if len(slots) else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from flexkv.cache.block_events import BlockEvents
 from flexkv.cache.eviction import DEFAULT_POLICY
+from flexkv.cache.ledger import Ledger
 from flexkv.cache.mempool import Mempool, Slots, as_slots, check_size
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match, RadixTree
 from flexkv.common.block import SequenceMeta
@@ -65,6 +66,7 @@ class CacheEngine:
         self.tokens_per_block = tokens_per_block
         self.mempool = Mempool(num_blocks, available)
         self.index = RadixTree(num_blocks, policy)
+        self.ledger = Ledger()
         self.num_reserved = 0
         self.num_evicted = 0
         self._has_stopped_growing = False
@@ -148,6 +150,10 @@ class CacheEngine:
         """Keep a block and its ancestors from eviction."""
         self.index.pin(slot)
 
+    def raise_meta(self, slot: int, meta: EntryMeta) -> None:
+        """Let a pinned block and its ancestors have at least this priority and expiry."""
+        self.index.raise_meta(slot, meta)
+
     def unpin(self, slot: int) -> None:
         """Take one pin off; slots of doomed blocks that nobody holds any more become free."""
         self._free(self.index.unpin(slot), doomed=True)
@@ -201,9 +207,10 @@ class CacheEngine:
             self._events.removed(gone)
 
     def check_invariants(self) -> None:
-        """Raise AssertionError or the native error when a count is wrong. O(capacity)."""
+        """Raise when a count is wrong, or a block is pinned by no live reservation. O(capacity)."""
         self.mempool.check_invariants()
         self.index.check_invariants()
+        self.ledger.check_invariants(self.index)
         pool = self.mempool
         held = pool.num_used_blocks + pool.num_quarantined_blocks
         known = self.index.num_blocks + self.index.num_doomed + self.num_reserved

@@ -220,6 +220,20 @@ def test_expired_blocks_are_no_match_and_give_way_to_a_new_store() -> None:
     assert cache.prepare_get(sequence(3), now_s=99).num_blocks == 3
 
 
+@pytest.mark.parametrize("num_new_blocks", [0, 1])
+def test_a_second_store_lengthens_the_life_of_what_is_held(num_new_blocks: int) -> None:
+    cache = engine(num_blocks=4)
+    store(cache, 3, expiry_s=10)
+    store(cache, 1, first=1000)
+    store(cache, 3 + num_new_blocks, expiry_s=3600, priority=1)
+    get = cache.prepare_get(sequence(3), now_s=3599)
+    assert get.num_blocks == 3
+    get.abort()
+    store(cache, 1, first=2000)  # evicts: what has a priority stays
+    assert cache.match(sequence(3))[0].num_ready == 3
+    cache.check_invariants()
+
+
 def test_a_stale_insert_conflicts_and_the_caller_keeps_its_slots() -> None:
     tier = CacheEngine(DeviceType.CPU, 8, TPB)
     mine, theirs = tier.take(2), tier.take(2)

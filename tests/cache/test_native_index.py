@@ -117,6 +117,24 @@ def test_a_lower_priority_goes_first() -> None:
     assert index.evict(20).tolist() == [2, 1]
 
 
+def test_raising_a_pinned_block_raises_its_ancestors_and_lowers_nothing() -> None:
+    index = _core.PrefixIndex(20)
+    put(index, chain(2, family=1), 0, slots_of(0, 1), priority=2, expiry_s=50)
+    put(index, chain(1, family=2), 0, slots_of(5), priority=3)
+    with pytest.raises(ValueError, match="slot 1 is not pinned"):
+        index.raise_meta(1, 5, 90)
+    index.pin(1)
+    with pytest.raises(ValueError, match="priority must be"):
+        index.raise_meta(1, 8, 90)
+    index.raise_meta(1, 5, 90)
+    index.raise_meta(1, 1, 10)
+    index.unpin(1)
+    index.check_invariants()
+    assert index.match(chain(2, family=1), 89).num_visible == 2
+    assert index.match(chain(2, family=1), 90).num_visible == 0
+    assert index.evict(20).tolist() == [5, 1, 0]
+
+
 def test_keys_may_lie_anywhere_in_memory(index: _core.PrefixIndex) -> None:
     shifted = np.zeros(5 * 16 + 1, dtype=np.uint8)[1:].reshape(5, 16)
     shifted[:] = chain(5)
