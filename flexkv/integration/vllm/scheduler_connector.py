@@ -19,7 +19,7 @@ excepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,10 @@ __all__ = ["FlexKVSchedulerConnector"]
 logger = flexkv_logger(__name__)
 
 IDLE_WAIT_S = 0.001
+DECODE_STORE_BLOCKS = 16
+MAX_STORES_PER_STEP = 2
+"""Beyond it stores wait for the next steps, unless many do: then a part of them goes each step."""
+BACKLOG_STEPS = 8
 
 
 class FlexKVSchedulerConnector:
@@ -56,6 +60,8 @@ class FlexKVSchedulerConnector:
         use_engine_hashes: whether `request.block_hashes` are to be trusted as content.
         may_load, may_store: by the engine's role (consumer, producer).
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
+        decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
+            more, and a preemption loses more.
     """
 
     def __init__(
@@ -67,12 +73,14 @@ class FlexKVSchedulerConnector:
         may_load: bool = True,
         may_store: bool = True,
         store_timeout_s: float | None = None,
+        decode_store_blocks: int = DECODE_STORE_BLOCKS,
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
         self._may_load = may_load
         self._may_store = may_store
         self._store_timeout_s = store_timeout_s
+        self._decode_store_blocks = decode_store_blocks
         self._step = 0
         self._last_step_was_empty = False
         self._requests = RequestTable(manager, tokens_per_block, use_engine_hashes)
@@ -82,6 +90,8 @@ class FlexKVSchedulerConnector:
         self._running: dict[int, RequestState] = {}  # by task id: launched, end not seen
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
+        self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
+        self._to_store: dict[str, RequestState] = {}  # have blocks to store, first come first
 
     # ---- while vLLM schedules
 
@@ -133,11 +143,7 @@ class FlexKVSchedulerConnector:
         self._step += 1
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
-        self._requests.follow(scheduler_output)
-        for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
-            state = self._requests.get(request_id)
-            if state is not None:
-                self._plan_store(state, state.request.num_computed_tokens + num_scheduled)
+        self._plan_stores(scheduler_output)
         self.launch_tasks()
         self.cancel_tasks()
         self._rest_if_idle(scheduler_output.total_num_scheduled_tokens == 0)
@@ -217,6 +223,8 @@ class FlexKVSchedulerConnector:
         if state is None:
             return False, None
         self._drop_match(state)
+        self._to_store.pop(request.request_id, None)
+        state.due_step = 0
         if not state.is_loading:
             state.num_stored_blocks = 0  # offered once more: what there was no room for, or was evicted meanwhile
             self._plan_store(state, request.num_computed_tokens)
@@ -289,10 +297,9 @@ class FlexKVSchedulerConnector:
     def _match(self, state: RequestState, start: int, end: int) -> FlexKVGetTask | None:
         """Ask for blocks [start, end); None when none of them can be loaded."""
         assert state.keys is not None
-        task_id, found = self._manager.get_match(sequence=state.keys.sequence(end), start_block=start)
-        num_blocks = int(np.count_nonzero(found)) // self._tokens_per_block
-        match = FlexKVGetTask(state.request.request_id, task_id, start, num_blocks)
-        if num_blocks == 0:
+        task_id, found = self._manager.get_span(state.keys.sequence(end), start)
+        match = FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
+        if found.num_blocks == 0:
             self._discard(match)
             return None
         return match
@@ -317,9 +324,44 @@ class FlexKVSchedulerConnector:
             for task_id in task_ids:
                 self._running.pop(task_id, None)
         state.forget_blocks()
+        self._to_store.pop(request_id, None)
         state.may_store = True
         if state.finished:  # it ended between its preemption and this step
             self._unsettled[request_id] = state
+
+    def _plan_stores(self, scheduler_output: SchedulerOutput) -> None:
+        """Plan what this step's stores are. O(requests that got device blocks, or are due), not O(requests)."""
+        scheduled = scheduler_output.num_scheduled_tokens
+        for state in self._requests.follow(scheduler_output):
+            if state.in_prompt or state.due_step <= self._step:
+                self._look_for_blocks(state, scheduled)
+        for state in self._due.pop(self._step, ()):
+            if state.due_step == self._step:
+                self._look_for_blocks(state, scheduled)
+        for _ in range(max(MAX_STORES_PER_STEP, len(self._to_store) // BACKLOG_STEPS)):
+            if not self._to_store:
+                break
+            request_id = next(iter(self._to_store))
+            state = self._to_store.pop(request_id)
+            self._plan_store(state, state.request.num_computed_tokens + scheduled.get(request_id, 0))
+            state.due_step = self._step + 1
+            self._due.setdefault(state.due_step, []).append(state)
+
+    def _look_for_blocks(self, state: RequestState, scheduled: Mapping[str, int]) -> None:
+        """Queue the request if it has enough blocks to store, else note at which step it may have."""
+        if state.keys is None or not self._may_store or not state.may_store:
+            return
+        request = state.request
+        num_tokens = request.num_computed_tokens + scheduled.get(request.request_id, 0)
+        state.in_prompt = state.num_stored_blocks < request.num_prompt_tokens // self._tokens_per_block
+        wanted = state.num_stored_blocks + (1 if state.in_prompt else self._decode_store_blocks)
+        num_missing_tokens = wanted * self._tokens_per_block - num_tokens
+        if num_missing_tokens <= 0:
+            self._to_store[request.request_id] = state
+            state.due_step = 0
+            return
+        state.due_step = self._step + num_missing_tokens  # a step computes at least one
+        self._due.setdefault(state.due_step, []).append(state)
 
     def _plan_store(self, state: RequestState, num_computed_tokens: int) -> None:
         """Reserve room for whole blocks of confirmed tokens that have not been offered yet."""
@@ -331,12 +373,11 @@ class FlexKVSchedulerConnector:
         num_blocks = min(num_blocks, state.keys.grow(state.request))
         if num_blocks <= state.num_stored_blocks:
             return
-        task_id, missing = self._manager.put_match(sequence=state.keys.sequence(num_blocks))
+        task_id, missing = self._manager.put_span(state.keys.sequence(num_blocks))
         state.num_stored_blocks = num_blocks
-        indices = np.flatnonzero(missing[:: self._tokens_per_block])
-        if len(indices) == 0:
+        if missing.num_blocks == 0:
             return  # the task has ended already
-        block_ids = np.array(state.block_ids[indices[0] : indices[-1] + 1], dtype=np.int64)
+        block_ids = np.array(state.block_ids[missing.start : missing.end], dtype=np.int64)
         store = FlexKVPutTask(state.request.request_id, task_id, block_ids)
         state.stores[task_id] = store
         self._new_stores.append(store)
