@@ -87,7 +87,7 @@ class FlexKVSchedulerConnector:
         self._matched: dict[str, RequestState] = {}  # asked in this step
         self._planned: list[FlexKVGetTask] = []  # allocated in this step, to be launched at its end
         self._new_stores: list[FlexKVPutTask] = []
-        self._running: dict[int, RequestState] = {}  # by task id: launched, end not seen
+        self._running: dict[int, list[RequestState]] = {}  # by task id: launched, end not seen; a batch has several
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
         self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
@@ -155,26 +155,29 @@ class FlexKVSchedulerConnector:
         return StepNotice(self._step, bool(self._running or self._unsettled), frozenset(failed))
 
     def launch_tasks(self) -> None:
-        """Launch what this step planned: loads after the step before, stores after this one."""
+        """Launch what was planned since the last call: loads after the step before, stores after this one, as one."""
         loads, stores = self._planned, self._new_stores
         self._planned, self._new_stores = [], []
         for load in loads:
             assert load.task_id is not None
             load.state = LoadState.RUNNING
-            self._running[load.task_id] = self._requests[load.request_id]
+            self._running[load.task_id] = [self._requests[load.request_id]]
         if loads:
             ids = [load.task_id for load in loads if load.task_id is not None]
             self._manager.launch(ids, block_ids=[load.block_ids for load in loads], after_step=self._step - 1)
-        for store in stores:
-            self._running[store.task_id] = self._requests[store.request_id]
         if stores:
-            ids = [store.task_id for store in stores]
-            self._manager.launch(
-                ids,
+            (batch_id,) = self._manager.launch(
+                [store.task_id for store in stores],
                 block_ids=[store.block_ids for store in stores],
+                as_batch=True,
                 after_step=self._step,
                 timeout_s=self._store_timeout_s,
             )
+            states = self._running[batch_id] = [self._requests[store.request_id] for store in stores]
+            for store, state in zip(stores, states, strict=True):
+                del state.stores[store.task_id]
+                store.task_id = batch_id
+                state.stores[batch_id] = store
 
     def cancel_tasks(self) -> None:
         """Cancel the matches of this step that vLLM did not schedule."""
@@ -189,6 +192,7 @@ class FlexKVSchedulerConnector:
 
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
+        self.launch_tasks()
         self._collect()
         received: set[str] = set()
         sent: set[str] = set()
@@ -227,8 +231,7 @@ class FlexKVSchedulerConnector:
         state.due_step = 0
         if not state.is_loading:
             state.num_stored_blocks = 0  # offered once more: what there was no room for, or was evicted meanwhile
-            self._plan_store(state, request.num_computed_tokens)
-            self.launch_tasks()
+            self._plan_store(state, request.num_computed_tokens)  # launched with others', when the step's end is told
         state.finished = state.is_loading or bool(state.stores)
         if not state.finished:
             self._unsettled.pop(request.request_id, None)
@@ -237,7 +240,7 @@ class FlexKVSchedulerConnector:
 
     def has_pending_block_frees(self) -> bool:
         """Whether finished requests still hold device blocks for their last stores."""
-        return any(state.finished for state in self._running.values())
+        return any(state.finished for states in self._running.values() for state in states)
 
     # ---- the rest
 
@@ -320,9 +323,9 @@ class FlexKVSchedulerConnector:
             return
         if state.stores:
             task_ids = list(state.stores)
-            self._manager.doom(task_ids)
+            self._manager.doom(task_ids)  # with what others store in the same batch: at their end it is offered again
             for task_id in task_ids:
-                self._running.pop(task_id, None)
+                self._forget_store(task_id, state)
         state.forget_blocks()
         self._to_store.pop(request_id, None)
         state.may_store = True
@@ -393,13 +396,19 @@ class FlexKVSchedulerConnector:
     def _collect(self) -> None:
         """Note the tasks that ended; results nobody waits for (cancelled, doomed) are taken with them."""
         for task_id, response in self._manager.poll().items():
-            state = self._running.pop(task_id, None)
-            if state is None:
-                continue
-            if state.stores.pop(task_id, None) is None:
-                self._load_ended(state, response)
-            if state.finished or state.is_loading:
-                self._unsettled[state.request.request_id] = state
+            for state in self._running.pop(task_id, ()):
+                if state.stores.pop(task_id, None) is None:
+                    self._load_ended(state, response)
+                if state.finished or state.is_loading:
+                    self._unsettled[state.request.request_id] = state
+
+    def _forget_store(self, task_id: int, state: RequestState) -> None:
+        """The request has no part in the store any more; others of its batch wait for the end of it."""
+        others = [other for other in self._running.get(task_id, ()) if other is not state]
+        if others:
+            self._running[task_id] = others
+        else:
+            self._running.pop(task_id, None)
 
     def _load_ended(self, state: RequestState, response: KVResponse) -> None:
         load = state.load

@@ -61,13 +61,24 @@ class FakeManager:
             self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
         return task_id, BlockSpan(start, end)
 
-    def launch(self, task_ids, *, block_ids, after_step, timeout_s=None):
+    def launch(self, task_ids, *, block_ids, after_step, as_batch=False, timeout_s=None):
         for task_id, blocks in zip(task_ids, block_ids, strict=True):
             task = self.tasks[task_id]
             assert task.state == "matched"
             assert len(blocks) == len(task.keys), "one block id for each block of the match"
             task.state, task.block_ids = "running", blocks.tolist()
             self.launches.append(SimpleNamespace(kind=task.kind, blocks=task.block_ids, after_step=after_step))
+        if not as_batch or len(task_ids) < 2:
+            return list(task_ids)
+        parts = [self.tasks[task_id] for task_id in task_ids]
+        for task_id in task_ids:
+            self.tasks[task_id] = SimpleNamespace(kind="merged", state="ended", doomed=False)
+        batch_id = len(self.tasks) + 1
+        keys, blocks = ([item for part in parts for item in getattr(part, name)] for name in ("keys", "block_ids"))
+        self.tasks[batch_id] = SimpleNamespace(
+            kind=parts[0].kind, keys=keys, state="running", block_ids=blocks, doomed=False
+        )
+        return [batch_id]
 
     def cancel(self, task_ids):
         for task_id in task_ids:
