@@ -1,7 +1,7 @@
 """What does the connector cost vLLM's scheduler, per step?
 
-Unit: microseconds of CPU time of the scheduler's thread inside the connector's methods, per scheduler step: median, p99,
-maximum. vLLM's own scheduler runs with 256 requests in blocks of 16 tokens, with its content hashes, and our connector
+Unit: microseconds of CPU time of the scheduler's thread inside the connector's methods, per scheduler step: median,
+p99, maximum. vLLM's own scheduler runs with 256 requests in blocks of 16 tokens, with its content hashes, and our connector
 with a real copy agent that stores and loads tiny blocks; only the model is missing: a step sleeps for a forward pass
 and makes its tokens up (benchmarks/scheduler_rig.py). Beside it stands, in alternating runs, what a step costs the
 scheduler with the connector and without.
@@ -15,6 +15,7 @@ The clock itself costs about 0.5 us a call, two of each timed method: that is co
 
     .venv/vllm/bin/python -m benchmarks.bench_scheduler_cost             a table
     .venv/vllm/bin/python -m benchmarks.bench_scheduler_cost --json FILE and JSON
+    .venv/vllm/bin/python -m benchmarks.bench_scheduler_cost --verbs     and what the KVManager's verbs take of it
     .venv/vllm/bin/python -m benchmarks.bench_scheduler_cost --tiny      a smoke test
 """
 
@@ -27,7 +28,7 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from benchmarks.report import Figure, emit, parser, percentile, say
 
 MUST_US = 100.0
 MAX_FILL_STEPS = 2000
+VERBS = ("get_span", "put_span", "launch", "cancel", "doom", "poll", "wait_any", "stats", "sequence")
 SCENARIOS = ("decode", "no reuse", "hits", "chunked")
 
 
@@ -71,6 +73,7 @@ class Result:
     with_us: list[float] = field(default_factory=list)
     without_us: list[float] = field(default_factory=list)
     shares: Counter[str] = field(default_factory=Counter)
+    num_calls: Counter[str] = field(default_factory=Counter)
     num_loaded: int = 0
     num_stored: int = 0
 
@@ -130,8 +133,10 @@ class Traffic:
         return self._random.randint(*self._size.output_tokens)
 
 
-def run(size: Size, scenario: str, seed: int, result: Result, *, connector: bool) -> None:
-    """Run one scenario once, with the connector or without it."""
+def run(
+    size: Size, scenario: str, seed: int, result: Result, *, connector: bool, verbs: Sequence[str] | None = None
+) -> None:
+    """Run one scenario once, with the connector or without it; `verbs`: time those, not the connector's methods."""
     from benchmarks.scheduler_rig import Engine
 
     longest = sum(most for _, most in (size.prompt_tokens, size.output_tokens))
@@ -145,12 +150,14 @@ def run(size: Size, scenario: str, seed: int, result: Result, *, connector: bool
             num_slots=3 * num_blocks,
             connector=connector,
             forward_s=size.forward_s,
+            verbs=verbs,
         )
         try:
             traffic = Traffic(size, scenario, engine, seed)
             traffic.fill()
             first = len(engine.timer.steps) if engine.timer else 0
             before = engine.counters()
+            calls = Counter(engine.timer.num_calls) if engine.timer else Counter()
             spent_us = []
             for _ in range(size.num_steps):
                 traffic.refill()
@@ -162,6 +169,7 @@ def run(size: Size, scenario: str, seed: int, result: Result, *, connector: bool
             for step in engine.timer.steps[first:]:
                 result.ours_us.append(sum(step.values()) / 1000)
                 result.shares.update(step)
+            result.num_calls.update(engine.timer.num_calls - calls)
             after = engine.counters()
             result.num_stored += after.stored_blocks - before.stored_blocks
             result.num_loaded += after.loaded_blocks - before.loaded_blocks
@@ -196,10 +204,22 @@ def row(scenario: str, result: Result) -> dict[str, Any]:
     }
 
 
+def verbs_line(size: Size, scenario: str) -> str:
+    """Run the scenario once more, and return what each verb of the KVManager costs: calls per step, CPU per call."""
+    result = Result()
+    run(size, scenario, 0, result, connector=True, verbs=VERBS)
+    num_steps = len(result.ours_us)
+    return f"{scenario}, KVManager: " + ", ".join(
+        f"{name} {result.num_calls[name] / num_steps:.2f} x {spent_ns / 1000 / result.num_calls[name]:.0f} us"
+        for name, spent_ns in result.shares.most_common()
+    )
+
+
 def main() -> None:
     options_of = parser(__doc__)
     options_of.add_argument("--steps", type=int, help="steps of each run")
     options_of.add_argument("--scenario", choices=SCENARIOS, action="append", help="only this one; may be repeated")
+    options_of.add_argument("--verbs", action="store_true", help="say what the KVManager's verbs take")
     options = options_of.parse_args()
     if importlib.util.find_spec("vllm") is None:
         say("bench_scheduler_cost: skipped, vLLM is not installed in this environment; run it with .venv/vllm")
@@ -217,6 +237,8 @@ def main() -> None:
         rows.append(row(scenario, result))
         figures += figures_of(size, rows[-1])
         shares = " ".join(f"{name}={share:.0%}" for name, share in rows[-1]["shares"].items())
+        if options.verbs:
+            say(verbs_line(size, scenario))
         say(f"{scenario}: {shares}; {rows[-1]['blocks_stored']} blocks stored, {rows[-1]['blocks_loaded']} loaded")
     emit("scheduler_cost", options, figures, rows, size={name: getattr(size, name) for name in Size.__slots__})
 

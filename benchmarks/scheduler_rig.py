@@ -11,7 +11,8 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,14 @@ def engine_config(folder: Path, *, num_running: int, step_tokens: int, num_slots
 
 
 class Timer:
-    """CPU time of this thread inside a connector's methods, by step; wraps the methods in place."""
+    """CPU time of this thread inside methods of `owner`, by step; wraps the methods in place."""
 
-    def __init__(self, connector: Any) -> None:
+    def __init__(self, owner: Any, methods: Sequence[str]) -> None:
         self.steps: list[dict[str, int]] = []
+        self.num_calls: Counter[str] = Counter()
         self._current: dict[str, int] = {}
-        for name in METHODS:
-            setattr(connector, name, self._timed(name, getattr(connector, name)))
+        for name in methods:
+            setattr(owner, name, self._timed(name, getattr(owner, name)))
 
     def _timed(self, name: str, method: Any) -> Any:
         clock = time.thread_time_ns
@@ -100,6 +102,7 @@ class Timer:
             start_ns = clock()
             answer = method(*args, **kwargs)
             self._current[name] = self._current.get(name, 0) + clock() - start_ns
+            self.num_calls[name] += 1
             return answer
 
         return timed
@@ -111,7 +114,10 @@ class Timer:
 
 
 class Engine:
-    """One engine. `step` runs one scheduler step and returns the CPU seconds vLLM and we spent in it."""
+    """One engine. `step` runs one scheduler step and returns the CPU seconds vLLM and we spent in it.
+
+    `verbs`: time these methods of the KVManager in place of the connector's.
+    """
 
     def __init__(
         self,
@@ -123,6 +129,7 @@ class Engine:
         num_slots: int,
         connector: bool,
         forward_s: float,
+        verbs: Sequence[str] | None = None,
     ) -> None:
         config = engine_config(
             folder, num_running=num_running, step_tokens=step_tokens, num_slots=num_slots, connector=connector
@@ -151,7 +158,8 @@ class Engine:
             log_stats=True,
         )
         if connector:
-            self.timer = Timer(self.scheduler.connector)
+            owner = self.scheduler.connector if verbs is None else self.scheduler.connector.impl.scheduler._manager
+            self.timer = Timer(owner, METHODS if verbs is None else verbs)
 
     def add(self, prompt: list[int], num_output: int) -> Request:
         """Queue a request that ends after `num_output` tokens."""
