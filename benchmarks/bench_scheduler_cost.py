@@ -1,10 +1,10 @@
 """What does the connector cost vLLM's scheduler, per step?
 
 Unit: microseconds of CPU time of the scheduler's thread inside the connector's methods, per scheduler step: median,
-p99, maximum. vLLM's own scheduler runs with 256 requests in blocks of 16 tokens, with its content hashes, and our connector
-with a real copy agent that stores and loads tiny blocks; only the model is missing: a step sleeps for a forward pass
-and makes its tokens up (benchmarks/scheduler_rig.py). Beside it stands, in alternating runs, what a step costs the
-scheduler with the connector and without.
+p99, maximum. vLLM's own scheduler runs with 256 requests in blocks of 16 tokens, with its content hashes, and our
+connector with a real copy agent that stores and loads tiny blocks. Only the model is missing: a step sleeps for a
+forward pass and makes its tokens up (benchmarks/scheduler_rig.py). Beside it stands, in alternating runs, what a step
+costs the scheduler with the connector and without.
 
     decode          256 requests generate; none comes, none ends
     no reuse        as each request ends (256 tokens on average) a new prompt comes that nobody has seen

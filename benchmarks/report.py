@@ -15,7 +15,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,27 @@ class Figure:
         """How many times worse than it must be; None when it is met or nothing must be."""
         if self.must is None or self.ours == self.must:
             return None
-        factor = self.must / self.ours if self.at_least else self.ours / self.must
-        return factor if factor > 1 else None
+        if (self.ours >= self.must) if self.at_least else (self.ours <= self.must):
+            return None
+        good, bad = (self.ours, self.must) if self.at_least else (self.must, self.ours)
+        return bad / good if good > 0 else math.inf
+
+
+def times_us(
+    work: Callable[[], Any],
+    num_rounds: int,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[Any], object] = lambda _: None,
+) -> list[float]:
+    """Time `work` again and again; `before` and `after` (with its result) stand outside of the time."""
+    samples = []
+    for _ in range(num_rounds):
+        before()
+        start_ns = time.perf_counter_ns()
+        result = work()
+        samples.append((time.perf_counter_ns() - start_ns) / 1000)
+        after(result)
+    return samples
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
