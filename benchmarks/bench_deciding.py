@@ -6,31 +6,27 @@ before each call on the index the CPU caches are flushed and a small other index
 the interpreter is not. Beside each figure stand the limit we set ourselves and a peer measured in the same run: the
 plain Python way with hashlib, dict and OrderedDict. What is timed is also checked.
 
-    python benchmarks/bench_deciding.py                   a table
-    python benchmarks/bench_deciding.py --json FILE       and JSON; to standard output without FILE
-    python benchmarks/bench_deciding.py --prompts 2048    another fill: 2048 prompts are 16M blocks
-    python benchmarks/bench_deciding.py --tiny            a smoke test: small sizes, JSON to standard output
+    .venv/dev/bin/python -m benchmarks.bench_deciding                   a table
+    .venv/dev/bin/python -m benchmarks.bench_deciding --json FILE       and JSON; to standard output without FILE
+    .venv/dev/bin/python -m benchmarks.bench_deciding --prompts 2048    another fill: 2048 prompts are 16M blocks
+    .venv/dev/bin/python -m benchmarks.bench_deciding --tiny            a smoke test: JSON to standard output
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
-import json
-import os
-import platform
 import random
 import statistics
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.report import Figure, emit, parser, times_us
 from flexkv import _core
 
 TOKENS_PER_BLOCK = 16
@@ -68,13 +64,7 @@ class Row:
 
 
 def median_us(work: Callable[[], object], num_rounds: int, before: Callable[[], object] = lambda: None) -> float:
-    times_ns = []
-    for _ in range(num_rounds):
-        before()
-        start_ns = time.perf_counter_ns()
-        work()
-        times_ns.append(time.perf_counter_ns() - start_ns)
-    return statistics.median(times_ns) / 1000
+    return statistics.median(times_us(work, num_rounds, before))
 
 
 def split(keys: Keys) -> list[bytes]:
@@ -316,48 +306,24 @@ def measure(size: Size) -> list[Row]:
     return rows + [bench_leaves(num_leaves, rng) for num_leaves in size.num_leaves]
 
 
-def machine() -> str:
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} CPUs, SHA instructions {'used' if _core.hash_uses_sha_ni() else 'not used'}"
-
-
-def print_table(rows: list[Row]) -> None:
-    """Print for people, on standard error: standard output may carry the JSON."""
-    print(f"{machine()}; Python {platform.python_version()}", file=sys.stderr)
-    print(f"{'work':50} {'ours':>9} {'limit':>9} {'peer':>11} {'ratio':>7}  peer", file=sys.stderr)
-    for row in rows:
-        limit = "" if row.limit is None else f"{row.limit:g}"
-        ratio = f"{row.peers / row.ours:.1f}x"
-        missed = " OVER" if row.limit is not None and row.ours > row.limit else ""
-        figures = f"{row.ours:9.2f} {limit:>9} {row.peers:11.2f} {ratio:>7}"
-        print(f"{row.work + ', ' + row.unit:50} {figures}  {row.peer}{missed}", file=sys.stderr)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=200, help="resident prompts of 8192 blocks (default 200)")
-    parser.add_argument("--rounds", type=int, default=101, help="repetitions of each call (default 101)")
-    parser.add_argument("--tiny", action="store_true", help="small sizes, a smoke test")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON (to standard output)")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--prompts", type=int, default=200, help="resident prompts of 8192 blocks (default 200)")
+    options.add_argument("--rounds", type=int, default=101, help="repetitions of each call (default 101)")
+    args = options.parse_args()
     if args.prompts < 1 or args.rounds < 1:
-        parser.error("--prompts and --rounds must be positive")
+        options.error("--prompts and --rounds must be positive")
     size = Size(num_prompts=args.prompts, prompt_blocks=8192, num_rounds=args.rounds, num_leaves=(10_000, 1_000_000))
     if args.tiny:
         size = Size(num_prompts=4, prompt_blocks=256, num_rounds=3, num_leaves=(1000,))
     rows = measure(size)
-    print_table(rows)
-    target = args.json or ("-" if args.tiny else None)
-    if target is None:
-        return
-    result = {"machine": machine(), "size": dataclasses.asdict(size), "rows": [dataclasses.asdict(row) for row in rows]}
-    text = json.dumps(result, indent=1)
-    if target == "-":
-        print(text)
-    else:
-        Path(target).write_text(text + "\n")
+    figures = [
+        Figure(question=row.work, unit=row.unit, ours=row.ours, must=row.limit, peer=row.peer, peers=row.peers)
+        for row in rows
+    ]
+    kind = "used" if _core.hash_uses_sha_ni() else "not used"
+    records = [dataclasses.asdict(row) for row in rows]
+    emit("deciding", args, figures, records, size=dataclasses.asdict(size), sha_instructions=kind)
 
 
 if __name__ == "__main__":

@@ -6,30 +6,26 @@ memory: a non-temporal memcpy of as many bytes in one piece by as many threads; 
 `ratio` is the median over rounds of ours / limit; the target is 0.90. All bytes are random, and after the last round
 every byte of both sides is compared.
 
-    python benchmarks/bench_host_copy.py                 a table
-    python benchmarks/bench_host_copy.py --json FILE     and JSON
-    python benchmarks/bench_host_copy.py --threads 4     as many threads; default: every processor
-    python benchmarks/bench_host_copy.py --tiny          a smoke test: JSON to standard output
+    .venv/dev/bin/python -m benchmarks.bench_host_copy                 a table
+    .venv/dev/bin/python -m benchmarks.bench_host_copy --json FILE     and JSON
+    .venv/dev/bin/python -m benchmarks.bench_host_copy --threads 4     as many threads; default: 1, and every processor
+    .venv/dev/bin/python -m benchmarks.bench_host_copy --tiny          a smoke test: JSON to standard output
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.report import Figure, emit, parser, say
 from flexkv import _core
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -168,45 +164,28 @@ def run(total_bytes: int, num_rounds: int, thread_counts: list[int]) -> Iterator
                 yield from rows
 
 
-def print_row(row: Row) -> None:
-    print(
-        f"{row.direction:4} {row.block_kib:5} KiB {row.pieces_per_block:7} {row.threads:8} {row.ours_gbs:7.1f} "
-        f"{row.limit_gbs:7.1f} {row.memcpy_gbs:7.1f} {row.ratio:6.2f}",
-        flush=True,
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the result to this file")
-    parser.add_argument("--threads", type=int, help="threads that copy; default: 1, and every processor")
-    parser.add_argument("--mib", type=int, default=128, help="MiB moved by one copy")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--tiny", action="store_true", help="a smoke test: JSON to standard output")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--threads", type=int, help="threads that copy; default: 1, and every processor")
+    options.add_argument("--mib", type=int, default=128, help="MiB moved by one copy")
+    options.add_argument("--rounds", type=int, default=9)
+    arguments = options.parse_args()
     num_processors = len(os.sched_getaffinity(0))
     threads = [arguments.threads] if arguments.threads else sorted({1, num_processors})
-    rows = []
-    if not arguments.tiny:
-        print(
-            f"{'':4} {'block':>9} {'pieces':>7} {'threads':>8} {'ours':>7} {'limit':>7} {'memcpy':>7}  ratio   (GB/s)"
-        )
     size = (8 * MIB, 2) if arguments.tiny else (arguments.mib * MIB, arguments.rounds)
+    rows, figures = [], []
     for row in run(*size, threads):
-        rows.append(row)
-        if not arguments.tiny:
-            print_row(row)
-    result = {
-        "benchmark": "host_copy",
-        "machine": {"cpu": platform.processor() or platform.machine(), "processors": num_processors},
-        "target_ratio": 0.9,
-        "verified": True,
-        "rows": [asdict(row) for row in rows],
-    }
-    if arguments.tiny:
-        json.dump(result, sys.stdout, indent=2)
-    elif arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        work = f"{row.direction}, blocks of {row.block_kib} KiB in {row.pieces_per_block}, {row.threads} threads"
+        gbs = f"{row.ours_gbs:.1f} of {row.limit_gbs:.1f} GB/s, memcpy {row.memcpy_gbs:.1f}"
+        say(f"{work}: {gbs}")
+        rows.append(asdict(row))
+        figures.append(
+            Figure(
+                question=work, unit="of the limit", ours=row.ratio, must=0.9, at_least=True, peer=f"{gbs}; raw copy",
+                peers=1.0,
+            )
+        )  # fmt: skip
+    emit("host_copy", arguments, figures, rows)
 
 
 if __name__ == "__main__":

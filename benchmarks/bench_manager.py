@@ -6,45 +6,30 @@ afterwards; `put_match` is of a prompt that is held already, and of a new one. T
 Python list, and the engine's own block hashes (a list of bytes). Beside each figure: our limit, and as the peer the
 time that hashing the same blocks takes with hashlib, block by block in Python, which is what engines do by themselves.
 
-    python benchmarks/bench_manager.py                 a table
-    python benchmarks/bench_manager.py --json FILE     and JSON
-    python benchmarks/bench_manager.py --tiny          a smoke test: JSON to standard output
+    .venv/dev/bin/python -m benchmarks.bench_manager                 a table
+    .venv/dev/bin/python -m benchmarks.bench_manager --json FILE     and JSON
+    .venv/dev/bin/python -m benchmarks.bench_manager --tiny          a smoke test: JSON to standard output
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
-import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.report import Figure, emit, parser, percentile, times_us
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.kvmanager import KVManager
 from flexkv.server.client import KVTPClient
 
 TOKENS_PER_BLOCK = 16
 READY_TIMEOUT_S = 30.0
-
-
-def times_us(work: Callable[[], object], after: Callable[[object], object], num_rounds: int) -> dict[str, float]:
-    samples = []
-    for _ in range(num_rounds):
-        start_ns = time.perf_counter_ns()
-        result = work()
-        samples.append((time.perf_counter_ns() - start_ns) / 1000)
-        after(result)
-    samples.sort()
-    return {"median_us": statistics.median(samples), "p99_us": samples[min(len(samples) - 1, int(len(samples) * 0.99))]}
 
 
 class Bench:
@@ -124,21 +109,17 @@ class Bench:
              lambda: manager.put_match(block_hashes=self.hashes[next(order)], num_tokens=full), 0),
             ("put_match of a new prompt, int64 array", None, lambda: manager.put_match(self.new_prompt), full),
         ]  # fmt: skip
-        peer = times_us(lambda: self._engine_hashes(self.prompts[0]), lambda _: None, max(3, num_rounds // 20))
+        hashing_us = statistics.median(times_us(lambda: self._engine_hashes(self.prompts[0]), max(3, num_rounds // 20)))
         for name, limit_us, work, expected in forms:
-            figures = times_us(work, functools.partial(drop, name, expected), num_rounds)
-            rows.append(
-                {"work": name, **figures, "limit_us": limit_us, "peer": "hashlib", "peer_us": peer["median_us"]}
-            )
+            spent_us = times_us(work, num_rounds, after=functools.partial(drop, name, expected))
+            figures = {"median_us": statistics.median(spent_us), "p99_us": percentile(spent_us, 99)}
+            rows.append({"work": name, **figures, "limit_us": limit_us, "peer": "hashlib", "peer_us": hashing_us})
         self.manager.check_invariants()
         return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--tiny", action="store_true", help="a smoke test; JSON to standard output")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     os.environ.setdefault("FLEXKV_LOG_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(folder, *((2, 64) if options.tiny else (32, 2048)))
@@ -146,16 +127,19 @@ def main() -> None:
             rows = bench.rows(20 if options.tiny else 400)
         finally:
             bench.close()
-    result = {"benchmark": "manager", "machine": platform.processor() or platform.machine(), "rows": rows}
-    if options.tiny:
-        json.dump(result, sys.stdout)
-        return
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
-    print(f"{'work':44} {'median us':>10} {'p99 us':>10} {'limit us':>10} {'peer us':>10}")
-    for row in rows:
-        limit = f"{row['limit_us']:10.0f}" if row["limit_us"] else " " * 10
-        print(f"{row['work']:44} {row['median_us']:10.1f} {row['p99_us']:10.1f} {limit} {row['peer_us']:10.1f}")
+    peer = "hashlib, a call per block"
+    figures = [
+        Figure(
+            question=f"{row['work']}, median",
+            unit="us",
+            ours=row["median_us"],
+            must=row["limit_us"],
+            peer=peer,
+            peers=row["peer_us"],
+        )
+        for row in rows
+    ]
+    emit("manager", options, figures, rows)
 
 
 if __name__ == "__main__":

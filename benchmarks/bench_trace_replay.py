@@ -6,22 +6,21 @@ footprint. Beside the hit rate stands a textbook LRU over single units that evic
 run: the figure to be within 0.5 points of. Runs: slots that a matched prompt lies in, and slots handed out to a store;
 the longer, the fewer copies.
 
-    python benchmarks/bench_trace_replay.py TRACE.jsonl [--json FILE] [--requests N]
-    python benchmarks/bench_trace_replay.py --tiny       a smoke test on a small made trace: JSON to standard output
+    .venv/dev/bin/python -m benchmarks.bench_trace_replay TRACE.jsonl [--json FILE] [--requests N]
+    .venv/dev/bin/python -m benchmarks.bench_trace_replay --tiny     a smoke test on a small made trace
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.report import Figure, emit, parser, say, table
 from flexkv import _core
 from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.common.block import SequenceMeta
@@ -120,12 +119,10 @@ def replay(prompts: list[list[int]], capacity_units: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trace", type=Path, nargs="?", help="the trace; without one a small made one is replayed")
-    parser.add_argument("--requests", type=int, help="only the first so many")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--tiny", action="store_true", help="a smoke test; JSON to standard output")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("trace", type=Path, nargs="?", help="the trace; without one a small made one is replayed")
+    made.add_argument("--requests", type=int, help="only the first so many")
+    options = made.parse_args()
     prompts = (
         read_trace(options.trace, options.requests) if options.trace else made_trace(200 if options.tiny else 4000)
     )
@@ -134,20 +131,23 @@ def main() -> None:
         {"percent_of_footprint": percent, **replay(prompts, max(1, footprint * percent // 100))}
         for percent in ((10, 50) if options.tiny else (1, 2, 5, 10, 20, 50))
     ]
-    result = {"benchmark": "trace_replay", "requests": len(prompts), "footprint_units": footprint, "rows": rows}
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
-    if options.tiny:
-        json.dump(result, sys.stdout)
-        return
-    print(f"{len(prompts)} requests, footprint {footprint * BLOCKS_PER_ID} blocks of {TOKENS_PER_BLOCK} tokens")
-    print(
-        f"{'capacity':>9} {'hit %':>7} {'LRU %':>7} {'hit run':>8} {'store run':>10} {'free run':>9} {'us/request':>11}"
-    )
-    for row in rows:
-        figures = (row["hit_percent"], row["lru_percent"], row["blocks_per_hit_run"], row["blocks_per_store_run"])
-        cells = "".join(f"{figure:>{width}.2f}" for figure, width in zip(figures, (8, 8, 9, 11), strict=True))
-        print(f"{row['percent_of_footprint']:8}%{cells} {row['mean_free_run']:9.1f} {row['us_per_request']:11.1f}")
+    say(f"{len(prompts)} requests, footprint {footprint * BLOCKS_PER_ID} blocks of {TOKENS_PER_BLOCK} tokens")
+    names = ("percent_of_footprint", "hit_percent", "lru_percent", "blocks_per_hit_run", "blocks_per_store_run",
+             "mean_free_run", "us_per_request")  # fmt: skip
+    say(table(names, [[f"{row[name]:.2f}" for name in names] for row in rows]))
+    figures = [
+        Figure(
+            question=f"hit rate above a textbook LRU, pool of {row['percent_of_footprint']} % of the footprint",
+            unit="points",
+            ours=row["hit_percent"] - row["lru_percent"],
+            must=-0.5,
+            at_least=True,
+            peer="LRU, hit rate in percent",
+            peers=row["lru_percent"],
+        )
+        for row in rows
+    ]
+    emit("trace_replay", options, figures, rows, requests=len(prompts), footprint_units=footprint)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flexkv.cache.span import BlockSpan
 from flexkv.common.block import BoolArray, SequenceMeta
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.events import EventCollector, KVEvent
@@ -123,6 +124,14 @@ class KVManager:
     ) -> tuple[int, BoolArray]:
         """Return a task id and the mask of tokens still to be written; see KVTaskEngine.put_match."""
         return self._engine.put_match(token_ids, token_mask, namespace, **arguments)
+
+    def get_span(self, sequence: SequenceMeta, start_block: int = 0) -> tuple[int, BlockSpan]:
+        """Return a task id and the blocks that can be loaded: `get_match` without a mask, for integrations."""
+        return self._engine.get_span(sequence, start_block)
+
+    def put_span(self, sequence: SequenceMeta) -> tuple[int, BlockSpan]:
+        """Return a task id and the blocks still to be written: `put_match` without a mask, for integrations."""
+        return self._engine.put_span(sequence)
 
     def get_async(
         self,

@@ -22,7 +22,7 @@ from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector, KVEvent
 from flexkv.common.hash_utils import Keys
 from flexkv.common.metrics import CacheStats
-from flexkv.common.request import KVRequest, KVResponse, KVResponseStatus
+from flexkv.common.request import KVRequest, KVRequestType, KVResponse, KVResponseStatus
 from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
 from flexkv.tasks.flow import Launch, TaskFlow
@@ -180,6 +180,24 @@ class KVTaskEngine:
         with self._gate.entered():
             task = self._flow.put(request)
         return task.task_id, self._mask(request, task)
+
+    def get_span(self, sequence: SequenceMeta, start_block: int = 0) -> tuple[int, BlockSpan]:
+        """Do what `get_match` does for a handle of `sequence()`, and answer in blocks: no mask is made. O(log n)."""
+        request = KVRequest(
+            type=KVRequestType.GET, sequence=sequence, start_block=start_block, end_block=sequence.num_blocks
+        )
+        self._hash(request)
+        with self._gate.entered():
+            task = self._flow.get(request)
+        return task.task_id, task.span
+
+    def put_span(self, sequence: SequenceMeta) -> tuple[int, BlockSpan]:
+        """Do what `put_match` does for a handle of `sequence()`, and answer in blocks: no mask is made."""
+        request = KVRequest(type=KVRequestType.PUT, sequence=sequence, start_block=0, end_block=sequence.num_blocks)
+        self._hash(request)
+        with self._gate.entered():
+            task = self._flow.put(request)
+        return task.task_id, task.span
 
     def get_async(
         self,

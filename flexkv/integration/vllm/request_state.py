@@ -73,6 +73,10 @@ class RequestState:
     """Its device blocks, in order, as of the last step it was scheduled in."""
     num_stored_blocks: int = 0
     """Blocks from the start that have been offered for storing."""
+    due_step: int = 0
+    """The step at which it is looked at again for blocks to store; 0: with its next device blocks."""
+    in_prompt: bool = True
+    """Whether blocks of its prompt have not been offered yet."""
     load: FlexKVGetTask | None = None
     stores: dict[int, FlexKVPutTask] = field(default_factory=dict)
     may_load: bool = True
@@ -90,4 +94,6 @@ class RequestState:
         """Its device blocks were taken away."""
         self.block_ids = []
         self.num_stored_blocks = 0
+        self.due_step = 0
+        self.in_prompt = True
         self.stores = {}

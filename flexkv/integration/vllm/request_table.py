@@ -68,21 +68,27 @@ class RequestTable:
         """Return all states."""
         return self._states.values()
 
-    def follow(self, scheduler_output: SchedulerOutput) -> None:
-        """Take over the device blocks of the requests this step schedules."""
+    def follow(self, scheduler_output: SchedulerOutput) -> list[RequestState]:
+        """Take over the device blocks this step hands out; returns the requests that got some."""
+        changed: list[RequestState] = []
         for new in scheduler_output.scheduled_new_reqs:
             state = self._states.get(new.req_id)
             if state is not None:
                 state.block_ids = list(new.block_ids[0])
+                changed.append(state)
         cached = scheduler_output.scheduled_cached_reqs
         for request_id, new_block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
-            state = self._states.get(request_id)
-            if state is None or new_block_ids is None:
+            if new_block_ids is None:
                 continue
+            state = self._states.get(request_id)
+            if state is None:
+                continue
+            changed.append(state)
             if request_id in cached.resumed_req_ids:
                 state.block_ids = list(new_block_ids[0])
             else:
                 state.block_ids.extend(new_block_ids[0])
+        return changed
 
     def _keys_of(self, request: Request) -> RequestKeys | None:
         try:

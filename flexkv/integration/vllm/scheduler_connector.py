@@ -19,7 +19,7 @@ excepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,10 @@ __all__ = ["FlexKVSchedulerConnector"]
 logger = flexkv_logger(__name__)
 
 IDLE_WAIT_S = 0.001
+DECODE_STORE_BLOCKS = 16
+MAX_STORES_PER_STEP = 2
+"""Beyond it stores wait for the next steps, unless many do: then a part of them goes each step."""
+BACKLOG_STEPS = 8
 
 
 class FlexKVSchedulerConnector:
@@ -56,6 +60,8 @@ class FlexKVSchedulerConnector:
         use_engine_hashes: whether `request.block_hashes` are to be trusted as content.
         may_load, may_store: by the engine's role (consumer, producer).
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
+        decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
+            more, and a preemption loses more.
     """
 
     def __init__(
@@ -67,21 +73,25 @@ class FlexKVSchedulerConnector:
         may_load: bool = True,
         may_store: bool = True,
         store_timeout_s: float | None = None,
+        decode_store_blocks: int = DECODE_STORE_BLOCKS,
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
         self._may_load = may_load
         self._may_store = may_store
         self._store_timeout_s = store_timeout_s
+        self._decode_store_blocks = decode_store_blocks
         self._step = 0
         self._last_step_was_empty = False
         self._requests = RequestTable(manager, tokens_per_block, use_engine_hashes)
         self._matched: dict[str, RequestState] = {}  # asked in this step
         self._planned: list[FlexKVGetTask] = []  # allocated in this step, to be launched at its end
         self._new_stores: list[FlexKVPutTask] = []
-        self._running: dict[int, RequestState] = {}  # by task id: launched, end not seen
+        self._running: dict[int, list[RequestState]] = {}  # by task id: launched, end not seen; a batch has several
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
+        self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
+        self._to_store: dict[str, RequestState] = {}  # have blocks to store, first come first
 
     # ---- while vLLM schedules
 
@@ -133,11 +143,7 @@ class FlexKVSchedulerConnector:
         self._step += 1
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
-        self._requests.follow(scheduler_output)
-        for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
-            state = self._requests.get(request_id)
-            if state is not None:
-                self._plan_store(state, state.request.num_computed_tokens + num_scheduled)
+        self._plan_stores(scheduler_output)
         self.launch_tasks()
         self.cancel_tasks()
         self._rest_if_idle(scheduler_output.total_num_scheduled_tokens == 0)
@@ -149,26 +155,29 @@ class FlexKVSchedulerConnector:
         return StepNotice(self._step, bool(self._running or self._unsettled), frozenset(failed))
 
     def launch_tasks(self) -> None:
-        """Launch what this step planned: loads after the step before, stores after this one."""
+        """Launch what was planned since the last call: loads after the step before, stores after this one, as one."""
         loads, stores = self._planned, self._new_stores
         self._planned, self._new_stores = [], []
         for load in loads:
             assert load.task_id is not None
             load.state = LoadState.RUNNING
-            self._running[load.task_id] = self._requests[load.request_id]
+            self._running[load.task_id] = [self._requests[load.request_id]]
         if loads:
             ids = [load.task_id for load in loads if load.task_id is not None]
             self._manager.launch(ids, block_ids=[load.block_ids for load in loads], after_step=self._step - 1)
-        for store in stores:
-            self._running[store.task_id] = self._requests[store.request_id]
         if stores:
-            ids = [store.task_id for store in stores]
-            self._manager.launch(
-                ids,
+            (batch_id,) = self._manager.launch(
+                [store.task_id for store in stores],
                 block_ids=[store.block_ids for store in stores],
+                as_batch=True,
                 after_step=self._step,
                 timeout_s=self._store_timeout_s,
             )
+            states = self._running[batch_id] = [self._requests[store.request_id] for store in stores]
+            for store, state in zip(stores, states, strict=True):
+                del state.stores[store.task_id]
+                store.task_id = batch_id
+                state.stores[batch_id] = store
 
     def cancel_tasks(self) -> None:
         """Cancel the matches of this step that vLLM did not schedule."""
@@ -183,6 +192,7 @@ class FlexKVSchedulerConnector:
 
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
+        self.launch_tasks()
         self._collect()
         received: set[str] = set()
         sent: set[str] = set()
@@ -217,10 +227,11 @@ class FlexKVSchedulerConnector:
         if state is None:
             return False, None
         self._drop_match(state)
+        self._to_store.pop(request.request_id, None)
+        state.due_step = 0
         if not state.is_loading:
             state.num_stored_blocks = 0  # offered once more: what there was no room for, or was evicted meanwhile
-            self._plan_store(state, request.num_computed_tokens)
-            self.launch_tasks()
+            self._plan_store(state, request.num_computed_tokens)  # launched with others', when the step's end is told
         state.finished = state.is_loading or bool(state.stores)
         if not state.finished:
             self._unsettled.pop(request.request_id, None)
@@ -229,7 +240,7 @@ class FlexKVSchedulerConnector:
 
     def has_pending_block_frees(self) -> bool:
         """Whether finished requests still hold device blocks for their last stores."""
-        return any(state.finished for state in self._running.values())
+        return any(state.finished for states in self._running.values() for state in states)
 
     # ---- the rest
 
@@ -289,10 +300,9 @@ class FlexKVSchedulerConnector:
     def _match(self, state: RequestState, start: int, end: int) -> FlexKVGetTask | None:
         """Ask for blocks [start, end); None when none of them can be loaded."""
         assert state.keys is not None
-        task_id, found = self._manager.get_match(sequence=state.keys.sequence(end), start_block=start)
-        num_blocks = int(np.count_nonzero(found)) // self._tokens_per_block
-        match = FlexKVGetTask(state.request.request_id, task_id, start, num_blocks)
-        if num_blocks == 0:
+        task_id, found = self._manager.get_span(state.keys.sequence(end), start)
+        match = FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
+        if found.num_blocks == 0:
             self._discard(match)
             return None
         return match
@@ -313,13 +323,48 @@ class FlexKVSchedulerConnector:
             return
         if state.stores:
             task_ids = list(state.stores)
-            self._manager.doom(task_ids)
+            self._manager.doom(task_ids)  # with what others store in the same batch: at their end it is offered again
             for task_id in task_ids:
-                self._running.pop(task_id, None)
+                self._forget_store(task_id, state)
         state.forget_blocks()
+        self._to_store.pop(request_id, None)
         state.may_store = True
         if state.finished:  # it ended between its preemption and this step
             self._unsettled[request_id] = state
+
+    def _plan_stores(self, scheduler_output: SchedulerOutput) -> None:
+        """Plan what this step's stores are. O(requests that got device blocks, or are due), not O(requests)."""
+        scheduled = scheduler_output.num_scheduled_tokens
+        for state in self._requests.follow(scheduler_output):
+            if state.in_prompt or state.due_step <= self._step:
+                self._look_for_blocks(state, scheduled)
+        for state in self._due.pop(self._step, ()):
+            if state.due_step == self._step:
+                self._look_for_blocks(state, scheduled)
+        for _ in range(max(MAX_STORES_PER_STEP, len(self._to_store) // BACKLOG_STEPS)):
+            if not self._to_store:
+                break
+            request_id = next(iter(self._to_store))
+            state = self._to_store.pop(request_id)
+            self._plan_store(state, state.request.num_computed_tokens + scheduled.get(request_id, 0))
+            state.due_step = self._step + 1
+            self._due.setdefault(state.due_step, []).append(state)
+
+    def _look_for_blocks(self, state: RequestState, scheduled: Mapping[str, int]) -> None:
+        """Queue the request if it has enough blocks to store, else note at which step it may have."""
+        if state.keys is None or not self._may_store or not state.may_store:
+            return
+        request = state.request
+        num_tokens = request.num_computed_tokens + scheduled.get(request.request_id, 0)
+        state.in_prompt = state.num_stored_blocks < request.num_prompt_tokens // self._tokens_per_block
+        wanted = state.num_stored_blocks + (1 if state.in_prompt else self._decode_store_blocks)
+        num_missing_tokens = wanted * self._tokens_per_block - num_tokens
+        if num_missing_tokens <= 0:
+            self._to_store[request.request_id] = state
+            state.due_step = 0
+            return
+        state.due_step = self._step + num_missing_tokens  # a step computes at least one
+        self._due.setdefault(state.due_step, []).append(state)
 
     def _plan_store(self, state: RequestState, num_computed_tokens: int) -> None:
         """Reserve room for whole blocks of confirmed tokens that have not been offered yet."""
@@ -331,12 +376,11 @@ class FlexKVSchedulerConnector:
         num_blocks = min(num_blocks, state.keys.grow(state.request))
         if num_blocks <= state.num_stored_blocks:
             return
-        task_id, missing = self._manager.put_match(sequence=state.keys.sequence(num_blocks))
+        task_id, missing = self._manager.put_span(state.keys.sequence(num_blocks))
         state.num_stored_blocks = num_blocks
-        indices = np.flatnonzero(missing[:: self._tokens_per_block])
-        if len(indices) == 0:
+        if missing.num_blocks == 0:
             return  # the task has ended already
-        block_ids = np.array(state.block_ids[indices[0] : indices[-1] + 1], dtype=np.int64)
+        block_ids = np.array(state.block_ids[missing.start : missing.end], dtype=np.int64)
         store = FlexKVPutTask(state.request.request_id, task_id, block_ids)
         state.stores[task_id] = store
         self._new_stores.append(store)
@@ -352,13 +396,19 @@ class FlexKVSchedulerConnector:
     def _collect(self) -> None:
         """Note the tasks that ended; results nobody waits for (cancelled, doomed) are taken with them."""
         for task_id, response in self._manager.poll().items():
-            state = self._running.pop(task_id, None)
-            if state is None:
-                continue
-            if state.stores.pop(task_id, None) is None:
-                self._load_ended(state, response)
-            if state.finished or state.is_loading:
-                self._unsettled[state.request.request_id] = state
+            for state in self._running.pop(task_id, ()):
+                if state.stores.pop(task_id, None) is None:
+                    self._load_ended(state, response)
+                if state.finished or state.is_loading:
+                    self._unsettled[state.request.request_id] = state
+
+    def _forget_store(self, task_id: int, state: RequestState) -> None:
+        """The request has no part in the store any more; others of its batch wait for the end of it."""
+        others = [other for other in self._running.get(task_id, ()) if other is not state]
+        if others:
+            self._running[task_id] = others
+        else:
+            self._running.pop(task_id, None)
 
     def _load_ended(self, state: RequestState, response: KVResponse) -> None:
         load = state.load

@@ -12,6 +12,7 @@ thread's top would stand.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +50,7 @@ __all__ = [
 
 logger = flexkv_logger(__name__)
 Answer = TypeVar("Answer")
+STATS_INTERVAL_S = 2.0
 
 
 class FlexKVConnectorV1Impl:
@@ -79,6 +81,7 @@ class FlexKVConnectorV1Impl:
         self._scheduler: SchedulerRole | None = None
         self._worker: FlexKVWorkerConnector | None = None
         self._interval = StatsInterval()
+        self._stats_due_s = 0.0
         self._log = StatsLog() if config.enable_metrics else None
         if role is KVConnectorRole.SCHEDULER:
             self._scheduler = make_scheduler_role(config, vllm_config, kv_cache_config)
@@ -181,14 +184,19 @@ class FlexKVConnectorV1Impl:
     # ---- both
 
     def get_kv_connector_stats(self) -> FlexKVConnectorStats | None:
-        """Scheduler: what was counted since the last call. Worker: an empty one while something is outstanding.
+        """Scheduler: what was counted since it last told. Worker: an empty one while something is outstanding.
 
+        vLLM asks after every step and shows the sums every few seconds: the scheduler role tells as seldom.
         vLLM's single-process executor drops the output of a step without tokens that reports nothing, and with it the
         call that lets the scheduler role settle its transfers.
         """
         if self._worker is not None:
             return FlexKVConnectorStats() if self._worker.outstanding else None
-        stats = self._ask(lambda role: role.stats()) if self._report_stats else None
+        now_s = time.monotonic()
+        if not self._report_stats or now_s < self._stats_due_s:
+            return None
+        self._stats_due_s = now_s + STATS_INTERVAL_S
+        stats = self._ask(lambda role: role.stats())
         return self._interval.take(stats) if stats is not None else None
 
     # ---- guards

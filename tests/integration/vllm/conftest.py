@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
+from flexkv.cache.span import BlockSpan
 from flexkv.common.block import SequenceMeta
 from flexkv.common.hash_utils import root_key
 from flexkv.common.request import KVResponse, KVResponseStatus
@@ -37,39 +37,48 @@ class FakeManager:
         root = root_key(b"model", namespace, 0, TOKENS_PER_BLOCK)
         return SequenceMeta(token_ids, TOKENS_PER_BLOCK, block_hashes=block_hashes, root=root, num_tokens=num_tokens)
 
-    def get_match(self, *, sequence, start_block=0):
+    def get_span(self, sequence, start_block=0):
         self.num_matches += 1
         keys = [bytes(key) for key in sequence.block_hashes]
         end = next((index for index, key in enumerate(keys) if key not in self.ready), len(keys))
-        return self._create("get", sequence, keys, start_block, max(start_block, end))
+        return self._create("get", keys, start_block, max(start_block, end))
 
-    def put_match(self, *, sequence):
+    def put_span(self, sequence):
         keys = [bytes(key) for key in sequence.block_hashes]
         held = self.ready | self.unready
         start = next((index for index, key in enumerate(keys) if key not in held), len(keys))
         end = len(keys) if self.room is None else min(len(keys), start + self.room)
-        task_id, mask = self._create("put", sequence, keys, start, end)
+        task_id, span = self._create("put", keys, start, end)
         self.unready.update(keys[start:end])
-        return task_id, mask
+        return task_id, span
 
-    def _create(self, kind, sequence, keys, start, end):
+    def _create(self, kind, keys, start, end):
         task_id = len(self.tasks) + 1
-        mask = np.zeros(sequence.num_tokens, dtype=np.bool_)
-        mask[start * TOKENS_PER_BLOCK : end * TOKENS_PER_BLOCK] = True
         state = "matched" if end > start else "ended"
         task = SimpleNamespace(kind=kind, keys=keys[start:end], state=state, block_ids=None, doomed=False)
         self.tasks[task_id] = task
         if state == "ended":
             self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
-        return task_id, mask
+        return task_id, BlockSpan(start, end)
 
-    def launch(self, task_ids, *, block_ids, after_step, timeout_s=None):
+    def launch(self, task_ids, *, block_ids, after_step, as_batch=False, timeout_s=None):
         for task_id, blocks in zip(task_ids, block_ids, strict=True):
             task = self.tasks[task_id]
             assert task.state == "matched"
             assert len(blocks) == len(task.keys), "one block id for each block of the match"
             task.state, task.block_ids = "running", blocks.tolist()
             self.launches.append(SimpleNamespace(kind=task.kind, blocks=task.block_ids, after_step=after_step))
+        if not as_batch or len(task_ids) < 2:
+            return list(task_ids)
+        parts = [self.tasks[task_id] for task_id in task_ids]
+        for task_id in task_ids:
+            self.tasks[task_id] = SimpleNamespace(kind="merged", state="ended", doomed=False)
+        batch_id = len(self.tasks) + 1
+        keys, blocks = ([item for part in parts for item in getattr(part, name)] for name in ("keys", "block_ids"))
+        self.tasks[batch_id] = SimpleNamespace(
+            kind=parts[0].kind, keys=keys, state="running", block_ids=blocks, doomed=False
+        )
+        return [batch_id]
 
     def cancel(self, task_ids):
         for task_id in task_ids:
@@ -274,7 +283,7 @@ def manager():
 
 @pytest.fixture
 def connector(manager):
-    return FlexKVSchedulerConnector(manager, tokens_per_block=TOKENS_PER_BLOCK)
+    return FlexKVSchedulerConnector(manager, tokens_per_block=TOKENS_PER_BLOCK, decode_store_blocks=1)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from flexkv.common.request import KVResponseStatus
+from flexkv.integration.vllm.scheduler_connector import MAX_STORES_PER_STEP, FlexKVSchedulerConnector
 
 
 @pytest.fixture
@@ -167,6 +168,7 @@ def test_the_last_blocks_are_stored_when_the_request_ends(manager, scheduler, ma
     request.update_hashes()
     request.append(6)
     assert scheduler.finish(request)
+    scheduler.come_back(scheduler.notice)
     assert launches(manager, "put")[-1] == (scheduler.tables["a"][3:4], scheduler.notice.step)
 
 
@@ -334,8 +336,6 @@ def test_a_load_that_cannot_be_planned_any_more_is_a_failed_load(
 
 
 def test_roles_decide_what_is_done(manager, make_request, run_to_end):
-    from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
-
     run_to_end(20)
     request = make_request("a", 22)
     producer = FlexKVSchedulerConnector(manager, tokens_per_block=4, may_load=False)
@@ -418,6 +418,7 @@ def test_blocks_there_was_no_room_for_are_offered_once_more_when_the_request_end
     assert not launches(manager, "put")
     manager.room = None
     assert scheduler.finish(request)
+    scheduler.come_back(scheduler.notice)
     assert launches(manager, "put") == [(scheduler.tables["a"][:4], scheduler.notice.step)]
 
 
@@ -435,3 +436,56 @@ def test_going_off_with_copies_that_did_not_end_lets_no_block_go(
         output = scheduler.step()
         assert (output.finished_recving, output.finished_sending) == (set(), set())
         assert not scheduler.notice.failed_block_ids
+
+
+def test_a_running_request_stores_what_it_generates_in_groups(manager, scheduler, make_request):
+    scheduler.connector = FlexKVSchedulerConnector(manager, tokens_per_block=4, decode_store_blocks=3)
+    request = make_request("a", 8)
+    scheduler.admit(request)
+    scheduler.step()
+    for token in range(12):
+        request.append(token)
+        scheduler.advance(request)
+        scheduler.step()
+    table = scheduler.tables["a"]
+    assert launches(manager, "put") == [(table[:2], 1), (table[2:5], 13)]
+
+
+def test_stores_beyond_a_steps_share_wait_for_the_next_steps(manager, scheduler, make_request):
+    requests = [make_request(f"r{index}", 8, seed=index) for index in range(2 * MAX_STORES_PER_STEP + 1)]
+    for request in requests:
+        scheduler.admit(request)
+    stored = []
+    for _ in range(3):
+        scheduler.step()
+        stored.append(len(launches(manager, "put")))
+    assert stored == [MAX_STORES_PER_STEP, 2 * MAX_STORES_PER_STEP, len(requests)]
+
+
+def test_a_request_that_ends_while_its_store_waits_for_its_turn_is_stored_and_held(manager, scheduler, make_request):
+    requests = [make_request(f"r{index}", 8, seed=index) for index in range(MAX_STORES_PER_STEP + 1)]
+    for request in requests:
+        scheduler.admit(request)
+    scheduler.step()
+    assert scheduler.finish(requests[-1])
+    scheduler.step()
+    assert len(launches(manager, "put")) == len(requests)
+    manager.end()
+    scheduler.step()
+    assert not scheduler.held
+
+
+def test_a_preemption_dooms_its_batch_and_others_hear_of_its_end(manager, scheduler, make_request):
+    first, second = make_request("a", 8), make_request("b", 8, seed=1)
+    for request in (first, second):
+        scheduler.admit(request)
+    scheduler.step()
+    assert scheduler.finish(second)
+    scheduler.preempt(first)
+    scheduler.step()
+    assert any(task.doomed for task in manager.tasks.values())
+    assert scheduler.held == {"b"}, "copies may still read its blocks"
+    manager.end()
+    scheduler.step()
+    assert not scheduler.held
+    assert not manager.ready
