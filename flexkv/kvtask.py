@@ -40,6 +40,7 @@ from flexkv.tasks.requests import (
     check_gpu_blocks,
 )
 from flexkv.tasks.seams import Storage, Transfer
+from flexkv.tasks.stale_sockets import remove_stale_sockets
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 from flexkv.transfer.transfer_engine import TransferEngine
 
@@ -55,8 +56,12 @@ _socket_numbers = itertools.count()
 
 
 def own_socket() -> str:
-    """Return an address that no other engine has: this process's own, in a directory of this user."""
+    """Return an address that no other engine has: this process's own, in a directory of this user.
+
+    Names that killed processes left there are removed.
+    """
     directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
+    remove_stale_sockets(directory)
     return f"ipc://{directory}/{os.getpid()}-{next(_socket_numbers)}.sock"
 
 
@@ -342,9 +347,10 @@ class KVTaskEngine:
 
     def poll(self) -> dict[int, KVResponse]:
         """Take the results of all tasks that have ended, in the order they did, without waiting."""
-        self._recorder.flush()
         with self._gate.entered():
-            return {task.task_id: task.response() for task in self._tasks.take_finished()}
+            finished = self._tasks.take_finished()
+        self._recorder.flush()
+        return {task.task_id: task.response() for task in finished}
 
     def wait_any(self, timeout_s: float) -> bool:
         """Wait until there is a result to take; False after `timeout_s`, or when nothing runs that could end."""
@@ -370,9 +376,12 @@ class KVTaskEngine:
 
         Later requests are misses. Idempotent; a second call asks again.
 
-        Returns: True when nothing touches any GPU block or slot any more; False when a copy may still run.
+        Returns: True when nothing touches any GPU block or slot any more; False when a copy may still run. In a forked
+        child nothing runs and nothing is done.
         """
         timeout_s = as_timeout(timeout_s, "timeout_s")
+        if self._gate.in_forked_child:
+            return True
         try:
             with self._gate.entered():
                 self._flow.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.request import KVResponseStatus
 from flexkv.kvmanager import KVManager
@@ -24,6 +25,7 @@ from flexkv.server.client import KVTPClient
 
 TPB = 4
 NUM_GPU_BLOCKS = 64
+ROW_BYTES = 24
 POISON = 0xA5
 READY_TIMEOUT_S = 20.0
 
@@ -31,7 +33,7 @@ READY_TIMEOUT_S = 20.0
 class Gpu:
     """KV memory of one rank as bytes: `layers` arrays of shape (blocks, 2, TPB, row)."""
 
-    def __init__(self, seed: int = 0, *, layers: int = 3, row: int = 24, memory: Path | None = None) -> None:
+    def __init__(self, seed: int = 0, *, layers: int = 3, row: int = ROW_BYTES, memory: Path | None = None) -> None:
         shape = (NUM_GPU_BLOCKS, 2, TPB, row)
         size = int(np.prod(shape))
         if memory is None:
@@ -150,7 +152,7 @@ from pathlib import Path
 from flexkv.server.client import KVTPClient
 from tests.rig import TPB, Gpu
 
-gpu = Gpu(memory=Path(sys.argv[2]))
+gpu = Gpu(memory=Path(sys.argv[2]), row=int(sys.argv[3]))
 client = KVTPClient(sys.argv[1], tokens_per_block=TPB)
 client.register_to_server(gpu.layers, block_dim=0)
 print("registered", flush=True)
@@ -168,13 +170,13 @@ client.shutdown()
 class WorkerProcess:
     """A rank in a process of its own; its GPU memory is a file that this process maps too."""
 
-    def __init__(self, gpu_register_port: str, memory: Path) -> None:
-        self.gpu = Gpu(memory=memory)
+    def __init__(self, gpu_register_port: str, memory: Path, *, row: int = ROW_BYTES) -> None:
+        self.gpu = Gpu(memory=memory, row=row)
         self.gpu.fill()
         root = str(Path(__file__).resolve().parent.parent)
         environment = os.environ | {"PYTHONPATH": root}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, gpu_register_port, str(memory)],
+            [sys.executable, "-c", WORKER, gpu_register_port, str(memory), str(row)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -198,6 +200,9 @@ class WorkerProcess:
         self.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(READY_TIMEOUT_S)
@@ -207,6 +212,65 @@ class WorkerProcess:
         assert self.process.stdout is not None
         self.process.stdin.close()
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
+            self.thaw()
             self.process.wait(READY_TIMEOUT_S)
         self.process.stdout.close()
+
+
+class Pair:
+    """A manager here, a rank there."""
+
+    def __init__(self, directory: Path, *, row: int = ROW_BYTES, **config: object) -> None:
+        self.directory = directory
+        self.row = row
+        settings: dict[str, object] = {
+            "tokens_per_block": TPB,
+            "num_cpu_blocks": 16,
+            "evict_ratio": 0.0,
+            "transfer_timeout_s": 10.0,
+        } | config
+        self.manager = KVManager(ModelConfig(3, 1, row, dtype="uint8"), CacheConfig(**settings))  # type: ignore[arg-type]
+        self.manager.start()
+        self.workers: list[WorkerProcess] = []
+        self.add_worker()
+        assert self.manager.wait_ready(READY_TIMEOUT_S)
+        assert eventually(lambda: self.cache.cpu_cache_engine.mempool.num_available_blocks == self.num_slots)
+
+    @property
+    def num_slots(self) -> int:
+        return self.manager.stats().slots_total
+
+    @property
+    def cache(self) -> GlobalCacheEngine:
+        cache = self.manager._engine._tier.cache
+        assert cache is not None
+        return cache
+
+    @property
+    def worker(self) -> WorkerProcess:
+        return self.workers[-1]
+
+    def add_worker(self) -> None:
+        memory = self.directory / f"gpu{len(self.workers)}"
+        self.workers.append(WorkerProcess(self.manager.gpu_register_port, memory, row=self.row))
+
+    def put(self, num_blocks: int, first: int = 0, timeout_s: float | None = None) -> int:
+        return self.manager.put_async(
+            tokens(num_blocks, first), slots_of(range(first % 60, first % 60 + num_blocks)), timeout_s=timeout_s
+        )
+
+    def get(self, num_blocks: int, first_gpu_block: int, timeout_s: float | None = None) -> int:
+        blocks = range(first_gpu_block, first_gpu_block + num_blocks)
+        return self.manager.get_async(tokens(num_blocks), slots_of(blocks), timeout_s=timeout_s)
+
+    def status(self, task_id: int, timeout: float = 10.0) -> KVResponseStatus:
+        return self.manager.wait(task_id, timeout=timeout)[task_id].status
+
+    def num_held(self) -> int:
+        self.manager.check_invariants()
+        return self.cache.num_live_reservations
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+        self.manager.shutdown()

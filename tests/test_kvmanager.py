@@ -307,57 +307,6 @@ def test_events_are_only_kept_when_asked_for(rig: Rig) -> None:
     assert BlocksStored.__name__ == "BlocksStored"
 
 
-def test_many_threads_share_one_manager() -> None:
-    """16 threads store, load, cancel and reset; the bytes a load brings are always those of its prefix."""
-    rig = Rig(num_cpu_blocks=20)
-    for block in range(NUM_GPU_BLOCKS):
-        for layer in rig.gpu.layers:
-            layer[block] = 0
-    start = threading.Barrier(16)
-    errors: list[str] = []
-
-    def work(number: int) -> None:
-        random = np.random.default_rng(number)
-        own = list(range(number * 4, number * 4 + 4))
-        start.wait(20)
-        for _ in range(30):
-            document = int(random.integers(0, 6))
-            length = int(random.integers(1, 4))
-            ids = tokens(length, first=1000 * document)
-            kind = int(random.integers(0, 8))
-            if kind == 0:
-                rig.manager.cancel(rig.manager.get_match(ids)[0])
-            elif kind == 1 and number == 0:
-                rig.manager.reset()
-            elif kind < 4:
-                for depth, block in enumerate(own[:length]):
-                    for layer in rig.gpu.layers:
-                        layer[block] = document * 10 + depth + 1
-                task_id = rig.manager.put_async(ids, slots_of(own[:length]))
-                if rig.manager.wait(task_id)[task_id].status not in (Status.SUCCESS, Status.CANCELLED):
-                    errors.append("a store failed")
-            else:
-                task_id, mask = rig.manager.get_match(ids)
-                count = int(mask.sum()) // TPB
-                rig.manager.launch(task_id, [slots_of(own[:count])])
-                if rig.manager.wait(task_id)[task_id].status is Status.SUCCESS:
-                    for depth, block in enumerate(own[:count]):
-                        if any((layer[block] != document * 10 + depth + 1).any() for layer in rig.gpu.layers):
-                            errors.append(f"wrong bytes of document {document} depth {depth}")
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    assert errors == []
-    rig.manager.reset()
-    rig.check_nothing_is_held()
-    assert rig.manager.stats().slots_used == 0
-    rig.close()
-
-
 def test_all_waiters_of_a_task_are_told(rig: Rig) -> None:
     task_id, _ = rig.manager.put_match(tokens(2))
     rig.manager.launch(task_id, [slots_of([1, 2])], after_step=3)

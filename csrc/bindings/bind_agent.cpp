@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "transfer/copy_agent.h"
 #include "transfer/copy_engine.h"
 #include "transfer/device_layout.h"
@@ -57,12 +58,12 @@ std::uint64_t copy_blocks(CopyEngine& engine, const Planes& planes, std::uint64_
   const auto slot_ids = to_ids(slots, "slots", num_slots);
   const auto block_ids = to_ids(blocks, "blocks", static_cast<std::int64_t>(num_blocks));
   const HostShard shard = {reinterpret_cast<std::byte*>(host_base), stride, num_slots};
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   return engine.copy(layout, shard, static_cast<protocol::Direction>(direction), slot_ids, block_ids);
 }
 
 void copy_range(std::uintptr_t dst, std::uintptr_t src, std::size_t bytes) {
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   copy_nontemporal(reinterpret_cast<std::byte*>(dst), reinterpret_cast<const std::byte*>(src), bytes);
 }
 
@@ -82,7 +83,7 @@ nb::dict to_dict(const AgentStats& stats) {
 }
 
 void bind_copy_agent(nb::module_& m) {
-  using Release = nb::call_guard<nb::gil_scoped_release>;
+  using Release = nb::call_guard<GilRelease>;
   nb::enum_<AgentState>(m, "AgentState",
                         "Where a copy agent is: IDLE, CONNECTING, REGISTERED, SERVING, REFUSED, STOPPED.")
       .value("IDLE", AgentState::idle)
@@ -111,8 +112,12 @@ void bind_copy_agent(nb::module_& m) {
       .def("record_step", &CopyAgent::record_step, "step"_a, Release(),
            "The engine's step `step` is computed: ops with after_step <= step may run.")
       .def("hold", &CopyAgent::hold, "held"_a, Release(), "While held no op starts (for tests).")
-      .def("wait_serving", &CopyAgent::wait_serving, "timeout_s"_a, Release(),
-           "Wait until ops are served; False after the timeout, or when refused or stopped.")
+      .def(
+          "wait_serving",
+          [](const CopyAgent& self, double timeout_s) {
+            return wait_interruptibly(timeout_s, [&self](double slice_s) { return self.wait_serving(slice_s); });
+          },
+          "timeout_s"_a, "Wait until ops are served; False after the timeout, or when refused or stopped.")
       .def_prop_ro("state", &CopyAgent::state)
       .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
       .def_prop_ro("last_error", &CopyAgent::last_error, "Why the last connection failed; empty when none has.")

@@ -10,6 +10,7 @@
 #include "bindings/array_args.h"
 #include "bindings/array_results.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "cache/hash.h"
 
 namespace nb = nanobind;
@@ -25,7 +26,7 @@ constexpr std::size_t large_rows = 512;
 template <typename Work>
 auto run_unlocked(bool is_long, const Work& work) {
   if (!is_long) return work();
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   return work();
 }
 

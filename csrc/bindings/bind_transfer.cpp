@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "transfer/host_memory.h"
 #include "transfer/host_pool.h"
 #include "transfer/transfer_engine.h"
@@ -26,7 +27,7 @@ namespace {
 
 using Ids = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
-using Release = nb::call_guard<nb::gil_scoped_release>;
+using Release = nb::call_guard<GilRelease>;
 
 constexpr std::size_t op_tuple_size = 6;  // op_id, type, src, dst, after_step, predecessors
 
@@ -78,14 +79,14 @@ void submit(TransferEngine& engine, std::int64_t graph_id, const nb::list& ops, 
   graph.timeout_s = timeout_s;
   graph.ops.reserve(nb::len(ops));
   for (std::size_t i = 0; i < nb::len(ops); ++i) graph.ops.push_back(to_op(ops[i], "ops[" + std::to_string(i) + "]"));
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   engine.submit(std::move(graph));
 }
 
 nb::list poll(TransferEngine& engine, std::size_t max) {
   std::vector<Completion> completions;
   {
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     completions = engine.poll(max);
   }
   nb::list list;
@@ -151,7 +152,7 @@ void bind_host_pool(nb::module_& m) {
           [](HostPool* self, std::int64_t num_slots, std::vector<std::uint64_t> slot_bytes, int prefault_threads,
              bool use_hugetlb) {
             const HostPoolConfig config = {num_slots, std::move(slot_bytes), prefault_threads, use_hugetlb};
-            const nb::gil_scoped_release release;
+            const GilRelease release;
             new (self) HostPool(config);
           },
           "num_slots"_a, "slot_bytes"_a, "prefault_threads"_a = 2, "use_hugetlb"_a = true,
@@ -165,8 +166,12 @@ void bind_host_pool(nb::module_& m) {
       .def("slot_bytes", &HostPool::slot_bytes, "shard"_a)
       .def("stride_bytes", &HostPool::stride_bytes, "shard"_a)
       .def("fd", &HostPool::fd, "shard"_a, "The shard's memfd; the pool owns it.")
-      .def("wait_prefaulted", &HostPool::wait_prefaulted, "slots"_a, "timeout_s"_a, Release(),
-           "Wait until that many slots are prefaulted; False after the timeout.")
+      .def(
+          "wait_prefaulted",
+          [](const HostPool& self, std::int64_t slots, double timeout_s) {
+            return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_prefaulted(slots, slice_s); });
+          },
+          "slots"_a, "timeout_s"_a, "Wait until that many slots are prefaulted; False after the timeout.")
       .def("view", &view, "shard"_a, "slot"_a, nb::rv_policy::reference,
            "The slot's bytes as a writable uint8 array that keeps the pool alive (tests, checksums).");
   m.def("slot_stride_bytes", &slot_stride_bytes, "slot_bytes"_a,
@@ -193,13 +198,21 @@ void bind_transfer(nb::module_& m) {
       .def("stop", &TransferEngine::stop, "timeout_s"_a, Release(),
            "Cancel what waits, drain what runs, disconnect. False when an op is still in an agent's hands. Idempotent.")
       .def("ranks", &TransferEngine::ranks, "Ranks that have ever registered.")
-      .def("wait_ranks", &TransferEngine::wait_ranks, "timeout_s"_a, Release(),
-           "Wait until every rank has registered; False after the timeout.")
+      .def(
+          "wait_ranks",
+          [](const TransferEngine& self, double timeout_s) {
+            return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_ranks(slice_s); });
+          },
+          "timeout_s"_a, "Wait until every rank has registered; False after the timeout.")
       .def("set_pool", &TransferEngine::set_pool, "pool"_a,
            "Give the pool to the agents; once, after all ranks registered.")
       .def_prop_ro("slots_available", &TransferEngine::slots_available, "Slots that may be handed out; never shrinks.")
-      .def("wait_slots", &TransferEngine::wait_slots, "slots"_a, "timeout_s"_a, Release(),
-           "Wait until slots_available >= slots; False after the timeout.")
+      .def(
+          "wait_slots",
+          [](const TransferEngine& self, std::int64_t slots, double timeout_s) {
+            return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_slots(slots, slice_s); });
+          },
+          "slots"_a, "timeout_s"_a, "Wait until slots_available >= slots; False after the timeout.")
       .def("submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
            nb::sig("def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], "
                    "NDArray[numpy.int64], int, list[int]]], timeout_s: float) -> None"),
@@ -209,8 +222,12 @@ void bind_transfer(nb::module_& m) {
            "Cancel what no agent has started; an unknown graph is ignored.")
       .def("poll", &poll, "max"_a = 4096, nb::sig("def poll(self, max: int = 4096) -> list[Completion]"),
            "Take the completions that wait, at most `max`.")
-      .def("wait", &TransferEngine::wait, "timeout_s"_a, Release(),
-           "Wait until poll would return something; False after the timeout or when stopped.")
+      .def(
+          "wait",
+          [](TransferEngine& self, double timeout_s) {
+            return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait(slice_s); });
+          },
+          "timeout_s"_a, "Wait until poll would return something; False after the timeout or when stopped.")
       .def_prop_ro("event_fd", &TransferEngine::event_fd, "Readable while completions wait; owned by the engine.")
       .def_prop_ro("num_graphs", &TransferEngine::num_graphs, "Graphs held: not yet released.")
       .def_prop_ro("protocol_errors", &TransferEngine::protocol_errors, "Peers disconnected or turned away.")

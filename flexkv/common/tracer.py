@@ -104,7 +104,8 @@ class Tracer:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._file: BinaryIO | None = os.fdopen(descriptor, "wb")
-            self._file.write(self._encoder.encode(header) + b"\n")
+            # Not in the file's own buffer, of which a forked child that ends would write its copy.
+            self._unwritten_header = self._encoder.encode(header) + b"\n"
         except OSError as error:
             message = f"trace_path {self.path!r} cannot be written: {error.strerror}; give another path or unset it"
             raise StorageIOError(message, path=self.path, errno=error.errno) from error
@@ -154,7 +155,8 @@ class Tracer:
             )
             self._num_unreported = 0
         try:
-            self._file.write(self._encoder.encode_lines(self._buffer))
+            self._file.write(self._unwritten_header + self._encoder.encode_lines(self._buffer))
+            self._unwritten_header = b""
             self._file.flush()
         except OSError as error:
             _logger.warning("trace stopped path=%s error=%s", self.path, error.strerror)

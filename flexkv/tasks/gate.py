@@ -2,7 +2,8 @@
 
 Whoever enters drains completions first, and on leaving wakes the sleepers if anything ended. A sleeper also wakes when
 the transfer engine has completions (its event fd is readable). So no completion is slept through, whoever drains it.
-Each sleeper has an eventfd of its own. Thread safety: all methods, any thread.
+Each sleeper has an eventfd of its own. Thread safety: all methods, any thread. Not for a forked child: there the mutex
+may be held by a thread that was not copied, so that whoever enters gets a ServerError instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from flexkv.errors import ServerError
 from flexkv.tasks.flow import TaskFlow
 
 __all__ = ["Gate"]
@@ -44,16 +46,30 @@ class Gate:
         completions_fd: readable while the transfer engine has completions.
 
     Attributes:
-        lock: for what needs no completions; `entered` takes it too.
         closed: set once nothing more can complete.
     """
 
     def __init__(self, flow: TaskFlow, completions_fd: int) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._owner_pid = os.getpid()
         self.closed = threading.Event()
         self._flow = flow
         self._completions_fd = completions_fd
         self._sleepers: set[_Sleeper] = set()
+
+    @property
+    def in_forked_child(self) -> bool:
+        """True in a child of the process that made this."""
+        return os.getpid() != self._owner_pid
+
+    @property
+    def lock(self) -> threading.Lock:
+        """The mutex, for what needs no completions; `entered` takes it too. Raises ServerError in a forked child."""
+        if self.in_forked_child:
+            raise ServerError(
+                f"this cache belongs to process {self._owner_pid}; a forked child must make and start its own"
+            )
+        return self._lock
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -1,10 +1,13 @@
 """TransferEngine: runs graphs of transfer ops; the Python face of the native engine (csrc/transfer/transfer_engine.h).
 
 Each submitted graph gets two completions, its status and then its release, each exactly once; between them its slots
-must not be used again (D16). Thread safety: all methods, any thread.
+must not be used again (D16). An engine that is dropped, or still runs when the interpreter ends, is stopped then.
+Thread safety: all methods, any thread.
 """
 
 from __future__ import annotations
+
+import weakref
 
 from flexkv import _core
 from flexkv.common.address import socket_path_of
@@ -16,6 +19,7 @@ __all__ = ["TransferEngine"]
 
 _logger = flexkv_logger(__name__)
 
+ABANDON_TIMEOUT_S = 5.0
 _WORKERS: tuple[type[TransferWorker], ...] = (GPUCPUTransferWorker, VirtualTransferWorker)
 
 
@@ -33,6 +37,7 @@ class TransferEngine:
     def __init__(self, gpu_register_port: str, num_ranks: int = 1) -> None:
         self.socket_path = socket_path_of(gpu_register_port, "gpu_register_port")
         self._native = _core.TransferEngine(self.socket_path, num_ranks)
+        weakref.finalize(self, self._native.stop, ABANDON_TIMEOUT_S)  # also at exit
         self._num_logged_errors = 0
         self._worker_map: dict[TransferType, TransferWorker] = {}
         for kind in _WORKERS:

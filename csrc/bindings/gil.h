@@ -1,0 +1,56 @@
+// Letting the GIL go around native work. nanobind's own guard takes it back in a destructor that may not unwind; when
+// the interpreter ends under a daemon thread, Python before 3.14 unwinds that thread at just this point, and the
+// process would abort. Here such a thread stays where it is until the process has ended.
+#pragma once
+#include <Python.h>
+#include <cxxabi.h>
+#include <nanobind/nanobind.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace flexkv {
+
+class GilRelease {
+ public:
+  GilRelease() : thread_(PyEval_SaveThread()) {}
+  ~GilRelease() {
+    try {
+      PyEval_RestoreThread(thread_);
+    } catch (const abi::__forced_unwind&) {
+      for (;;) ::pause();  // never left: the process ends without this thread
+    }
+  }
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
+
+ private:
+  PyThreadState* thread_;
+};
+
+// Calls `wait(seconds)`, which returns whether what it waits for is there, slice by slice until it is, the time is
+// over, or it gives up early. In between Python's signal handlers run, so that Ctrl-C comes through. The caller holds
+// the GIL.
+template <typename Wait>
+bool wait_interruptibly(double timeout_s, const Wait& wait) {
+  using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+  constexpr double slice_s = 0.05;
+  const auto begin = Clock::now();
+  for (;;) {
+    const auto slice_begin = Clock::now();
+    const double left_s = timeout_s - Seconds(slice_begin - begin).count();
+    const double wait_s = left_s > 0 ? std::min(left_s, slice_s) : 0.0;  // NaN: 0
+    bool done = false;
+    {
+      const GilRelease release;
+      done = wait(wait_s);
+    }
+    if (PyErr_CheckSignals() != 0) throw nanobind::python_error();
+    const bool gave_up = Seconds(Clock::now() - slice_begin).count() < wait_s;
+    if (done || gave_up || !(left_s > slice_s)) return done;
+  }
+}
+
+}  // namespace flexkv

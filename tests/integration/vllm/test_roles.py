@@ -1,0 +1,131 @@
+"""The scheduler role is made: it waits for the workers, within its bound, and what cannot work is a ConfigError."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.errors import ConfigError
+from flexkv.integration.vllm import roles
+from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
+from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
+from flexkv.kvtask import own_socket
+from flexkv.server.client import KVTPClient
+
+TPB = 16
+
+
+@pytest.fixture
+def config():
+    address = own_socket()
+    return SimpleNamespace(
+        model_config=ModelConfig(1, 1, 8),
+        cache_config=CacheConfig(tokens_per_block=TPB, num_cpu_blocks=4),
+        server_recv_port=address,
+        gpu_register_port=f"{address}_gpu_register",
+        engine_hashes_usable=True,
+    )
+
+
+@pytest.fixture
+def vllm_config():
+    transfer = SimpleNamespace(kv_load_failure_policy="fail", is_kv_consumer=True, is_kv_producer=True)
+    return SimpleNamespace(kv_transfer_config=transfer)
+
+
+@pytest.fixture
+def register(config):
+    clients = []
+
+    def register(tokens_per_block=TPB):
+        client = KVTPClient(config.gpu_register_port, tokens_per_block=tokens_per_block)
+        client.register_to_server([np.zeros((6, tokens_per_block, 8), dtype=np.uint8)], block_dim=0)
+        clients.append(client)
+
+    yield register
+    for client in clients:
+        assert client.shutdown()
+
+
+def groups(block_size=TPB):
+    spec = type("FullAttentionSpec", (), {"block_size": block_size, "non_causal": False, "tokens_per_state": 1})()
+    return SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)], hash_block_size=block_size)
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_it_is_made_as_soon_as_the_workers_have_registered(config, vllm_config, register, caplog):
+    timer = threading.Timer(0.05, register)  # a worker that comes after the role has begun to wait
+    timer.start()
+    role = roles.make_scheduler_role(config, vllm_config, groups())
+    timer.join()
+    assert isinstance(role, FlexKVSchedulerConnector)
+    assert role._manager.is_ready()
+    assert warnings_of(caplog) == []
+    assert role.shutdown()
+
+
+def test_workers_that_do_not_come_are_waited_for_within_the_bound_and_warned_of(
+    config, vllm_config, register, caplog, monkeypatch
+):
+    monkeypatch.setattr(roles, "READY_WAIT_S", 0.05)
+    role = roles.make_scheduler_role(config, vllm_config, groups())
+    (warning,) = warnings_of(caplog)
+    assert "the workers have not registered yet" in warning
+    register()
+    assert role._manager.wait_ready(20), "they may come later"
+    assert role.shutdown()
+
+
+def test_a_cache_that_cannot_work_is_a_configuration_error_and_leaves_no_socket(
+    config, vllm_config, register, tmp_path
+):
+    register(2 * TPB)
+    with pytest.raises(ConfigError, match="tokens_per_block"):
+        roles.make_scheduler_role(config, vllm_config, groups())
+    with pytest.raises(OSError, match=r"No such file|refused"):
+        _connect(config.gpu_register_port)
+
+
+def _connect(address):
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(address.removeprefix("ipc://"))
+
+
+def test_another_block_size_than_vllms_is_a_configuration_error(config, vllm_config):
+    with pytest.raises(ConfigError, match=r"block_size is 16.*--block-size 32") as caught:
+        roles.make_scheduler_role(config, vllm_config, groups(32))
+    assert caught.value.key == "block_size"
+
+
+def test_a_socket_that_cannot_be_had_is_an_error_and_stops_what_was_started(config, vllm_config, tmp_path):
+    taken = tmp_path / "taken"
+    taken.touch()
+    config.gpu_register_port = f"ipc://{taken}"
+    with pytest.raises(OSError, match="is not a socket"):
+        roles.make_scheduler_role(config, vllm_config, groups())
+
+
+def test_vllms_own_connector_class_is_warned_of_for_it_forwards_no_resets(config, vllm_config, register, caplog):
+    register()
+    role = roles.make_scheduler_role(config, vllm_config, None)
+    (warning,) = warnings_of(caplog)
+    assert "does not forward cache resets" in warning
+    assert "kv_connector_module_path=flexkv.integration.vllm.connector" in warning
+    assert role.shutdown()
+
+
+def test_a_cache_of_another_kind_turns_the_role_off_without_a_socket(config, vllm_config, caplog):
+    several = groups()
+    several.kv_cache_groups *= 2
+    assert isinstance(roles.make_scheduler_role(config, vllm_config, several), OffSchedulerConnector)
+    (warning,) = warnings_of(caplog)
+    assert "2 KV cache groups" in warning
