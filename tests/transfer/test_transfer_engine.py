@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +210,17 @@ def test_a_socket_in_use_is_an_oserror(engine: TransferEngine) -> None:
     second = TransferEngine(engine.socket_path)
     with pytest.raises(OSError, match="already listens"):
         second.start()
+
+
+def test_an_engine_that_starts_at_the_same_moment_is_waited_for(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    release = threading.Timer(0.1, os.close, [directory])
+    release.start()
+    engine = TransferEngine(str(tmp_path / "flexkv.sock"))
+    engine.start()
+    release.join(TIMEOUT_S)
+    assert engine.shutdown(TIMEOUT_S)
 
 
 @pytest.mark.parametrize("address", ["", "tcp://host:1", "relative/path", "/" + "x" * 200])

@@ -10,6 +10,7 @@ anew.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,15 +64,20 @@ def request_namespace(request: Request, use_engine_hashes: bool, adapters: Adapt
 
 
 class RequestKeys:
-    """Keys of a request's whole blocks, as far as its tokens are confirmed. Belongs to the scheduler's thread.
+    """Keys of a request's whole blocks, as far as its tokens are confirmed and cover its content.
+
+    Belongs to the scheduler's thread.
 
     Invariant: `_keys[i]` is the key of block i of the request as it stands, after `grow`.
     """
 
-    __slots__ = ("_engine_hashes", "_keys", "_last_hash", "_root", "_tokens_per_block")
+    __slots__ = ("_engine_hashes", "_keys", "_last_hash", "_namespace", "_root", "_tokens_per_block")
 
-    def __init__(self, root: bytes, tokens_per_block: int, use_engine_hashes: bool) -> None:
+    def __init__(
+        self, root: bytes, tokens_per_block: int, use_engine_hashes: bool, namespace: Sequence[str] = ()
+    ) -> None:
         self._root = root
+        self._namespace = namespace
         self._tokens_per_block = tokens_per_block
         self._engine_hashes = use_engine_hashes
         self._keys: Keys = np.empty((0, KEY_BYTES), dtype=np.uint8)
@@ -86,6 +92,8 @@ class RequestKeys:
             self._keys, num_known = self._keys[:0], 0
         if num_confirmed == num_known:
             return num_known
+        if not self._engine_hashes and getattr(request, "mm_features", None):
+            return num_known  # a session that images were added to: its further tokens do not cover them
         if self._engine_hashes:
             new = hash_utils.mix(hashes, self._root, num_known)
         else:
@@ -102,6 +110,7 @@ class RequestKeys:
         return SequenceMeta(
             None,
             self._tokens_per_block,
+            self._namespace,
             block_hashes=keys,
             root=self._root,
             num_tokens=num_blocks * self._tokens_per_block,

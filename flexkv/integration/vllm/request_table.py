@@ -103,4 +103,4 @@ class RequestTable:
         if namespace is None:
             return None
         root = self._manager.sequence(namespace=namespace, block_hashes=[]).root
-        return RequestKeys(root, self._tokens_per_block, self._use_engine_hashes)
+        return RequestKeys(root, self._tokens_per_block, self._use_engine_hashes, namespace)

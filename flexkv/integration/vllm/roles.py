@@ -60,12 +60,17 @@ def make_scheduler_role(
         server_recv_port=config.server_recv_port,
         gpu_register_port=config.gpu_register_port,
     )
-    manager.start()
     try:
+        manager.start()
         is_ready = manager.wait_ready(READY_WAIT_S)  # workers have registered before this: memory is taken from here on
     except ConfigError:
         manager.shutdown()
         raise
+    except OSError as error:
+        manager.shutdown()
+        address = config.gpu_register_port
+        message = f"the workers cannot be listened for at {address!r}: {error}; give another address or unset it"
+        raise ConfigError(message, key="gpu_register_port", value=address) from error
     if not is_ready:
         logger.warning("the workers have not registered yet, nothing is cached until then waited_s=%.0f", READY_WAIT_S)
     return FlexKVSchedulerConnector(

@@ -117,12 +117,16 @@ class FlexKVSchedulerConnector:
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Take the device blocks of a load that was accepted. Called again, with 0 tokens, when the load has ended."""
-        num_blocks = num_external_tokens // self._tokens_per_block
-        if num_blocks == 0:
+        num_blocks, extra_tokens = divmod(num_external_tokens, self._tokens_per_block)
+        if num_external_tokens == 0:
             return
         state = self._requests.of(request)
         block_ids = np.array(blocks.get_block_ids()[0], dtype=np.int64)
         load = state.load
+        if extra_tokens:  # we offer whole blocks, and vLLM takes what it was offered: a load of part of one is refused
+            num_blocks += 1
+            self._drop_match(state)
+            load = None
         if load is not None and load.state is LoadState.MATCHED and load.num_blocks != num_blocks:
             start = load.start_block
             self._drop_match(state)
@@ -239,7 +243,9 @@ class FlexKVSchedulerConnector:
         return state.finished, None
 
     def has_pending_block_frees(self) -> bool:
-        """Whether finished requests still hold device blocks for their last stores."""
+        """Whether finished requests still hold device blocks, which are let go without a preemption."""
+        if any(state.finished for state in self._unsettled.values()):
+            return True
         return any(state.finished for states in self._running.values() for state in states)
 
     # ---- the rest
@@ -253,7 +259,7 @@ class FlexKVSchedulerConnector:
         self._manager.reset()
         self._collect()
         for state in self._requests.values():
-            state.may_store = not state.block_ids
+            state.may_store = not state.block_ids and not state.is_loading
         logger.info("cache reset requests_running=%d", len(self._requests))
         return True
 

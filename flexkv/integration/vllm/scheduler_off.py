@@ -56,7 +56,7 @@ class OffSchedulerConnector:
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Take a load that was offered before we went off as failed."""
-        num_blocks = num_external_tokens // self._tokens_per_block
+        num_blocks = -(-num_external_tokens // self._tokens_per_block)
         if num_blocks:
             self._failed[request.request_id] = frozenset(blocks.get_block_ids()[0][-num_blocks:])
 

@@ -120,3 +120,20 @@ def test_an_adapter_keeps_its_identity_until_it_is_loaded_again(make_request, tm
     assert request_namespace(request, True, adapters) != before
     request.lora_request = SimpleNamespace(lora_int_id=2, **lora)
     assert request_namespace(request, True, adapters) != before
+
+
+def test_images_added_to_a_session_end_what_its_tokens_can_name(make_request):
+    request = make_request("a", 8)
+    by_tokens, by_hashes = RequestKeys(ROOT, 4, False), RequestKeys(ROOT, 4, True)
+    assert by_tokens.grow(request) == by_hashes.grow(request) == 2
+    request.mm_features = [object()]
+    request.append(*range(8))
+    assert by_tokens.grow(request) == 2
+    assert by_hashes.grow(request) == 4
+
+
+def test_a_sequence_knows_its_namespace(make_request):
+    request = make_request("a", 8)
+    keys = RequestKeys(ROOT, 4, True, ["lora", "weights"])
+    keys.grow(request)
+    assert tuple(keys.sequence(2).namespace) == ("lora", "weights")

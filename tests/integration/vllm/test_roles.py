@@ -110,8 +110,9 @@ def test_a_socket_that_cannot_be_had_is_an_error_and_stops_what_was_started(conf
     taken = tmp_path / "taken"
     taken.touch()
     config.gpu_register_port = f"ipc://{taken}"
-    with pytest.raises(OSError, match="is not a socket"):
+    with pytest.raises(ConfigError, match=r"cannot be listened for at .*taken.*is not a socket") as caught:
         roles.make_scheduler_role(config, vllm_config, groups())
+    assert caught.value.key == "gpu_register_port"
 
 
 def test_vllms_own_connector_class_is_warned_of_for_it_forwards_no_resets(config, vllm_config, register, caplog):

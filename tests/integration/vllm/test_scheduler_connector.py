@@ -303,14 +303,62 @@ def test_after_a_reset_blocks_computed_before_it_are_not_stored(manager, connect
     assert not scheduler.finish(make_request("b", 3))
 
 
+def test_after_a_reset_blocks_whose_load_was_running_are_not_stored(
+    manager, connector, scheduler, make_request, run_to_end
+):
+    run_to_end(20)
+    request = make_request("a", 25)
+    assert scheduler.admit(request) == 20
+    scheduler.step()
+    num_puts = len(launches(manager, "put"))
+    assert connector.reset_cache()
+    manager.end()
+    assert scheduler.step().finished_recving == {"a"}
+    scheduler.continue_loaded(request)
+    scheduler.step()
+    scheduler.finish(request)
+    scheduler.step()
+    assert len(launches(manager, "put")) == num_puts
+
+
+def test_a_load_of_part_of_a_block_is_refused_whole(manager, connector, scheduler, make_request, run_to_end):
+    run_to_end(20)
+    request = make_request("a", 22)
+    assert connector.get_num_new_matched_tokens(request, 0) == (20, True)
+    scheduler._allocate(request, 20)
+    scheduler.loading.add("a")
+    blocks = SimpleNamespace(get_block_ids=lambda: (scheduler.tables["a"],))
+    connector.update_state_after_alloc(request, blocks, 18)
+    scheduler.step()
+    assert launches(manager, "get") == []
+    assert scheduler.notice.failed_block_ids == frozenset(scheduler.tables["a"])
+    assert "matched" not in manager.states()
+    assert not scheduler.loading
+
+
+def test_blocks_of_an_aborted_request_are_pending_until_vllm_is_told(
+    manager, connector, scheduler, make_request, run_to_end
+):
+    run_to_end(20)
+    request = make_request("a", 22)
+    scheduler.admit(request)
+    scheduler.step()
+    assert not connector.has_pending_block_frees()
+    assert scheduler.finish(request)
+    assert connector.has_pending_block_frees()
+    manager.end()
+    connector._collect()
+    assert connector.has_pending_block_frees()
+    scheduler.step()
+    assert not connector.has_pending_block_frees()
+
+
 def test_fewer_blocks_allocated_than_offered_are_matched_again(manager, connector, scheduler, make_request, run_to_end):
     run_to_end(20)
     request = make_request("a", 22)
     scheduler.requests["a"] = request
     assert connector.get_num_new_matched_tokens(request, 0) == (20, True)
     scheduler._allocate(request, 8)
-    from types import SimpleNamespace
-
     blocks = SimpleNamespace(get_block_ids=lambda: (scheduler.tables["a"],))
     connector.update_state_after_alloc(request, blocks, 8)
     scheduler.step()
@@ -327,8 +375,6 @@ def test_a_load_that_cannot_be_planned_any_more_is_a_failed_load(
     manager.ready.clear()
     scheduler._allocate(request, 8)
     scheduler.loading.add("a")
-    from types import SimpleNamespace
-
     connector.update_state_after_alloc(request, SimpleNamespace(get_block_ids=lambda: (scheduler.tables["a"],)), 8)
     scheduler.step()
     assert scheduler.notice.failed_block_ids == frozenset(scheduler.tables["a"])
