@@ -1,6 +1,8 @@
 // The extension module `flexkv._core`: each area binds its own names.
 #include "bindings/bindings.h"
 
+// What the macro makes is nanobind's.
+// NOLINTNEXTLINE(misc-use-anonymous-namespace,cppcoreguidelines-avoid-non-const-global-variables)
 NB_MODULE(_core, m) {
   m.doc() = "Native core of FlexKV.";
   flexkv::bind_cache(m);
