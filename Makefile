@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 DEV := .venv/dev/bin
 VLLM := .venv/vllm/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-SOURCES := $(shell find flexkv csrc -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.h' \) -not -path 'csrc/tests/*')
+SOURCES := $(shell find flexkv csrc -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.h' \) -not -path 'csrc/tests/*' -not -path 'csrc/fuzz/*')
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 # These tests take flexkv as pip installed it, not the working tree; vLLM's own warnings are not ours to turn into errors.
@@ -29,11 +29,12 @@ help:
 	@echo
 	@echo "setup         prepare the environment of lint and unit tests"
 	@echo "build         build the native core into the working tree (incremental)"
-	@echo "lint          format, lint, import contract, strict types"
+	@echo "lint          format, lint, import contract, strict types, clang-tidy"
 	@echo "format        rewrite the sources as lint wants them"
 	@echo "stubs         regenerate flexkv/_core.pyi"
 	@echo "unit          tests without vLLM          make unit ARGS='-k pool -x'"
 	@echo "native-test   native tests under ASan+UBSan and TSan"
+	@echo "fuzz          each fuzz target under libFuzzer for FUZZ_SECONDS (60)"
 	@echo "bench-smoke   every benchmark at its tiny size"
 	@echo "e2e           tests on a real vLLM        make e2e ARGS='-k abort'"
 	@echo "test-long     the longer campaigns"
@@ -61,7 +62,7 @@ build: setup
 install: setup-vllm
 	@$(MAKE) .venv/vllm/.flexkv
 
-.PHONY: format-check import-check type-check lint format
+.PHONY: format-check import-check type-check tidy lint format
 format-check: setup
 	@$(DEV)/ruff format --check --quiet . || { echo "format: run 'make format'" >&2; exit 1; }
 	@$(DEV)/ruff check --quiet .
@@ -70,7 +71,9 @@ import-check: setup
 	@$(DEV)/lint-imports --no-logo
 type-check: setup
 	@$(DEV)/mypy --no-error-summary
-lint: format-check import-check type-check
+tidy: setup
+	@JOBS=$(JOBS) scripts/tidy.sh
+lint: format-check import-check type-check tidy
 
 format: setup
 	@$(DEV)/ruff format --quiet .
@@ -90,12 +93,17 @@ unit: build
 	@$(DEV)/python -m pytest -q --ignore=tests/e2e $(ARGS)
 test-long: build install
 	@$(DEV)/python -m pytest -q --ignore=tests/e2e -m "long and not vllm and not gpu" --timeout=3600 $(ARGS)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-300} JOBS=$(JOBS) scripts/fuzz.sh
 	@$(PYTEST_INSTALLED) -m "long and vllm" --timeout=3600 tests/e2e $(ARGS) || [ $$? -eq 5 ]
 
 .PHONY: native-test
 native-test: setup
 	@JOBS=$(JOBS) scripts/native_test.sh address,undefined
 	@JOBS=$(JOBS) scripts/native_test.sh thread
+
+.PHONY: fuzz
+fuzz: setup
+	@JOBS=$(JOBS) scripts/fuzz.sh
 
 .PHONY: bench-smoke
 bench-smoke: build

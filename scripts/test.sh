@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 steps=(
   "environments|setup setup-vllm"
   "format and lint|format-check"
+  "clang-tidy|tidy"
   "import contract|import-check"
   "build and stubs|stub-check"
   "strict types|type-check"

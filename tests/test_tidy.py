@@ -47,7 +47,7 @@ def relative(path: Path) -> str:
 
 
 def is_test(path: Path) -> bool:
-    return relative(path).startswith(("tests/", "benchmarks/", "csrc/tests/"))
+    return relative(path).startswith(("tests/", "benchmarks/", "csrc/tests/", "csrc/fuzz/"))
 
 
 FILES = files()

@@ -37,7 +37,7 @@ DeviceLayout to_layout(std::uint64_t num_blocks, const Planes& planes) {
 
 std::span<const std::int64_t> to_ids(const Ids& ids, const char* name, std::int64_t end) {
   const std::span<const std::int64_t> span(ids.data(), ids.shape(0));
-  const auto bad = std::find_if(span.begin(), span.end(), [end](std::int64_t id) { return id < 0 || id >= end; });
+  const auto bad = std::ranges::find_if(span, [end](std::int64_t id) { return id < 0 || id >= end; });
   if (bad != span.end()) {
     throw std::invalid_argument(std::string(name) + "[" + std::to_string(bad - span.begin()) + "] is " +
                                 std::to_string(*bad) + ", not in [0, " + std::to_string(end) + ")");

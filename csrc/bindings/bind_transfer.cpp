@@ -31,7 +31,7 @@ using Release = nb::call_guard<GilRelease>;
 
 constexpr std::size_t op_tuple_size = 6;  // op_id, type, src, dst, after_step, predecessors
 
-void translate_system_error(const std::exception_ptr& pointer, void*) {
+void translate_system_error(const std::exception_ptr& pointer, void* /*payload*/) {
   try {
     std::rethrow_exception(pointer);
   } catch (const std::system_error& error) {

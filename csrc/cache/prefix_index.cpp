@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <ranges>
 #include <stdexcept>
 
 namespace flexkv {
@@ -251,8 +252,8 @@ std::vector<SlotId> PrefixIndex::drop(SlotId slot) {
     table_.erase(at);
     hide(at);
   }
-  for (auto at = subtree.rbegin(); at != subtree.rend(); ++at) {
-    if (entries_[*at].pins == 0 && entries_[*at].is_leaf()) vanish(*at, gone);
+  for (const SlotIndex at : std::views::reverse(subtree)) {
+    if (entries_[at].pins == 0 && entries_[at].is_leaf()) vanish(at, gone);
   }
   if (parent != no_slot) hold_if_evictable(parent, LeafCause::used);
   return gone;

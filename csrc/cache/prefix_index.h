@@ -81,6 +81,9 @@ class PrefixIndex {
   PrefixIndex(std::int64_t capacity, const std::string& policy);
   ~PrefixIndex();
   PrefixIndex(PrefixIndex&&) noexcept;
+  PrefixIndex& operator=(PrefixIndex&&) = delete;
+  PrefixIndex(const PrefixIndex&) = delete;
+  PrefixIndex& operator=(const PrefixIndex&) = delete;
 
   // Longest prefix of the chain `keys` that is visible and not expired at `now_s`. Does not touch recency.
   // REQUIRES: keys is one chain: a key stands for its block and for all before it.

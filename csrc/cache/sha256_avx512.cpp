@@ -2,7 +2,7 @@
 // the SHA instructions win; sixteen independent ones take half of the time this way.
 #include "cache/sha256.h"
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"  // false, in GCC 12's own header: gcc.gnu.org/PR105593
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"

@@ -49,7 +49,7 @@ void compress(State& state, const std::uint8_t* part) {
 // Compresses the last bytes of a message of `total_bytes` with its padding. REQUIRES: tail shorter than one part.
 void finish(State& state, std::span<const std::uint8_t> tail, std::size_t total_bytes) {
   Part part{};
-  std::copy(tail.begin(), tail.end(), part.begin());
+  std::ranges::copy(tail, part.begin());
   part[tail.size()] = 0x80;
   if (tail.size() >= part_bytes - 8) {  // no room for the length: it goes into a part of its own
     compress(state, part.data());

@@ -10,7 +10,7 @@
 // want it, {A,B,E,F} and {C,D,G,H}, first letter highest.
 #include "cache/sha256.h"
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #include <cpuid.h>
 #include <immintrin.h>
 
@@ -131,7 +131,7 @@ FLEXKV_SHA_NI void hash_small_blocks(const std::int64_t* tokens, std::size_t tok
     }
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words.data() + tokens_per_block), parent);
     Lane lane = initial_lane();
-    compress(lane, {{load(&words[0]), load(&words[4]), load(&words[8]), load(&words[12])}});
+    compress(lane, {{load(words.data()), load(&words[4]), load(&words[8]), load(&words[12])}});
     parent = key_words(lane);
     store_key(parent, key);
     tokens += tokens_per_block;
@@ -238,7 +238,9 @@ bool available() {
 
 // The SHA instructions have no VEX form: they keep the upper halves of the vector registers, and wait for them when an
 // AVX instruction left something there (measured: 1.8 times slower on Zen 5).
+namespace {
 __attribute__((target("avx"))) void clean_upper_halves() { _mm256_zeroupper(); }
+}  // namespace
 
 FLEXKV_SHA_NI void hash_token_blocks(std::span<const std::int64_t> tokens, std::size_t tokens_per_block,
                                      const BlockKey& parent, std::span<BlockKey> keys) {

@@ -172,6 +172,8 @@ void SlotPool::set_free_word(std::size_t word, std::uint64_t bits) {
 }
 
 // Clears the bit of every slot, or of none: a slot named twice is found because its bit is gone the second time.
+// Not const: `bits` is one of the pool's own.
+// NOLINTNEXTLINE(readability-make-member-function-const)
 void SlotPool::clear_all_or_nothing(std::vector<std::uint64_t>& bits, std::span<const SlotId> slots,
                                     const char* state) {
   for (std::size_t i = 0; i < slots.size(); ++i) {

@@ -1,5 +1,5 @@
 // IndexModel: what a PrefixIndex must do, done the slow and obvious way: linear searches, no run, no bitmap, no early
-// stop. For test_prefix_fuzz.cpp.
+// stop. For index_history.h.
 #pragma once
 #include <algorithm>
 #include <cstdint>

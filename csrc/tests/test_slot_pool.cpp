@@ -1,11 +1,11 @@
-// SlotPool: exact counts, all-or-nothing errors, runs, and a random history against a plain vector of states.
+// SlotPool: exact counts, all-or-nothing errors, runs, and random histories (slot_pool_history.h).
 #include <algorithm>
-#include <random>
 #include <stdexcept>
 #include <vector>
 
 #include "cache/slot_pool.h"
 #include "tests/check.h"
+#include "tests/slot_pool_history.h"
 
 using namespace flexkv;
 
@@ -119,72 +119,6 @@ void a_full_pool_of_gaps_is_handed_out_to_the_last_slot() {
   pool.check_invariants();
 }
 
-enum class State : std::uint8_t { free, used, quarantined };
-
-Slots some_of(const std::vector<State>& states, State wanted, std::mt19937_64& random) {
-  Slots slots;
-  for (std::size_t i = 0; i < states.size(); ++i) {
-    if (states[i] == wanted && random() % 3 == 0) slots.push_back(static_cast<SlotId>(i));
-  }
-  std::shuffle(slots.begin(), slots.end(), random);
-  return slots;
-}
-
-void move_to(std::vector<State>& states, const Slots& slots, State state) {
-  for (const SlotId slot : slots) states[static_cast<std::size_t>(slot)] = state;
-}
-
-void a_random_history_agrees_with_a_plain_vector(std::uint64_t seed) {
-  std::mt19937_64 random(seed);
-  const auto capacity = static_cast<std::int64_t>(1 + random() % 5000);
-  SlotPool pool(capacity, capacity / 2);
-  std::vector<State> states(static_cast<std::size_t>(capacity / 2), State::free);
-  for (int step = 0; step < 300; ++step) {
-    const auto num_free = std::ranges::count(states, State::free);
-    CHECK(pool.num_free() == num_free);
-    CHECK(pool.num_used() == std::ranges::count(states, State::used));
-    CHECK(pool.num_quarantined() == std::ranges::count(states, State::quarantined));
-    pool.check_invariants();
-    switch (random() % 8) {
-      case 0:
-      case 1:
-      case 2: {
-        const auto n = static_cast<std::int64_t>(random() % (static_cast<std::uint64_t>(num_free) + 1));
-        const Slots slots = pool.allocate(random() % 2 == 0 ? n : std::min<std::int64_t>(n, 20));
-        for (const SlotId slot : slots) CHECK(states.at(static_cast<std::size_t>(slot)) == State::free);
-        move_to(states, slots, State::used);
-        break;
-      }
-      case 3:
-      case 4: {
-        const Slots slots = some_of(states, State::used, random);
-        pool.free(slots);
-        move_to(states, slots, State::free);
-        break;
-      }
-      case 5: {
-        const Slots slots = some_of(states, State::used, random);
-        pool.quarantine(slots);
-        move_to(states, slots, State::quarantined);
-        break;
-      }
-      case 6: {
-        const Slots slots = some_of(states, State::quarantined, random);
-        pool.release(slots);
-        move_to(states, slots, State::free);
-        break;
-      }
-      default:
-        if (random() % 8 == 0) {
-          pool.reset();
-          std::ranges::fill(states, State::free);
-        }
-        pool.set_available(std::min(capacity, pool.available() + static_cast<std::int64_t>(random() % 200)));
-        states.resize(static_cast<std::size_t>(pool.available()), State::free);
-    }
-  }
-}
-
 }  // namespace
 
 int main() {
@@ -195,5 +129,9 @@ int main() {
   available_only_grows();
   long_requests_come_as_one_run_and_short_ones_fill_the_gaps();
   a_full_pool_of_gaps_is_handed_out_to_the_last_slot();
-  for (std::uint64_t seed = 0; seed < 20; ++seed) a_random_history_agrees_with_a_plain_vector(seed);
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    Choices choices(seed);
+    SlotPoolHistory history(choices, static_cast<std::int64_t>(1 + choices.below(5000)));
+    for (int step = 0; step < 300; ++step) history.step();
+  }
 }

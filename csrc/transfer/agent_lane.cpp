@@ -36,7 +36,7 @@ void AgentLane::run() {
 
 AgentLane::Queue::iterator AgentLane::next_ready() {
   if (held_) return queue_.end();
-  return std::find_if(queue_.begin(), queue_.end(), [this](const CopyTask& task) { return task.after_step <= step_; });
+  return std::ranges::find_if(queue_, [this](const CopyTask& task) { return task.after_step <= step_; });
 }
 
 AckBody AgentLane::copy(const CopyTask& task) {
@@ -90,8 +90,7 @@ void AgentLane::submit(CopyTask task) {
 
 void AgentLane::cancel(std::uint64_t op_id) {
   const std::lock_guard lock(mutex_);
-  const auto queued =
-      std::find_if(queue_.begin(), queue_.end(), [op_id](const CopyTask& task) { return task.op_id == op_id; });
+  const auto queued = std::ranges::find_if(queue_, [op_id](const CopyTask& task) { return task.op_id == op_id; });
   if (queued == queue_.end()) return;
   queue_.erase(queued);
   finish_cancelled(op_id);

@@ -23,7 +23,7 @@ constexpr milliseconds first_retry{10};
 constexpr milliseconds last_retry{500};
 
 bool ids_in_range(std::span<const std::int64_t> ids, std::int64_t end) {
-  return std::all_of(ids.begin(), ids.end(), [end](std::int64_t id) { return id >= 0 && id < end; });
+  return std::ranges::all_of(ids, [end](std::int64_t id) { return id >= 0 && id < end; });
 }
 
 }  // namespace
@@ -71,12 +71,12 @@ Fd AgentLink::connect() {
   Fd socket = connect_unix(config_.socket_path, error);
   if (!socket.valid()) {
     fail("cannot connect to '" + config_.socket_path + "': " + std::generic_category().message(error));
-    return Fd();
+    return {};
   }
   const std::optional<PeerCredentials> peer = peer_credentials(socket.get());
   if (!peer || peer->uid != ::geteuid()) {
     fail("whoever listens on '" + config_.socket_path + "' is not this user");
-    return Fd();
+    return {};
   }
   return socket;
 }

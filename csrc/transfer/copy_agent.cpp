@@ -83,7 +83,8 @@ CopyAgent::CopyAgent(AgentConfig config, DeviceLayout layout)
 CopyAgent::~CopyAgent() {
   if (!in_owner()) {
     // The threads' share of the core was not inherited; destroying it would wait for them. It stays, in the child only.
-    (void)new std::shared_ptr<Core>(std::move(core_));
+    // Without memory for it the child ends here.
+    (void)new std::shared_ptr<Core>(std::move(core_));  // NOLINT(bugprone-unhandled-exception-at-new)
     return;
   }
   if (!stop(destructor_timeout_s)) {

@@ -20,7 +20,7 @@ constexpr std::uint64_t hugetlb_page_bytes = 2u << 20;
 constexpr const char* shmem_enabled_file = "sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 std::string read_text(const fs::path& path) {
-  std::ifstream file(path);
+  const std::ifstream file(path);
   std::ostringstream text;
   if (file) text << file.rdbuf();
   return text.str();
@@ -124,10 +124,8 @@ std::uint64_t free_hugetlb_bytes(const std::string& root) {
 
 bool shmem_huge_pages_enabled(const std::string& root) {
   const std::string text = read_text(fs::path(root) / shmem_enabled_file);
-  for (const char* choice : {"[always]", "[within_size]", "[advise]", "[force]"}) {
-    if (text.find(choice) != std::string::npos) return true;
-  }
-  return false;
+  constexpr std::array<const char*, 4> choices = {"[always]", "[within_size]", "[advise]", "[force]"};
+  return std::ranges::any_of(choices, [&](const char* choice) { return text.find(choice) != std::string::npos; });
 }
 
 }  // namespace flexkv

@@ -170,6 +170,8 @@ struct HostPool::Impl {
     make_memory(config, static_cast<std::uint64_t>(num_slots) * stride_sum);
   }
 
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
   ~Impl() {
     stopping = true;
     for (std::thread& thread : threads) thread.join();

@@ -100,7 +100,7 @@ void IoLoop::refuse(int socket_fd, std::string reason) {
 // A rank is registered anew while an earlier connection of it is still known. What that one has sent (BYE), its end, or
 // the end of its process may not have had their turn yet.
 void IoLoop::settle_earlier_holder(std::uint32_t rank, pid_t new_pid) {
-  const auto holder = std::find_if(connections_.begin(), connections_.end(), [&](const auto& entry) {
+  const auto holder = std::ranges::find_if(connections_, [&](const auto& entry) {
     return entry.second.state != AgentConnection::State::greeting && entry.second.rank == rank;
   });
   if (holder == connections_.end()) return;
@@ -210,7 +210,7 @@ bool IoLoop::fill_writer(AgentConnection& connection) {
 // REQUIRES: the state's mutex is held.
 void IoLoop::send_op(AgentConnection& connection, const OpSpec& op) {
   const std::vector<std::int64_t>& slots = slots_of(op);
-  const std::int64_t last_slot = *std::max_element(slots.begin(), slots.end());
+  const std::int64_t last_slot = *std::ranges::max_element(slots);
   const auto op_id = static_cast<std::uint64_t>(op.op_id);
   if (last_slot >= connection.slots_mapped) {  // a worker that was started anew
     state_.io_event.signal();                  // other ranks may have to be told

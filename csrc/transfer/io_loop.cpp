@@ -194,7 +194,7 @@ void IoLoop::greet(Fd&& socket, pid_t pid) {
 void IoLoop::limit_greetings() {
   const auto greets = [](const auto& entry) { return entry.second.state == AgentConnection::State::greeting; };
   if (static_cast<std::size_t>(std::count_if(connections_.begin(), connections_.end(), greets)) < max_greetings) return;
-  const auto oldest = std::find_if(connections_.begin(), connections_.end(), greets);
+  const auto oldest = std::ranges::find_if(connections_, greets);
   break_off(oldest->first, oldest->second, "too many connections without REGISTER");
 }
 

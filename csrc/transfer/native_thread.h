@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -16,10 +17,8 @@ namespace flexkv {
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // inherited by the new thread
-  struct Restore {
-    sigset_t* mask;
-    ~Restore() { pthread_sigmask(SIG_SETMASK, mask, nullptr); }
-  } restore{&before};
+  const auto restore = [](const sigset_t* mask) { pthread_sigmask(SIG_SETMASK, mask, nullptr); };
+  const std::unique_ptr<const sigset_t, decltype(restore)> restored(&before, restore);
   std::thread thread(std::move(body));
   pthread_setname_np(thread.native_handle(), name);
   return thread;

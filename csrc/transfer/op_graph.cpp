@@ -101,6 +101,8 @@ void OpGraphTable::start(Op& op) {
   }
 }
 
+// finish, decide and settle call each other, but a graph is decided once: the depth is bounded.
+// NOLINTBEGIN(misc-no-recursion)
 void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
   close(op, status, error);
   if (status != OpStatus::done && op.graph->status == OpStatus::running) {
@@ -157,6 +159,7 @@ void OpGraphTable::settle(Graph& graph) {
   deadlines_.erase({graph.deadline_s, graph.id});
   completions_.push_back({CompletionKind::graph_released, graph.id, -1, graph.status, 0, 0, graph.error});
 }
+// NOLINTEND(misc-no-recursion)
 
 void OpGraphTable::recall(Op& op) {
   if (std::exchange(op.recalled, true)) return;
@@ -166,7 +169,7 @@ void OpGraphTable::recall(Op& op) {
 }
 
 bool OpGraphTable::others_wait_for(const Op& op) const {
-  return std::any_of(op.successors.begin(), op.successors.end(), [&](std::int64_t successor_id) {
+  return std::ranges::any_of(op.successors, [&](std::int64_t successor_id) {
     const auto found = ops_.find(successor_id);
     return found != ops_.end() && found->second.graph != op.graph && found->second.status == OpStatus::waiting;
   });

@@ -116,8 +116,8 @@ bool OpGraphTable::is_open(const Op& op) { return op.status == OpStatus::waiting
 
 void OpGraphTable::check_structure(const GraphSpec& spec) const {
   const std::string name = "graph " + std::to_string(spec.graph_id);
-  if (graphs_.count(spec.graph_id) != 0) throw std::invalid_argument(name + " is held already");
-  if (!(spec.timeout_s > 0 && spec.timeout_s <= max_timeout_s)) {
+  if (graphs_.contains(spec.graph_id)) throw std::invalid_argument(name + " is held already");
+  if (!(spec.timeout_s > 0 && spec.timeout_s <= max_timeout_s)) {  // NOLINT(readability-simplify-boolean-expr): a NaN
     throw std::invalid_argument("timeout_s is " + std::to_string(spec.timeout_s) + ", must be positive and at most " +
                                 seconds_text(max_timeout_s));
   }
@@ -129,11 +129,11 @@ void OpGraphTable::check_structure(const GraphSpec& spec) const {
   for (std::size_t i = 0; i < spec.ops.size(); ++i) {
     const OpSpec& op = spec.ops[i];
     check_op(op);
-    if (!index_of.emplace(op.op_id, i).second || ops_.count(op.op_id) != 0) reject(op, "its id is in use");
+    if (!index_of.emplace(op.op_id, i).second || ops_.contains(op.op_id)) reject(op, "its id is in use");
   }
   for (const OpSpec& op : spec.ops) {
     for (const std::int64_t predecessor_id : op.predecessors) {
-      if (index_of.count(predecessor_id) == 0 && ops_.count(predecessor_id) == 0) {
+      if (!index_of.contains(predecessor_id) && !ops_.contains(predecessor_id)) {
         reject(op, "its predecessor " + std::to_string(predecessor_id) + " is not known");
       }
     }

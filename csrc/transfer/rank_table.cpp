@@ -76,11 +76,11 @@ void RankTable::set_mapped(std::uint32_t rank, std::int64_t num_slots) {
 }
 
 bool RankTable::all_registered() const {
-  return std::all_of(entries_.begin(), entries_.end(), [](const Entry& entry) { return entry.registered; });
+  return std::ranges::all_of(entries_, [](const Entry& entry) { return entry.registered; });
 }
 
 bool RankTable::all_connected() const {
-  return std::all_of(entries_.begin(), entries_.end(), [](const Entry& entry) { return entry.info.connected; });
+  return std::ranges::all_of(entries_, [](const Entry& entry) { return entry.info.connected; });
 }
 
 std::int64_t RankTable::slots_mapped() const {

@@ -123,12 +123,12 @@ Fd connect_unix(const std::string& path, int& error) {
   sockaddr_un address;
   if (!fill_address(path, address)) {
     error = ENAMETOOLONG;
-    return Fd();
+    return {};
   }
   Fd fd = new_socket();
   if (!fd.valid() || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     error = errno;
-    return Fd();
+    return {};
   }
   return fd;
 }

@@ -46,7 +46,9 @@ class TransferEngine {
  public:
   explicit TransferEngine(TransferEngineConfig config);  // throws std::invalid_argument
   ~TransferEngine();                                     // stop(5 s)
-  void start();                                          // binds and listens; throws std::system_error
+  TransferEngine(const TransferEngine&) = delete;
+  TransferEngine& operator=(const TransferEngine&) = delete;
+  void start();  // binds and listens; throws std::system_error
   // Cancels what waits, drains what runs, disconnects; idempotent. False when an op is still in an agent's hands.
   [[nodiscard]] bool stop(double timeout_s);
 
