@@ -1,6 +1,6 @@
 """Runs one peer on given inputs, in an environment that has it. Prints one JSON line: work -> microseconds per call.
 
-    .venv/peers/bin/python -P -m benchmarks.peer_worker NAME SEED NUM_PROMPTS PROMPT_BLOCKS NUM_ROUNDS
+    .venv/peers/bin/python -m benchmarks.peer_worker NAME SEED NUM_PROMPTS PROMPT_BLOCKS NUM_ROUNDS
 
 Prompts are made from the seed as benchmarks.peers.prompts makes them: the same tokens for every peer and for ours.
 What a peer answers is checked. A peer that cannot be imported says why.
@@ -120,11 +120,8 @@ class _Inert(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """Claim the names."""
-        return (
-            importlib.machinery.ModuleSpec(name, self, is_package=True)
-            if name.split(".", maxsplit=1)[0] in self.names
-            else None
-        )
+        is_inert = name.partition(".")[0] in self.names
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if is_inert else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """Return a module that has any attribute."""

@@ -13,6 +13,7 @@ from benchmarks.report import Figure, number, table, verdict
 HEADER = ("question", "ours", "must", "met?", "limit or peer", "its figure")
 _BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 _WIDTH, _LEFT, _LINE, _TOP = 1100, 520, 20, 64
+_FONT = 'font-family="system-ui, sans-serif" font-size="12" fill="#333"'
 _RATIOS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
@@ -73,8 +74,8 @@ def chart(results: Sequence[Mapping[str, Any]], title: str) -> str:
     ]
     height = _TOP + _LINE * len(figures) + 20
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" '
-        f'font-size="12" fill="#333"><rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" {_FONT}>',
+        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
         f'<text x="10" y="20" font-size="15">{escape(title)}</text>',
         '<text x="10" y="40">times what it must be, left of 1 is met; dots: ours, rings: what is beside it</text>',
     ]
