@@ -35,17 +35,20 @@ help:
 	@echo "unit          tests without vLLM          make unit ARGS='-k pool -x'"
 	@echo "native-test   native tests under ASan+UBSan and TSan"
 	@echo "fuzz          each fuzz target under libFuzzer for FUZZ_SECONDS (60)"
+	@echo "bench         every benchmark, one table   make bench ARGS=--quick TRACE=FILE"
 	@echo "bench-smoke   every benchmark at its tiny size"
 	@echo "e2e           tests on a real vLLM        make e2e ARGS='-k abort'"
 	@echo "test-long     the longer campaigns"
 	@echo "wheel         sdist and manylinux wheel into dist/, installed and tried without a compiler"
 	@echo "clean         remove what was built (not .venv/ and .cache/)"
 
-.PHONY: setup setup-vllm
+.PHONY: setup setup-vllm setup-peers
 setup:
 	@scripts/setup_env.sh dev
 setup-vllm:
 	@scripts/setup_env.sh vllm
+setup-peers: setup-vllm
+	@scripts/setup_env.sh peers
 
 .PHONY: build
 build: setup
@@ -105,7 +108,11 @@ native-test: setup
 fuzz: setup
 	@JOBS=$(JOBS) scripts/fuzz.sh
 
-.PHONY: bench-smoke
+# Peers are optional: those that cannot be installed are named in the table.
+.PHONY: bench bench-smoke
+bench: build install
+	@$(MAKE) setup-peers || echo "bench: peers are not installed" >&2
+	@$(DEV)/python -m benchmarks $(if $(TRACE),--trace $(TRACE)) $(ARGS)
 bench-smoke: build
 	@scripts/bench_smoke.sh $(DEV)/python
 

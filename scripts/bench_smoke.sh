@@ -9,7 +9,7 @@ trap 'rm -rf "$out"' EXIT
 num_run=0
 for bench in benchmarks/bench_*.py; do
   [[ -f $bench ]] || continue
-  PYTHONPATH=. timeout 120 "$python" "$bench" --tiny >"$out/result.json" 2>"$out/log" || {
+  timeout 120 "$python" -W ignore -m "benchmarks.$(basename "$bench" .py)" --tiny >"$out/result.json" 2>"$out/log" || {
     cat "$out/log" "$out/result.json" >&2
     echo "bench-smoke: $bench --tiny failed" >&2
     exit 1

