@@ -178,6 +178,10 @@ class TransferDouble:
         """The status is done, but the release has not been heard of."""
         self._decide(graph_id, OpStatus.DONE)
 
+    def is_done(self, graph_id: int) -> bool:
+        """Whether the graph's status was done."""
+        return graph_id in self._done
+
     def release(self, graph_id: int) -> None:
         """Nothing touches the slots and blocks of a decided graph any more."""
         with self._lock:

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cmath>
 #include <limits>
+#include <new>
 #include <system_error>
 
 namespace flexkv {
@@ -48,17 +49,21 @@ void IoLoop::add_to_epoll(int fd, std::uint64_t tag) {
   }
 }
 
+// The top of a thread: out of memory, or an error of ours. What is done about it can fail, too; it is tried again.
 void IoLoop::run() {
+  std::string error;
   for (int num_errors = 0; num_errors < max_loop_errors; ++num_errors) {
     try {
+      if (num_errors > 0) mark_broken(error);
       while (turn()) {
       }
       break;
-    } catch (const std::exception& error) {  // the top of a thread: out of memory, or an error of ours
-      mark_broken(error);
+    } catch (const std::exception& caught) {
+      remember(caught, error);
     }
   }
   const std::lock_guard lock(state_.mutex);
+  if (state_.phase == EnginePhase::serving) state_.phase = EnginePhase::broken;
   state_.io_ended = true;
   state_.changed.notify_all();
   for (const auto& [id, connection] : connections_) {
@@ -68,12 +73,21 @@ void IoLoop::run() {
   }
 }
 
+// Keeps the first error's text, as far as there is memory for it.
+void IoLoop::remember(const std::exception& caught, std::string& error) noexcept {
+  try {
+    if (error.empty()) error = caught.what();
+  } catch (const std::bad_alloc&) {
+    error.clear();
+  }
+}
+
 // Nothing new is taken any more, but peers are listened to: what they hold is released when they let go of it.
-void IoLoop::mark_broken(const std::exception& error) {
+void IoLoop::mark_broken(const std::string& error) {
   const std::lock_guard lock(state_.mutex);
   if (state_.phase == EnginePhase::serving) state_.phase = EnginePhase::broken;
   ++state_.protocol_errors;
-  state_.last_protocol_error = std::string("the transfer engine's I/O thread met an error: ") + error.what();
+  state_.last_protocol_error = "the transfer engine's I/O thread met an error: " + error;
   state_.graphs.cancel_all();
   state_.publish();
   state_.changed.notify_all();

@@ -4,6 +4,7 @@
 // Thread safety: `run` by one thread, which owns all members; it shares the EngineState with the callers.
 #pragma once
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <string>
 
@@ -23,7 +24,8 @@ class IoLoop {
  private:
   using Id = std::uint64_t;  // of a connection, never used twice; 0 and 1 are the listener and the wake event
 
-  void mark_broken(const std::exception& error);
+  static void remember(const std::exception& caught, std::string& error) noexcept;
+  void mark_broken(const std::string& error);
   [[nodiscard]] bool turn();
   [[nodiscard]] bool expire_and_check_exit();
   [[nodiscard]] int publish_and_time_sleep();  // in ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -25,6 +26,7 @@ class Crowd:
         self.start = threading.Barrier(NUM_THREADS)
         self.errors: list[str] = []
         self.num_loaded = 0
+        self.steps = itertools.count(1)
 
     def work(self, number: int) -> None:
         random = np.random.default_rng(number)
@@ -53,9 +55,11 @@ class Crowd:
 
     def doom(self, document: int, own: list[int]) -> None:
         self.fill(document, own)
-        task_id = self.manager.put_async(self.tokens_of(document, len(own)), slots_of(own))
+        step = next(self.steps)
+        task_id = self.manager.put_async(self.tokens_of(document, len(own)), slots_of(own), after_step=step)
         self.manager.doom(task_id)
         self.fill(9, own)  # what the engine writes there next; a copy of it must never be found
+        self.rig.client.record_step(step)
         self.manager.wait(task_id)
 
     def get(self, document: int, own: list[int]) -> None:

@@ -124,7 +124,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         return [sum(sizes[:index]) for index in range(len(sizes))]
 
     def copy(self, graph_id: int) -> None:
-        for op in self.transfer.waiting[graph_id]:
+        for op in self.transfer.waiting.get(graph_id) or self.transfer.decided[graph_id]:
             store = op.transfer_type is TransferType.D2H
             source, target = (self.gpu, self.host) if store else (self.host, self.gpu)
             for src, dst in zip(op.src_block_ids.tolist(), op.dst_block_ids.tolist(), strict=True):
@@ -248,7 +248,9 @@ class TaskEngineMachine(RuleBasedStateMachine):
     # --- what the ranks do
 
     @precondition(lambda self: self.in_flight())
-    @rule(data=st.data(), end=st.sampled_from(["finish", "finish", "fail", "time_out", "acknowledge_cancel"]))
+    @rule(
+        data=st.data(), end=st.sampled_from(["finish", "finish", "done_late", "fail", "time_out", "acknowledge_cancel"])
+    )
     def an_op_ends(self, data: st.DataObject, end: str) -> None:
         self.end(self.tasks[data.draw(st.sampled_from(self.in_flight()))], end)
 
@@ -257,12 +259,13 @@ class TaskEngineMachine(RuleBasedStateMachine):
         assert graph_id is not None
         if end == "acknowledge_cancel" and graph_id not in self.transfer.cancelled:
             return
-        if end == "finish":
+        done = end in ("finish", "done_late")
+        if done:
             self.copy(graph_id)
         else:
             self.scribble(graph_id)
         getattr(self.transfer, end)(graph_id)
-        if end == "finish":
+        if done:
             model.expected = Status.CANCELLED if model.doomed else Status.SUCCESS
             if model.kind == "get":
                 self.check_loaded(model)
@@ -276,9 +279,25 @@ class TaskEngineMachine(RuleBasedStateMachine):
     def a_rank_lets_go(self, data: st.DataObject) -> None:
         model = self.tasks[data.draw(st.sampled_from(self.unreleased()))]
         assert model.graph_id is not None
-        self.scribble(model.graph_id)
+        done = self.transfer.is_done(model.graph_id)
+        if not done:
+            self.scribble(model.graph_id)
         self.transfer.release(model.graph_id)
-        if model.kind == "get":
+        if model.kind == "get" and not done:
+            model.expected = Status.FAILED
+
+    @precondition(lambda self: self.unreleased())
+    @rule(data=st.data())
+    def a_copy_completes_after_its_timeout(self, data: st.DataObject) -> None:
+        """The right bytes arrive, too late: the slots are free from then on, and what they hold is nobody's."""
+        model = self.tasks[data.draw(st.sampled_from(self.unreleased()))]
+        graph_id = model.graph_id
+        assert graph_id is not None
+        done = self.transfer.is_done(graph_id)
+        if not done:
+            self.copy(graph_id)
+        self.transfer.release(graph_id)
+        if model.kind == "get" and not done:
             model.expected = Status.FAILED
 
     # --- results

@@ -6,11 +6,13 @@ import errno
 import gc
 import mmap
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flexkv import _core
+from tests.rig import eventually
 
 TIMEOUT_S = 60.0
 
@@ -86,3 +88,22 @@ def test_ids_out_of_range_are_refused() -> None:
         with pytest.raises(ValueError, match=name):
             pool.view(shard, slot)
     assert not pool.wait_prefaulted(3, 0.0)
+
+
+def test_prefault_threads_run_at_a_lower_priority_than_the_engine() -> None:
+    pool = _core.HostPool(1 << 18, [4096], 2)  # a GiB, so that they are still at it; it is dropped at once
+    threads = [
+        int(task.name)
+        for task in Path("/proc/self/task").iterdir()
+        if (task / "comm").read_text(encoding="ascii").strip() == "fkv-prefault"
+    ]
+    assert len(threads) == 2
+    lowered: set[int] = set()
+
+    def all_lowered() -> bool:
+        lowered.update(thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) == 10)
+        return len(lowered) == 2
+
+    assert eventually(all_lowered)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == 0
+    del pool
