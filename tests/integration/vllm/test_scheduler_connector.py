@@ -301,6 +301,27 @@ def test_after_a_reset_blocks_computed_before_it_are_not_stored(manager, connect
     assert not scheduler.finish(make_request("b", 3))
 
 
+@pytest.mark.parametrize("when", ["loading", "loaded"])
+def test_after_a_reset_blocks_loaded_from_before_it_are_not_stored(
+    manager, connector, scheduler, make_request, run_to_end, when
+):
+    run_to_end(20)
+    puts = len(launches(manager, "put"))
+    request = make_request("a", 22)
+    scheduler.admit(request)
+    scheduler.step()
+    if when == "loading":
+        assert connector.reset_cache()
+    manager.end()
+    assert "a" in scheduler.step().finished_recving
+    if when == "loaded":
+        assert connector.reset_cache()
+    scheduler.continue_loaded(request)
+    scheduler.step()
+    scheduler.finish(request)
+    assert len(launches(manager, "put")) == puts, "they hold what was valid before the reset"
+
+
 def test_fewer_blocks_allocated_than_offered_are_matched_again(manager, connector, scheduler, make_request, run_to_end):
     run_to_end(20)
     request = make_request("a", 22)
