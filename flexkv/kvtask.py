@@ -40,7 +40,6 @@ from flexkv.tasks.requests import (
     check_gpu_blocks,
 )
 from flexkv.tasks.seams import Storage, Transfer
-from flexkv.tasks.stale_sockets import remove_stale_sockets
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 from flexkv.transfer.transfer_engine import TransferEngine
 
@@ -56,12 +55,8 @@ _socket_numbers = itertools.count()
 
 
 def own_socket() -> str:
-    """Return an address that no other engine has: this process's own, in a directory of this user.
-
-    Names that killed processes left there are removed.
-    """
+    """Return an address that no other engine has: this process's own, in a directory of this user."""
     directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
-    remove_stale_sockets(directory)
     return f"ipc://{directory}/{os.getpid()}-{next(_socket_numbers)}.sock"
 
 

@@ -252,6 +252,23 @@ void a_stale_socket_is_replaced_and_another_file_is_not() {
   CHECK_THROWS(other.start(), std::system_error);
 }
 
+bool exists(const std::string& path) {
+  struct stat info = {};
+  return ::lstat(path.c_str(), &info) == 0;
+}
+
+void abandoned_sockets_of_other_engines_are_removed_and_live_ones_are_not() {
+  EngineKit kit;
+  const std::string directory = kit.path().substr(0, kit.path().rfind('/'));
+  const std::string abandoned = directory + "/1.sock_gpu_register", live = directory + "/2.sock_gpu_register";
+  const std::string file = directory + "/3.sock_gpu_register", foreign = directory + "/4.sock";
+  CHECK(listen_unix(abandoned).valid() && listen_unix(foreign).valid());  // closed, and left behind
+  const Fd listener = listen_unix(live);
+  CHECK(Fd(::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600)).valid());
+  kit.start();
+  CHECK(!exists(abandoned) && exists(live) && exists(file) && exists(foreign));
+}
+
 void a_forked_child_drops_its_copy_without_harm() {
   EngineKit kit;
   kit.start();
@@ -320,6 +337,7 @@ int main() {
   bad_graphs_are_refused_and_change_nothing();
   the_socket_is_private_and_not_shared_by_two_engines();
   a_stale_socket_is_replaced_and_another_file_is_not();
+  abandoned_sockets_of_other_engines_are_removed_and_live_ones_are_not();
   a_forked_child_drops_its_copy_without_harm();
   an_engine_that_was_never_started_stops();
   many_threads_submit_and_one_agent_serves_them();

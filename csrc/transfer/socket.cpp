@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
 
 namespace flexkv {
@@ -22,6 +23,7 @@ namespace {
 constexpr int listen_backlog = 128;
 constexpr int lock_retry_ms = 10;
 constexpr int max_lock_tries = 500;  // five seconds: another engine holds it for microseconds
+constexpr std::string_view register_suffix = ".sock_gpu_register";  // of every address an engine makes up for itself
 
 [[noreturn]] void throw_errno(int error, const std::string& what) {
   throw std::system_error(error, std::generic_category(), what);
@@ -77,6 +79,19 @@ bool someone_listens(const std::string& path, pid_t& pid) {
   return ::kill(pid, 0) == 0 || errno == EPERM;
 }
 
+// Engines that were killed leave sockets under names nobody will use again. REQUIRES: the directory is locked, so that
+// a socket nobody listens on is not one that is about to be listened on.
+void remove_abandoned_sockets(const std::filesystem::path& directory) {
+  std::error_code ignored;  // what cannot be looked at, or is gone already, stays for the next engine
+  for (std::filesystem::directory_iterator it(directory, ignored), end; it != end; it.increment(ignored)) {
+    const std::string path = it->path().string();
+    pid_t pid = 0;
+    if (path.ends_with(register_suffix) && it->is_socket(ignored) && !someone_listens(path, pid)) {
+      (void)::unlink(path.c_str());
+    }
+  }
+}
+
 }  // namespace
 
 Fd& Fd::operator=(Fd&& other) noexcept {
@@ -107,6 +122,7 @@ Fd listen_unix(const std::string& path) {
     }
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw_errno(errno, "cannot replace the stale socket " + path);
   }
+  remove_abandoned_sockets(std::filesystem::path(path).parent_path());
   Fd fd = new_socket();
   if (!fd.valid()) throw_errno(errno, "cannot make a socket");
   // On Linux the mode set before bind becomes that of the file: there is no moment at which others could connect.

@@ -50,7 +50,7 @@ struct PeerCredentials {
 
 // Binds and listens, non-blocking and CLOEXEC; socket mode 0600. A missing directory is created 0700; an existing one
 // must belong to this user or root and not be writable by others (a sticky one may be). A stale socket is replaced, a
-// live one is EADDRINUSE. Throws std::system_error.
+// live one is EADDRINUSE. Other engines' sockets there that nobody listens on are removed. Throws std::system_error.
 [[nodiscard]] Fd listen_unix(const std::string& path);
 
 // Connects without waiting. Returns no descriptor and sets `error` (errno) when it cannot: ENOENT and ECONNREFUSED mean

@@ -1,7 +1,11 @@
-"""Real vLLM engines on tiny models, in this process (executor "uni"), with their connector in reach."""
+"""Real vLLM engines on tiny models with their scheduler in this process, and with it FlexKV's scheduler role.
+
+The worker is in this process too (executor "uni"), or in one of its own (executor="mp").
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -39,9 +43,23 @@ def random_prompt(seed: int, num_tokens: int) -> list[int]:
 
 
 class Engine:
-    """An LLM in this process. `connector` is the scheduler role's Impl, `worker_connector` the worker role's."""
+    """An LLM whose scheduler is in this process. `connector` is the scheduler role's Impl.
 
-    def __init__(self, model: Path, transfer: dict[str, Any], *, caches: bool = True, **options: Any) -> None:
+    Args:
+        executor: "uni" has the worker here, "mp" in a process of its own.
+        asynchronous: schedule a step before the last one has come back; what vLLM does by default, but not on a CPU.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        transfer: dict[str, Any],
+        *,
+        caches: bool = True,
+        executor: str = "uni",
+        asynchronous: bool = False,
+        **options: Any,
+    ) -> None:
         from vllm import LLM
         from vllm.config import KVTransferConfig
 
@@ -55,13 +73,18 @@ class Engine:
         }
         config = KVTransferConfig(kv_role="kv_both", **transfer)
         self._watch_host_pool()
-        self.llm = LLM(model=str(model), kv_transfer_config=config, **{**settings, **options})
+        with scheduled_asynchronously() if asynchronous else contextlib.nullcontext():
+            self.llm = LLM(
+                model=str(model),
+                kv_transfer_config=config,
+                distributed_executor_backend=executor,
+                **{**settings, **options},
+            )
         self.core = self.llm.llm_engine.engine_core.engine_core
+        self.is_asynchronous = self.core.batch_queue is not None
+        assert self.is_asynchronous == asynchronous
         self.scheduler = self.core.scheduler
         self.connector = self._impl(self.scheduler.connector)
-        from vllm.distributed.kv_transfer import get_kv_transfer_group
-
-        self.worker_connector = self._impl(get_kv_transfer_group())
         if caches:
             self.until(self.manager.is_ready, "the ranks to register")
 
@@ -73,10 +96,36 @@ class Engine:
     def manager(self) -> Any:
         return self.connector.scheduler._manager
 
-    @property
-    def agent(self) -> Any:
-        """The only rank's end: `hold(True)` keeps copies from starting."""
-        return self.worker_connector.worker._client
+    def hold(self, held: bool) -> None:
+        """While held, no copy starts; on every rank, wherever it is."""
+
+        def hold_agent(_worker: Any, held: bool) -> None:
+            from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+            connector = get_kv_transfer_group()
+            impl = connector.impl if hasattr(connector, "impl") else connector._flexkv_connector
+            impl.worker._client.hold(held)
+
+        self.llm.collective_rpc(hold_agent, args=(held,))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self.hold(True)
+        try:
+            yield
+        finally:
+            self.hold(False)
+
+    @contextlib.contextmanager
+    def transfers_bounded_by(self, timeout_s: float) -> Iterator[None]:
+        """Loads launched within, and resets, wait this long for copies."""
+        config = self.manager.cache_config
+        usual_s = config.transfer_timeout_s
+        object.__setattr__(config, "transfer_timeout_s", timeout_s)
+        try:
+            yield
+        finally:
+            object.__setattr__(config, "transfer_timeout_s", usual_s)
 
     def until(self, condition: Callable[[], bool], what: str, *, step: bool = False) -> None:
         deadline_s = time.monotonic() + SETTLE_S
@@ -90,6 +139,37 @@ class Engine:
     def settle(self) -> None:
         """Step until no request holds anything: all stores have ended."""
         self.until(lambda: not self.scheduler.has_requests(), "stores to end", step=True)
+
+    def finish(self) -> dict[str, Any]:
+        """Step until every request has its answer; returns the outputs by the ids given to `add`."""
+        outputs: dict[str, Any] = {}
+
+        def step() -> bool:
+            outputs.update((output.request_id, output) for output in self.llm.llm_engine.step() if output.finished)
+            return not self.llm.llm_engine.has_unfinished_requests()
+
+        self.until(step, "the answers")
+        return outputs
+
+    def check_nothing_is_held(self) -> None:
+        """No request, no device block, no pin, no reservation, no slot that is neither free nor a block's."""
+        self.settle()
+        cache = self.manager._engine._tier.cache
+
+        def is_idle() -> bool:
+            self.manager.check_invariants()
+            return self.manager.num_running == 0 and cache.num_live_reservations == 0
+
+        self.until(is_idle, "reservations to end")
+        index = cache.cpu_cache_engine.index
+        assert (index.num_pinned, index.num_unready, cache.num_quarantined_blocks) == (0, 0, 0)
+        assert len(self.connector.scheduler._requests) == 0
+        pool = self.scheduler.kv_cache_manager.block_pool
+        assert self.num_free_gpu_blocks() == pool.num_gpu_blocks - 1, "one block is vLLM's own"
+
+    def num_preemptions(self) -> int:
+        """Return vLLM's own counter. The engine needs disable_log_stats=False."""
+        return sum(m.value for m in self.llm.get_metrics() if m.name == "vllm:num_preemptions")
 
     def generate(
         self, prompts: Sequence[list[int]], max_tokens: int = 12, salt: str | None = None, **sampling: Any
@@ -152,6 +232,22 @@ class Engine:
         self._patches.undo()
         self._pools.clear()
         self.llm.llm_engine.engine_core.shutdown()
+
+
+@contextlib.contextmanager
+def scheduled_asynchronously() -> Iterator[None]:
+    """Undo that vLLM turns asynchronous scheduling off on a CPU; its runner there can do it."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    real = CpuPlatform.check_and_update_config
+
+    def keep_on(_cls: type, vllm_config: Any) -> None:
+        real(vllm_config)
+        vllm_config.scheduler_config.async_scheduling = True
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(CpuPlatform, "check_and_update_config", classmethod(keep_on))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -65,14 +65,14 @@ def test_stores_of_a_preempted_request_are_doomed(make_engine, prompt, monkeypat
     real = engine.manager.doom
     monkeypatch.setattr(engine.manager, "doom", lambda ids: (doomed.extend(ids), real(ids)))
     monkeypatch.setattr(engine.connector.scheduler, "has_pending_block_frees", lambda: False)
-    engine.agent.hold(True)  # no store ends before its request is preempted
+    engine.hold(True)  # no store ends before its request is preempted
     from vllm import SamplingParams
 
     parameters = SamplingParams(temperature=0, max_tokens=150, ignore_eos=True)
     for index, text in enumerate(prompts):
         engine.llm.llm_engine.add_request(str(index), {"prompt_token_ids": text}, parameters)
     engine.until(lambda: bool(doomed), "a preemption", step=True)
-    engine.agent.hold(False)
+    engine.hold(False)
     answers = {}
 
     def step():

@@ -24,7 +24,7 @@ def engine(make_engine):
 
 def start_held_load(engine, text):
     """Returns with the request waiting for a load that cannot start."""
-    engine.agent.hold(True)
+    engine.hold(True)
     engine.add("loading", text)
     for _ in range(3):
         engine.llm.llm_engine.step()
@@ -50,7 +50,7 @@ def test_a_load_that_times_out_is_computed_again(engine, prompt):
     start_held_load(engine, text)
     assert finish(engine) == cold
     assert engine.stats()["failed_tasks"] >= 1
-    engine.agent.hold(False)
+    engine.hold(False)
     engine.settle()
     engine.manager.check_invariants()
     engine.drop_gpu_cache()

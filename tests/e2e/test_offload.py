@@ -106,7 +106,7 @@ def test_requests_that_share_a_prefix_run_at_once(engine, prompt):
 
 def test_blocks_whose_store_has_not_ended_are_not_offered(engine, prompt):
     text = prompt(8, 300)
-    engine.agent.hold(True)
+    engine.hold(True)
     try:
         engine.add("first", text)
         engine.until(lambda: not engine.scheduler.running and not engine.scheduler.waiting, "the answer", step=True)
@@ -114,7 +114,7 @@ def test_blocks_whose_store_has_not_ended_are_not_offered(engine, prompt):
         assert engine.connector.get_num_new_matched_tokens(engine.request("first"), 0) == (0, False)
         assert not engine.llm.reset_prefix_cache(), "held blocks cannot be dropped"
     finally:
-        engine.agent.hold(False)
+        engine.hold(False)
     engine.settle()
     engine.drop_gpu_cache()
     assert cached_tokens(engine.generate([text])) == [288]
@@ -141,7 +141,7 @@ def test_an_abort_while_loading_holds_the_blocks_until_the_load_has_ended(engine
     cold = engine.answers([text, other])
     engine.drop_gpu_cache()
     num_free = engine.num_free_gpu_blocks()
-    engine.agent.hold(True)
+    engine.hold(True)
     try:
         engine.add("loading", text)
         for _ in range(4):
@@ -152,7 +152,7 @@ def test_an_abort_while_loading_holds_the_blocks_until_the_load_has_ended(engine
             engine.llm.llm_engine.step()
         assert engine.num_free_gpu_blocks() == num_free - 9, "blocks were let go under a load"
     finally:
-        engine.agent.hold(False)
+        engine.hold(False)
     engine.settle()
     assert engine.num_free_gpu_blocks() == num_free
     assert engine.answers([text, other]) == cold

@@ -2,114 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
-import flexkv
+from tests.vllm_server import Server
 
 pytestmark = pytest.mark.vllm
-START_S = 240.0
-STOP_S = 30.0
-LIFE_S = 900  # it ends then, also when the tests were killed
-
-
-class Server:
-    """One `vllm serve`, in its own process group."""
-
-    def __init__(self, model: Path, log: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        transfer = {
-            "kv_connector": "FlexKVConnector",
-            "kv_connector_module_path": "flexkv.integration.vllm.connector",
-            "kv_role": "kv_both",
-        }
-        command = [
-            "timeout", "--kill-after=5", str(LIFE_S), sys.executable, "-m", "vllm.entrypoints.cli.main",
-            "serve", str(model), "--served-model-name", "tiny",
-            "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32", "--enforce-eager",
-            "--max-model-len", "1024", "--block-size", "32", "--num-gpu-blocks-override", "96",
-            "--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer), *options,
-        ]  # fmt: skip
-        home = Path(flexkv.__file__).resolve().parents[1]  # as this process has it: installed, or the working tree
-        paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-        settings = {
-            **os.environ,
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
-            "VLLM_SERVER_DEV_MODE": "1",
-            "VLLM_LOGGING_LEVEL": "INFO",
-            "PYTHONPATH": os.pathsep.join(paths),
-        }
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent
-            )
-        try:
-            self._await_health()
-        except BaseException:
-            self.close()
-            raise
-
-    def _await_health(self) -> None:
-        deadline_s = time.monotonic() + START_S
-        while not self._healthy():
-            assert self.process.poll() is None, f"the server ended: {self.log.read_text()[-4000:]}"
-            assert time.monotonic() < deadline_s, f"not up after {START_S} s: {self.log.read_text()[-4000:]}"
-            time.sleep(0.2)
-
-    def _healthy(self) -> bool:
-        try:
-            self.post("/health", None, method="GET")
-        except OSError:
-            return False
-        return True
-
-    def post(self, path: str, body: object, method: str = "POST") -> dict[str, object]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"}, method=method
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            text = response.read()
-        return json.loads(text) if text else {}
-
-    def complete(self, prompt: list[int], **options: object) -> tuple[str, int]:
-        """Return the answer and how many tokens of the prompt were cached."""
-        body = {"model": "tiny", "prompt": prompt, "max_tokens": 12, "temperature": 0, "ignore_eos": True, **options}
-        answer = self.post("/v1/completions", body)
-        details = answer["usage"].get("prompt_tokens_details") or {}
-        return str(answer["choices"][0]["text"]), int(details.get("cached_tokens") or 0)
-
-    def reset(self, *, host_tier: bool = False) -> None:
-        """Drop the GPU's prefix cache; it is refused while stores still hold blocks."""
-        path = f"/reset_prefix_cache?reset_external={'true' if host_tier else 'false'}"
-        deadline_s = time.monotonic() + 20
-        while not self.post(path, None)["success"]:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def ask_at_once(server, prompts, **options):

@@ -83,12 +83,18 @@ class RequestState:
     may_store: bool = True
     finished: bool = False
     """vLLM is done with it and waits for us to let its blocks go."""
-    finished_while_loading: bool = False
+    has_loaded: bool = False
+    """A load into its present device blocks was accepted."""
 
     @property
     def is_loading(self) -> bool:
         """Whether vLLM waits for a load."""
         return self.load is not None and self.load.state is not LoadState.MATCHED
+
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether it has device blocks with contents: computed, loaded, or being loaded."""
+        return bool(self.block_ids) or self.has_loaded
 
     def forget_blocks(self) -> None:
         """Its device blocks were taken away."""
@@ -97,3 +103,4 @@ class RequestState:
         self.due_step = 0
         self.in_prompt = True
         self.stores = {}
+        self.has_loaded = False

@@ -141,6 +141,7 @@ class FlexKVSchedulerConnector:
             self._planned.append(load)
         load.block_ids = block_ids[load.start_block : load.start_block + num_blocks]
         state.load = load
+        state.has_loaded = True
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
         """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
@@ -251,7 +252,7 @@ class FlexKVSchedulerConnector:
     # ---- the rest
 
     def reset_cache(self) -> bool:
-        """Forget all blocks. Device blocks computed before the reset, of requests that run on, are not stored any more.
+        """Forget all blocks. Device blocks filled before the reset, of requests that run on, are not stored any more.
 
         Running loads run on; returns when transfers in flight have ended, at most `transfer_timeout_s` later.
         """
@@ -259,7 +260,7 @@ class FlexKVSchedulerConnector:
         self._manager.reset()
         self._collect()
         for state in self._requests.values():
-            state.may_store = not state.block_ids and not state.is_loading
+            state.may_store = not state.holds_blocks
         logger.info("cache reset requests_running=%d", len(self._requests))
         return True
 
