@@ -34,6 +34,7 @@ help:
 	@echo "stubs         regenerate flexkv/_core.pyi"
 	@echo "unit          tests without vLLM          make unit ARGS='-k pool -x'"
 	@echo "native-test   native tests under ASan+UBSan and TSan"
+	@echo "stress        threads on one KVManager under ASan+UBSan and TSan, each for STRESS_SECONDS (8)"
 	@echo "fuzz          each fuzz target under libFuzzer for FUZZ_SECONDS (60)"
 	@echo "bench         every benchmark, one table   make bench ARGS=--quick TRACE=FILE"
 	@echo "bench-smoke   every benchmark at its tiny size"
@@ -96,6 +97,7 @@ unit: build
 	@$(DEV)/python -m pytest -q --ignore=tests/e2e $(ARGS)
 test-long: build install
 	@$(DEV)/python -m pytest -q --ignore=tests/e2e -m "long and not vllm and not gpu" --timeout=3600 $(ARGS)
+	@STRESS_SECONDS=$${STRESS_SECONDS:-120} $(MAKE) stress
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-300} JOBS=$(JOBS) scripts/fuzz.sh
 	@$(PYTEST_INSTALLED) -m "long and vllm" --timeout=3600 tests/e2e $(ARGS) || [ $$? -eq 5 ]
 
@@ -103,6 +105,11 @@ test-long: build install
 native-test: setup
 	@JOBS=$(JOBS) scripts/native_test.sh address,undefined
 	@JOBS=$(JOBS) scripts/native_test.sh thread
+
+.PHONY: stress
+stress: setup
+	@JOBS=$(JOBS) scripts/sanitized_python.sh address,undefined
+	@JOBS=$(JOBS) scripts/sanitized_python.sh thread
 
 .PHONY: fuzz
 fuzz: setup

@@ -4,18 +4,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 sanitizers=${1:?usage: scripts/native_test.sh SANITIZERS}
-build=build/native-${sanitizers//,/-}
 jobs=${JOBS:-$(nproc)}
-tools=.venv/dev/bin
-PATH=$PWD/$tools:$PATH
-
-if [[ ! -f $build/build.ninja ]]; then
-  mkdir -p build
-  cmake -S . -B "$build" -G Ninja -DFLEXKV_PYTHON=OFF -DFLEXKV_NATIVE_TESTS=ON \
-    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g" \
-    -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
-fi
-ninja -C "$build" -j "$jobs" --quiet
+build=$(scripts/sanitized_build.sh "$sanitizers" all)
+PATH=$PWD/.venv/dev/bin:$PATH
 
 # Thread sanitizer refuses some address space layouts: run it without randomization where that is allowed.
 prefix=()

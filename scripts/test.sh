@@ -12,6 +12,7 @@ steps=(
   "strict types|type-check"
   "unit tests|unit"
   "native tests under ASan+UBSan and TSan|native-test"
+  "threads on one KVManager under ASan+UBSan and TSan|stress"
   "benchmark smoke|bench-smoke"
   "pip install|install"
   "end-to-end tests on a real vLLM|e2e"

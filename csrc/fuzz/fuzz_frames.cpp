@@ -1,5 +1,6 @@
 // FrameReader: any bytes in any pieces, descriptors among them. What it yields is what was sent, byte by byte; after an
-// error it yields nothing; what its sender may send, the FrameWriter sends in the same bytes.
+// error it yields nothing; how the bytes are cut makes no difference; what its sender may send, the FrameWriter sends
+// in the same bytes.
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -7,6 +8,7 @@
 #include <array>
 #include <cstring>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "fuzz/fuzz_target.h"
@@ -57,6 +59,19 @@ void expect_at_front(const Frame& frame, std::span<const std::uint8_t>& stream) 
   stream = stream.subspan(length);
 }
 
+// In one piece the same bytes give the same frames, and the same error.
+void expect_same_in_one_piece(PeerRole sender, const std::vector<std::uint8_t>& sent, std::size_t num_frames,
+                              const std::string& error) {
+  if (sent.empty()) return;
+  SocketPair pair;
+  FrameReader reader(sender);
+  send_piece(pair.ends[0].get(), sent, -1);
+  CHECK(reader.fill(pair.ends[1].get()) == IoStatus::ok);
+  Frame frame;
+  for (; reader.next(frame); --num_frames) CHECK(num_frames > 0);
+  CHECK(num_frames == 0 && reader.error() == error);
+}
+
 // Input: a byte with the sender's role, then pieces: a byte with the length (low 6 bits) and whether a descriptor comes
 // along (all higher bits set), then as many bytes of the stream.
 void read_stream(std::span<const std::uint8_t> input) {
@@ -69,6 +84,8 @@ void read_stream(std::span<const std::uint8_t> input) {
   std::vector<std::uint8_t> sent;
   std::size_t seen = 0;
   std::size_t num_fds = 0;
+  std::size_t num_frames = 0;
+  bool any_fd = false;
   while (!input.empty() && !reader.failed()) {
     const bool with_fd = (input[0] & 0xc0) == 0xc0;
     const std::size_t length = std::min<std::size_t>(input[0] & 0x3f, input.size() - 1);
@@ -77,12 +94,14 @@ void read_stream(std::span<const std::uint8_t> input) {
     if (piece.empty()) continue;
     send_piece(pair.ends[0].get(), piece, with_fd ? travels.get() : -1);
     num_fds += with_fd ? 1 : 0;
+    any_fd = any_fd || with_fd;
     sent.insert(sent.end(), piece.begin(), piece.end());
     const IoStatus status = reader.fill(pair.ends[1].get());
     CHECK(status == (reader.failed() ? IoStatus::error : IoStatus::ok));
     Frame frame;
     std::span<const std::uint8_t> rest = std::span(sent).subspan(seen);
     while (reader.next(frame)) {
+      ++num_frames;
       CHECK(!reader.failed());
       CHECK(frame.fd.valid() == (frame.type == protocol::FrameType::pool));
       CHECK(!frame.fd.valid() || num_fds-- > 0);
@@ -90,6 +109,7 @@ void read_stream(std::span<const std::uint8_t> input) {
     }
     seen = sent.size() - rest.size();
   }
+  if (!any_fd) expect_same_in_one_piece(sender, sent, num_frames, reader.error());
   Frame frame;
   CHECK(!reader.next(frame));
   CHECK(!reader.failed() || reader.fill(pair.ends[1].get()) == IoStatus::error);
