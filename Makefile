@@ -126,6 +126,7 @@ bench-smoke: build
 .PHONY: e2e
 e2e: install
 	@$(PYTEST_INSTALLED) -m "vllm and not long" --timeout=300 tests/e2e tests/integration $(ARGS)
+	@$(VLLM)/python -P -W ignore -m benchmarks.bench_scheduler_cost --tiny >/dev/null
 
 .PHONY: wheel
 wheel:

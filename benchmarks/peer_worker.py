@@ -84,7 +84,9 @@ def _vllm_offloading(tokens: Prompts, num_rounds: int) -> Times:
         store(chain)
     picks = iter(rng.integers(0, len(resident), num_rounds))
     return {
-        "match: vLLM, offloading manager": median_us(lambda: match(resident[next(picks)]), num_rounds),
+        "match: vLLM, offloading manager, look-up and prepare": median_us(
+            lambda: match(resident[next(picks)]), num_rounds
+        ),
         "insert: vLLM, offloading manager, evicting as much": median_us(lambda: store(next(fresh)), num_rounds),
     }
 

@@ -7,6 +7,7 @@ stores are real bytes. A step takes as long as `forward_s` says, in which the ag
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ import vllm.v1.core.kv_cache_utils as kv_cache_utils
 from vllm import SamplingParams
 from vllm.config import KVTransferConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -160,6 +162,7 @@ class Engine:
         if connector:
             owner = self.scheduler.connector if verbs is None else self.scheduler.connector.impl.scheduler._manager
             self.timer = Timer(owner, METHODS if verbs is None else verbs)
+        freeze_gc_heap()  # as vLLM's EngineCore does: else a collection of all it has loaded falls into some step
 
     def add(self, prompt: list[int], num_output: int) -> Request:
         """Queue a request that ends after `num_output` tokens."""
@@ -222,6 +225,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop scheduler and worker."""
+        gc.unfreeze()
         self.scheduler.shutdown()
         if self.worker is not None:
             self.worker.shutdown()
