@@ -1,6 +1,7 @@
 #include "transfer/socket.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -19,6 +20,8 @@ namespace flexkv {
 namespace {
 
 constexpr int listen_backlog = 128;
+constexpr int lock_retry_ms = 5;
+constexpr int max_lock_wait_ms = 2000;
 
 [[noreturn]] void throw_errno(int error, const std::string& what) {
   throw std::system_error(error, std::generic_category(), what);
@@ -54,8 +57,11 @@ Fd open_directory(const std::string& path) {
     throw_errno(EPERM, "the socket directory " + directory.string() +
                            " belongs to, or can be written by, other users: use one of mode 0700");
   }
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-    throw_errno(errno, "another engine is starting in the socket directory " + directory.string());
+  for (int waited_ms = 0; ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0; waited_ms += lock_retry_ms) {
+    if (errno != EWOULDBLOCK || waited_ms >= max_lock_wait_ms) {
+      throw_errno(errno, "another engine is starting in the socket directory " + directory.string());
+    }
+    (void)::poll(nullptr, 0, lock_retry_ms);  // it binds, and is done: that takes no time unless it stands still
   }
   return fd;
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +210,24 @@ def test_a_socket_in_use_is_an_oserror(engine: TransferEngine) -> None:
     second = TransferEngine(engine.socket_path)
     with pytest.raises(OSError, match="already listens"):
         second.start()
+
+
+def test_engines_that_start_in_one_directory_at_one_moment_wait_for_each_other(tmp_path: Path) -> None:
+    directory = tmp_path / "engines"
+    directory.mkdir(mode=0o700)
+    lock = os.open(directory, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # what an engine holds while it binds
+    engine = TransferEngine(str(directory / "a.sock"))
+    opener = threading.Timer(0.05, os.close, (lock,))
+    opener.start()
+    engine.start()
+    opener.join()
+    assert engine.shutdown(TIMEOUT_S)
+    lock = os.open(directory, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(OSError, match="another engine is starting"):  # one that stands still
+        TransferEngine(str(directory / "b.sock")).start()
+    os.close(lock)
 
 
 @pytest.mark.parametrize("address", ["", "tcp://host:1", "relative/path", "/" + "x" * 200])
