@@ -21,8 +21,8 @@ namespace flexkv {
 namespace {
 
 constexpr int listen_backlog = 128;
-constexpr int lock_retry_ms = 10;
-constexpr int max_lock_tries = 500;  // five seconds: another engine holds it for microseconds
+constexpr int lock_retry_ms = 5;
+constexpr int max_lock_wait_ms = 2000;
 constexpr std::string_view register_suffix = ".sock_gpu_register";  // of every address an engine makes up for itself
 
 [[noreturn]] void throw_errno(int error, const std::string& what) {
@@ -59,11 +59,11 @@ Fd open_directory(const std::string& path) {
     throw_errno(EPERM, "the socket directory " + directory.string() +
                            " belongs to, or can be written by, other users: use one of mode 0700");
   }
-  for (int tries = 0; ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0; ++tries) {
-    if (errno != EWOULDBLOCK || tries == max_lock_tries) {
-      throw_errno(errno, "another engine has long been starting in the socket directory " + directory.string());
+  for (int waited_ms = 0; ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0; waited_ms += lock_retry_ms) {
+    if (errno != EWOULDBLOCK || waited_ms >= max_lock_wait_ms) {
+      throw_errno(errno, "another engine is starting in the socket directory " + directory.string());
     }
-    (void)::poll(nullptr, 0, lock_retry_ms);
+    (void)::poll(nullptr, 0, lock_retry_ms);  // it binds, and is done: that takes no time unless it stands still
   }
   return fd;
 }

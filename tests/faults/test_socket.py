@@ -130,6 +130,8 @@ def is_closed(peer: socket.socket) -> bool:
 def test_peers_that_connect_and_hang_are_dropped_oldest_first_and_a_rank_still_gets_in(rig: Rig) -> None:
     peers = [connect(rig) for _ in range(MAX_GREETINGS + 10)]
     assert all(is_closed(peer) for peer in peers[:10])
+    transfer = rig.manager._engine._transfer
+    assert "too many connections without REGISTER" in transfer.last_protocol_error, "not for their age"  # type: ignore[attr-defined]
     assert rig.client.unregister()
     rig.client.register_to_server(rig.gpu.layers, block_dim=0)
     assert eventually(lambda: rig.store(tokens(3), [1, 2, 3]) is Status.SUCCESS), "once its slots are mapped"

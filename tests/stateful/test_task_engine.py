@@ -368,6 +368,11 @@ class TaskEngineMachine(RuleBasedStateMachine):
     def everything_adds_up(self) -> None:
         self.engine.check_invariants()
         assert self.engine.num_running == len(self.of(None, Status.TIMEOUT))
+        late = [self.tasks[task_id] for task_id in self.unreleased()]
+        in_quarantine = sum(
+            len(model.blocks) for model in late if model.doomed or not self.transfer.is_done(model.graph_id or 0)
+        )
+        assert self.engine.stats().slots_quarantined == in_quarantine
 
     def teardown(self) -> None:
         self.engine.cancel(list(self.tasks))

@@ -212,15 +212,22 @@ def test_a_socket_in_use_is_an_oserror(engine: TransferEngine) -> None:
         second.start()
 
 
-def test_an_engine_that_starts_at_the_same_moment_is_waited_for(tmp_path: Path) -> None:
-    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(directory, fcntl.LOCK_EX)
-    release = threading.Timer(0.1, os.close, [directory])
-    release.start()
-    engine = TransferEngine(str(tmp_path / "flexkv.sock"))
+def test_engines_that_start_in_one_directory_at_one_moment_wait_for_each_other(tmp_path: Path) -> None:
+    directory = tmp_path / "engines"
+    directory.mkdir(mode=0o700)
+    lock = os.open(directory, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # what an engine holds while it binds
+    engine = TransferEngine(str(directory / "a.sock"))
+    opener = threading.Timer(0.05, os.close, (lock,))
+    opener.start()
     engine.start()
-    release.join(TIMEOUT_S)
+    opener.join()
     assert engine.shutdown(TIMEOUT_S)
+    lock = os.open(directory, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(OSError, match="another engine is starting"):  # one that stands still
+        TransferEngine(str(directory / "b.sock")).start()
+    os.close(lock)
 
 
 @pytest.mark.parametrize("address", ["", "tcp://host:1", "relative/path", "/" + "x" * 200])

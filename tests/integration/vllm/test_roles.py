@@ -89,8 +89,9 @@ def test_a_cache_that_cannot_work_is_a_configuration_error_and_leaves_no_socket(
     config, vllm_config, register, tmp_path
 ):
     register(2 * TPB)
-    with pytest.raises(ConfigError, match="tokens_per_block"):
+    with pytest.raises(ConfigError, match="tokens_per_block") as caught:
         roles.make_scheduler_role(config, vllm_config, groups())
+    assert caught.tb is not None, "its frames hold the manager: nothing is stopped by being dropped"
     with pytest.raises(OSError, match=r"No such file|refused"):
         _connect(config.gpu_register_port)
 
