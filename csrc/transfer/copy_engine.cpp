@@ -27,14 +27,20 @@ class Job {
  public:
   Job(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
       std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks, std::uint64_t num_threads)
-      : layout_(layout), host_(host), direction_(direction), slots_(slots), blocks_(blocks) {
+      : layout_(layout),
+        host_(host),
+        direction_(direction),
+        slots_(slots),
+        blocks_(blocks),
+        slot_bytes_(layout.slot_bytes()),
+        total_(slot_bytes_ * slots.size()),
+        granule_(layout.planes.front().chunk_bytes) {
+    std::uint64_t offset = 0;
     for (const Plane& plane : layout.planes) {
-      offsets_.push_back(slot_bytes_);
-      slot_bytes_ += plane.chunk_bytes;
+      offsets_.push_back(offset);
+      offset += plane.chunk_bytes;
     }
-    total_ = slot_bytes_ * slots.size();
     const Plane& first = layout.planes.front();
-    granule_ = first.chunk_bytes;
     unit_ = std::clamp(total_ / (num_threads * units_per_thread), min_unit_bytes, max_unit_bytes);
     if (2 * granule_ <= max_unit_bytes) unit_ += 2 * granule_ - 1 - (unit_ - 1) % (2 * granule_);  // a whole number
     runs_touch_ = layout.planes.size() == 1 && first.block_stride_bytes == first.chunk_bytes &&
@@ -112,7 +118,7 @@ class Job {
   [[nodiscard]] Piece locate(std::uint64_t at, std::uint64_t limit) const {
     const std::size_t pair = at / slot_bytes_;
     const std::uint64_t in_slot = at % slot_bytes_;
-    const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), in_slot);
+    const auto after = std::ranges::upper_bound(offsets_, in_slot);
     const std::size_t plane_idx = static_cast<std::size_t>(after - offsets_.begin()) - 1;
     const Plane& plane = layout_.planes[plane_idx];
     const std::uint64_t in_chunk = in_slot - offsets_[plane_idx];
@@ -136,10 +142,10 @@ class Job {
   const protocol::Direction direction_;
   const std::span<const std::int64_t> slots_;
   const std::span<const std::int64_t> blocks_;
+  const std::uint64_t slot_bytes_;
+  const std::uint64_t total_;
+  const std::uint64_t granule_;         // where a unit is best cut: between chunks
   std::vector<std::uint64_t> offsets_;  // of each plane's chunk in the slot
-  std::uint64_t slot_bytes_ = 0;
-  std::uint64_t total_ = 0;
-  std::uint64_t granule_ = 0;  // where a unit is best cut: between chunks
   std::uint64_t unit_ = 0;
   bool runs_touch_ = false;  // adjacent pairs are contiguous on both sides
   std::atomic<std::uint64_t> next_{0};
@@ -163,6 +169,8 @@ class CopyEngine::Helpers {
   }
 
   ~Helpers() { stop(); }
+  Helpers(const Helpers&) = delete;
+  Helpers& operator=(const Helpers&) = delete;
 
   [[nodiscard]] bool in_owner() const { return owner_ == ::getpid(); }
   [[nodiscard]] std::uint64_t num_threads() const { return threads_.size() + 1; }

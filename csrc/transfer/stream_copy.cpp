@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #include <emmintrin.h>
 #endif
 
@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t line_bytes = 64;
 constexpr std::size_t turn_bytes = 8 * line_bytes;
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 
 constexpr std::size_t min_stream_bytes = 256;  // below, two partial lines cost more than the caches gain
 constexpr std::size_t prefetch_bytes = 8192;
@@ -119,7 +119,7 @@ void stream_copy_two(const StreamPiece& a, const StreamPiece& b) {
 }
 
 void stream_fence() {
-#if defined(__x86_64__)
+#ifdef __x86_64__
   _mm_sfence();
 #endif
 }
