@@ -33,9 +33,12 @@ class Bench:
     quick: tuple[str, ...] = ()
     """Arguments of the quick mode."""
     needs_vllm: bool = False
+    takes_trace: bool = False
+    """Whether it replays the trace if there is one."""
 
 
 BENCHES = {
+    "ageing": Bench(quick=("--operations", "10000000"), takes_trace=True),
     "deciding": Bench(quick=("--rounds", "21")),
     "index_growth": Bench(quick=("--prompts", "16", "256", "--rounds", "51")),
     "host_copy": Bench(quick=("--rounds", "3", "--mib", "64")),
@@ -65,6 +68,8 @@ def command_of(name: str, options: argparse.Namespace) -> list[str] | str:
         if options.trace is None:
             return "no trace was given; TRACE=FILE replays one"
         command += [str(options.trace), *(["--requests", "2000"] if options.quick else [])]
+    if bench.takes_trace and options.trace is not None:
+        command.append(str(options.trace))
     return command + list(bench.quick if options.quick else ())
 
 

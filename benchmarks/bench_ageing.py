@@ -12,25 +12,23 @@ branching off a resident one, and the oldest go; an operation is one block inser
 time per operation, time of a match, and the memory of the process. The limits: the last tenth within 1.25 times the
 first in both times, memory within 1 %. Invariants are checked at the end. Unit: nanoseconds, microseconds, MiB.
 
-    python benchmarks/bench_ageing.py [TRACE.jsonl] [--json FILE] [--operations N]
-    python benchmarks/bench_ageing.py --tiny             a smoke test on a small made trace: JSON to standard output
+    .venv/dev/bin/python -m benchmarks.bench_ageing [TRACE.jsonl] [--json FILE] [--operations N]
+    .venv/dev/bin/python -m benchmarks.bench_ageing --tiny     a smoke test on a small made trace
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
-import sys
 import time
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from bench_trace_replay import BLOCKS_PER_ID, keys_of, made_trace, num_runs, read_trace
 
+from benchmarks.bench_trace_replay import BLOCKS_PER_ID, keys_of, made_trace, num_runs, read_trace
+from benchmarks.report import Figure, emit, parser, say, table
 from flexkv import _core
 
 FILL_PERCENTS = (50, 75, 90, 95, 100)
@@ -194,45 +192,59 @@ def endure(num_operations: int, capacity: int, most_blocks: int) -> list[dict[st
     return rows
 
 
-def print_tables(result: dict[str, list[dict[str, float]]]) -> None:
-    print("blocks per run, second half of the trace; FIFO is a plain free list aged in the same run")
-    print(f"{'fill':>5} {'store':>8} {'FIFO':>8} {'in one run':>11} {'hit':>8} {'FIFO':>8} {'free run':>9}")
-    for row in result["runs"]:
-        print(
-            f"{row['fill_percent']:4}% {row['blocks_per_store_run']:8.1f} {row['fifo_blocks_per_store_run']:8.1f} "
-            f"{row['blocks_per_store']:11.1f} {row['blocks_per_hit_run']:8.1f} {row['fifo_blocks_per_hit_run']:8.1f} "
-            f"{row['mean_free_run']:9.1f}"
-        )
-    print("\nendurance: operations are blocks inserted or evicted")
-    print(f"{'operations':>12} {'ns each':>8} {'match, us':>10} {'memory, MiB':>12}")
-    for row in result["endurance"]:
-        print(
-            f"{row['operations']:12,.0f} {row['ns_per_operation']:8.1f} {row['match_us']:10.2f} "
-            f"{row['memory_mib']:12.1f}"
-        )
+def figures_of(runs: list[dict[str, float]], endurance: list[dict[str, float]]) -> list[Figure]:
+    first, last = endurance[0], endurance[-1]
+    return [
+        *(
+            Figure(
+                question=f"blocks per run of a store, pool {row['fill_percent']} % full",
+                unit="blocks",
+                ours=row["blocks_per_store_run"],
+                peer="a plain FIFO free list",
+                peers=row["fifo_blocks_per_store_run"],
+            )
+            for row in runs
+        ),
+        Figure(
+            question=f"{last['operations']:,} operations: time of one, last tenth / first",
+            unit="ratio",
+            ours=last["ns_per_operation"] / first["ns_per_operation"],
+            must=1.25,
+            peer="ns, first tenth",
+            peers=first["ns_per_operation"],
+        ),
+        Figure(
+            question="... time of a match, last tenth / first",
+            unit="ratio",
+            ours=last["match_us"] / first["match_us"],
+            must=1.25,
+            peer="us, first tenth",
+            peers=first["match_us"],
+        ),
+        Figure(
+            question="... memory of the process, last tenth / first",
+            unit="ratio",
+            ours=last["memory_mib"] / first["memory_mib"],
+            must=1.01,
+            peer="MiB, first tenth",
+            peers=first["memory_mib"],
+        ),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trace", type=Path, nargs="?", help="the trace; without one a made one is replayed")
-    parser.add_argument("--operations", type=int, default=100_000_000)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--tiny", action="store_true", help="a smoke test; JSON to standard output")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("trace", type=Path, nargs="?", help="the trace; without one a made one is replayed")
+    made.add_argument("--operations", type=int, default=100_000_000)
+    options = made.parse_args()
     prompts = read_trace(options.trace, None) if options.trace else made_trace(200 if options.tiny else 4000)
     footprint = len({unit for prompt in prompts for unit in prompt}) * BLOCKS_PER_ID
     capacity = max(2 * BLOCKS_PER_ID, footprint * POOL_PERCENT_OF_FOOTPRINT // 100)
-    result = {
-        "benchmark": "ageing",
-        "runs": [age(prompts, capacity, fill) for fill in FILL_PERCENTS],
-        "endurance": endure(20_000, 4096, 256) if options.tiny else endure(options.operations, 1 << 20, 8192),
-    }
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.tiny:
-        json.dump(result, sys.stdout)
-        return
-    print_tables(result)
+    runs = [age(prompts, capacity, fill) for fill in FILL_PERCENTS]
+    endurance = endure(20_000, 4096, 256) if options.tiny else endure(options.operations, 1 << 20, 8192)
+    for rows in (runs, endurance):
+        say(table(list(rows[0]), [[f"{value:,.1f}" for value in row.values()] for row in rows]))
+    emit("ageing", options, figures_of(runs, endurance), runs, endurance=endurance)
 
 
 if __name__ == "__main__":

@@ -254,6 +254,7 @@ def forks_a_child_that_outlives_it(host: Host) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     set_up, scenario, directory = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     host = Host(set_up, directory)
     globals()[scenario](host)
