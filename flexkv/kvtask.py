@@ -369,7 +369,7 @@ class KVTaskEngine:
     def shutdown(self, timeout_s: float = 5.0) -> bool:
         """Stop: un-launched tasks are cancelled, running ones drain for `timeout_s`, and fail then.
 
-        Later requests are misses. Idempotent; a second call asks again.
+        Later requests are misses. Idempotent; a second call returns the first one's answer.
 
         Returns: True when nothing touches any GPU block or slot any more; False when a copy may still run. In a forked
         child nothing runs and nothing is done.

@@ -2,6 +2,7 @@
 // status it must have; no byte changes but those of the slots and blocks that ops name; the agent stops in time.
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -134,8 +135,11 @@ class AgentHistory {
     Ids slots;
     Ids blocks;
     for (std::uint64_t i = choices_.below(4); i > 0; --i) {
-      slots.push_back(first + static_cast<std::int64_t>(choices_.below(first_stored)));
-      blocks.push_back(first + static_cast<std::int64_t>(choices_.below(first_stored)));
+      const std::int64_t slot = first + static_cast<std::int64_t>(choices_.below(first_stored));
+      const std::int64_t block = first + static_cast<std::int64_t>(choices_.below(first_stored));
+      if (std::ranges::count(load ? blocks : slots, load ? block : slot) > 0) continue;  // no op writes a place twice
+      slots.push_back(slot);
+      blocks.push_back(block);
     }
     const std::uint64_t after_step = choices_.one_in(3) ? choices_.below(6) : 0;
     const protocol::OpBody op = {next_op_id_++, after_step, load ? Direction::load : Direction::store,

@@ -1,6 +1,6 @@
 // AgentLane: one direction of a copy agent, its queue and its thread.
 //
-// An op is  queued -> running -> finished  or  queued -> cancelled ;  either end leaves one CopyResult to take.
+// An op is  queued -> running -> finished  or  queued -> cancelled ;  either end leaves one acknowledgement to take.
 // The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other.
 // Invariant: num_outstanding == queued + running + results not yet taken.
 // Thread safety: all members, any thread; `run` by one thread.

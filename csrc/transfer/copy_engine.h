@@ -34,7 +34,8 @@ class CopyEngine {
 
   static constexpr int max_threads = 64;
 
-  // REQUIRES: slots.size() == blocks.size(), ids in range (the agent checks). Returns the bytes moved.
+  // REQUIRES: slots.size() == blocks.size(), ids in range (the agent checks), and no destination named twice: it would
+  // get a mixture. Returns the bytes moved.
   std::uint64_t copy(const DeviceLayout& layout, const HostShard& host, protocol::Direction direction,
                      std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks);
 

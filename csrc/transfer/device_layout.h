@@ -4,7 +4,7 @@
 //   plane p, block b:  address = planes[p].base + b * planes[p].block_stride_bytes,  planes[p].chunk_bytes long
 // A K/V tensor of layer l contributes one plane per contiguous piece of a block (one for [B,2,...] per layer, two for
 // [2,B,...], one per head for a head-outermost layout). Adjacent planes (same stride, touching chunks) should be
-// merged. The registration (flexkv/integration/utils.py) builds planes from tensors; nothing here knows of tensors.
+// merged. The registration (flexkv/common/device_layout.py) builds planes from tensors; nothing here knows of tensors.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -23,7 +23,6 @@ class PoolMapping {
   PoolMapping& operator=(const PoolMapping&) = delete;
 
   [[nodiscard]] const HostShard& shard() const { return shard_; }
-  [[nodiscard]] bool shared() const { return mapped_ == nullptr; }  // a view of the engine's mapping
 
  private:
   HostShard shard_;

@@ -79,10 +79,6 @@ bool RankTable::all_registered() const {
   return std::ranges::all_of(entries_, [](const Entry& entry) { return entry.registered; });
 }
 
-bool RankTable::all_connected() const {
-  return std::ranges::all_of(entries_, [](const Entry& entry) { return entry.info.connected; });
-}
-
 std::int64_t RankTable::slots_mapped() const {
   std::int64_t least = std::numeric_limits<std::int64_t>::max();
   for (const Entry& entry : entries_) least = std::min(least, entry.info.connected ? entry.info.slots_mapped : 0);

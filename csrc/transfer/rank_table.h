@@ -25,8 +25,7 @@ class RankTable {
   void free(std::uint32_t rank);  // lost -> free
   void set_mapped(std::uint32_t rank, std::int64_t num_slots);
 
-  [[nodiscard]] bool all_registered() const;  // each at some time
-  [[nodiscard]] bool all_connected() const;
+  [[nodiscard]] bool all_registered() const;             // each at some time
   [[nodiscard]] std::int64_t slots_mapped() const;       // by every rank; 0 while one is not connected
   [[nodiscard]] std::uint64_t least_num_blocks() const;  // device blocks every rank has; 0 before all have registered
   [[nodiscard]] std::vector<RankInfo> infos() const;     // of ranks that have ever registered

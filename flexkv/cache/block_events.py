@@ -1,4 +1,4 @@
-"""BlockEvents: tells a collector what a tier stored and removed (docs/ARCHITECTURE.md, KV events).
+"""BlockEvents: tells a collector what a tier stored and removed (flexkv/common/events.py).
 
 The index forgets a key when its slot goes, so the keys of announced blocks are remembered here by slot, 17 bytes each;
 a tier without a collector has no BlockEvents. A block is announced once its bytes are there, and removed at most once.

@@ -202,7 +202,7 @@ class CacheConfig:
             lambda part: 0 < part <= 1,
         )
         _check_count("max_finished_tasks", self.max_finished_tasks)
-        _check_count("copy_threads", self.copy_threads, maximum=256)
+        _check_count("copy_threads", self.copy_threads, maximum=64)
         _check_count("prefault_threads", self.prefault_threads, maximum=256)
         if not re.fullmatch(r"(?:[0-9a-f]{2})*", self.fingerprint):
             raise _bad("fingerprint", self.fingerprint, "use a hex digest such as ModelFingerprint.digest.hex()")

@@ -22,7 +22,6 @@ class MissReason(Enum):
     NOT_STORED_YET = "not_stored_yet"  # it is there, but its bytes are still on their way
     ON_GPU = "on_gpu"  # everything that matches is on the GPU already
     TOO_SHORT = "too_short"  # less than one block was asked for
-    UNCACHEABLE = "uncacheable"  # content that tokens do not cover, and no engine hash
     NOT_READY = "not_ready"  # ranks have not registered, or no slot is mapped
     QUARANTINE = "quarantine"  # too many slots are quarantined: the tier is off
     SHUT_DOWN = "shut_down"
@@ -33,9 +32,6 @@ class SkipReason(Enum):
 
     ALREADY_STORED = "already_stored"
     NO_SLOTS = "no_slots"  # all slots are pinned or in use
-    CONFLICT = "conflict"  # another PUT inserted them first
-    PARENT_GONE = "parent_gone"  # the block before them was evicted
-    UNCACHEABLE = "uncacheable"
     NOT_READY = "not_ready"
     QUARANTINE = "quarantine"
     DOOMED = "doomed"  # their GPU blocks were taken away before the copy was acknowledged

@@ -42,6 +42,8 @@ _SKIP = {
     TierState.BROKEN: SkipReason.NOT_READY,
 }
 
+_FAILED = frozenset({_core.OpStatus.FAILED, _core.OpStatus.TIMED_OUT})
+
 
 class Launch:
     """How to run a graph: the engine step after which it may start, and its bound."""
@@ -235,7 +237,7 @@ class TaskFlow:
         if task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
-            self._recorder.op_ended(task, completion, failed=completion.status != _core.OpStatus.DONE)
+            self._recorder.op_ended(task, completion, failed=completion.status in _FAILED)
         elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
             if not task.is_ended:  # it has when the engine was shut down meanwhile
                 self._decide(task, completion)

@@ -143,18 +143,21 @@ class HostTier:
         slot_bytes = [int(rank.slot_bytes) for rank in ranks]
         try:
             pool = self._storage.allocate_host_pool(slot_bytes)
+            cache = GlobalCacheEngine(
+                self._cache_config,
+                self._model_config,
+                num_cpu_blocks=int(pool.num_slots),
+                available=min(int(self._transfer.slots_available), int(pool.num_slots)),
+                collector=self._collector,
+            )
             self._transfer.set_pool(pool)
-        except (FlexKVError, OSError, RuntimeError, ValueError) as error:
-            self._break(f"the host pool cannot be had: {error}", "cpu_cache_bytes", error)
+        except (FlexKVError, OSError, RuntimeError, ValueError, MemoryError) as error:
+            self._break(
+                f"the host pool or its index cannot be had: {str(error) or repr(error)}", "cpu_cache_bytes", error
+            )
             return
         self._pool = pool
-        self.cache = GlobalCacheEngine(
-            self._cache_config,
-            self._model_config,
-            num_cpu_blocks=int(pool.num_slots),
-            available=min(int(self._transfer.slots_available), int(pool.num_slots)),
-            collector=self._collector,
-        )
+        self.cache = cache
         self.num_gpu_blocks = min(int(rank.num_blocks) for rank in ranks)
         self.state = TierState.SERVING
         _logger.info("cpu tier open ranks=%d slots=%d slot_bytes=%s", len(ranks), pool.num_slots, slot_bytes)

@@ -72,3 +72,15 @@ def test_a_cold_start_does_not_evict_what_it_has_just_stored() -> None:
     bench.store(12, 900)
     bench.store(2, 2000)
     assert bench.engine.stats().evicted_blocks > 0
+
+
+def test_without_memory_for_its_index_the_tier_is_broken_once_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("flexkv.tasks.host_tier.GlobalCacheEngine", no_memory)
+    bench = Bench()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="its index cannot be had: MemoryError"):
+            bench.engine.is_ready()
+    assert not bench.engine.put_match(tokens(2))[1].any()
