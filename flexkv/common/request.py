@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NewType
@@ -36,17 +37,40 @@ class KVResponseStatus(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class KVResponse:
-    """Answer of a wait.
+    """Answer of a wait. A value.
 
-    `return_mask`: the tokens that were loaded or written, one entry per token of the request; None when there is no
-    such task or nothing is known yet.
+    Args:
+        status: how the task stands.
+        task_id: which task.
+        return_mask: the mask, or what makes it when somebody asks: most callers do not, and it is as long as a prompt.
     """
 
-    status: KVResponseStatus
-    task_id: int
-    return_mask: BoolArray | None = None
+    __slots__ = ("_mask", "status", "task_id")
+
+    def __init__(
+        self,
+        status: KVResponseStatus,
+        task_id: int,
+        return_mask: BoolArray | Callable[[], BoolArray] | None = None,
+    ) -> None:
+        self.status = status
+        self.task_id = task_id
+        self._mask = return_mask
+
+    @property
+    def return_mask(self) -> BoolArray | None:
+        """The tokens that were loaded or written, one entry per token of the request.
+
+        None when there is no such task or nothing is known yet.
+        """
+        mask = self._mask  # read once: another thread may put the array in its place
+        if callable(mask):
+            mask = self._mask = mask()
+        return mask
+
+    def __repr__(self) -> str:
+        return f"KVResponse({self.status.name}, task_id={self.task_id})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -12,8 +12,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from flexkv.errors import ServerError
 from flexkv.tasks.flow import TaskFlow
@@ -39,6 +38,21 @@ class _Sleeper:
             os.eventfd_read(self.fd)
 
 
+class _Entry:
+    """What `with gate.entered():` runs; one for all, since it holds nothing. Half the time of a generator's."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        self._gate.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.leave()
+
+
 class Gate:
     """Guards a TaskFlow and all below it.
 
@@ -56,6 +70,7 @@ class Gate:
         self._flow = flow
         self._completions_fd = completions_fd
         self._sleepers: set[_Sleeper] = set()
+        self._entry = _Entry(self)
 
     @property
     def in_forked_child(self) -> bool:
@@ -71,17 +86,29 @@ class Gate:
             )
         return self._lock
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Hold the mutex, with completions drained; wake sleepers if anything ended."""
-        with self.lock:
-            try:
-                if not self.closed.is_set():
-                    self._flow.drain()
-                yield
-            finally:
-                if self._flow.take_changed():
-                    self._wake()
+    def entered(self) -> _Entry:
+        """Hold the mutex for a `with`, with completions drained; wake sleepers if anything ended."""
+        return self._entry
+
+    def enter(self) -> None:
+        """Take the mutex and drain. `leave` must follow; when this raises it was left already."""
+        self.lock.acquire()
+        entered = False
+        try:
+            if not self.closed.is_set():
+                self._flow.drain()
+            entered = True
+        finally:
+            if not entered:
+                self.leave()
+
+    def leave(self) -> None:
+        """Wake sleepers if anything ended, and give the mutex back."""
+        try:
+            if self._flow.take_changed():
+                self._wake()
+        finally:
+            self._lock.release()
 
     def wait_until(self, is_done: Callable[[], bool], deadline_s: float) -> bool:
         """Sleep outside the mutex until `is_done` (called under it) or the deadline; return what it said last."""

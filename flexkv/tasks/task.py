@@ -7,7 +7,7 @@ Thread safety: none; the KVTaskEngine's mutex guards them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
 import numpy as np
@@ -140,12 +140,15 @@ class KVTask:
 
         The mask of a success says what was moved; otherwise nothing was, or nothing is known.
         """
-        mask: BoolArray | None = None
+        mask: Callable[[], BoolArray] | None = None
         if self.status is TaskStatus.COMPLETED:
-            mask = self.mask()
+            mask = self.mask
         elif self.is_ended:
-            mask = np.zeros(sum(num_tokens for num_tokens, _ in self.spans), dtype=np.bool_)
+            mask = self._empty_mask
         return KVResponse(_RESPONSES[self.status], self.task_id, mask)
+
+    def _empty_mask(self) -> BoolArray:
+        return np.zeros(sum(num_tokens for num_tokens, _ in self.spans), dtype=np.bool_)
 
 
 class KVTaskManager:

@@ -38,6 +38,7 @@ class RequestTable:
         self._states: dict[str, RequestState] = {}
         self._adapters = Adapters()
         self._has_warned = False
+        self._plain_root = b""  # of requests without a namespace, once there was one
 
     def __len__(self) -> int:
         return len(self._states)
@@ -102,5 +103,8 @@ class RequestTable:
             return None
         if namespace is None:
             return None
-        root = self._manager.sequence(namespace=namespace, block_hashes=[]).root
+        if namespace:
+            root = self._manager.sequence(namespace=namespace, block_hashes=[]).root
+        else:
+            root = self._plain_root = self._plain_root or self._manager.sequence(block_hashes=[]).root
         return RequestKeys(root, self._tokens_per_block, self._use_engine_hashes, namespace)

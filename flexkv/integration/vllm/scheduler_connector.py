@@ -308,11 +308,9 @@ class FlexKVSchedulerConnector:
         """Ask for blocks [start, end); None when none of them can be loaded."""
         assert state.keys is not None
         task_id, found = self._manager.get_span(state.keys.sequence(end), start)
-        match = FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
         if found.num_blocks == 0:
-            self._discard(match)
-            return None
-        return match
+            return None  # the task has ended already
+        return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
 
     def _discard(self, match: FlexKVGetTask) -> None:
         if match.task_id is not None:
