@@ -111,7 +111,8 @@ class AgentHistory {
     if (verb == 3) {
       const protocol::OpBody op = {next_op_id_++, 0, static_cast<Direction>(choices_.below(4)),
                                    static_cast<std::uint32_t>(1 + choices_.below(1u << 20))};
-      return engine_->send(FrameType::op, bytes_of(op), std::as_bytes(std::span(memory_).first(16)));
+      const Bytes too_few_ids(16, std::byte{1});
+      return engine_->send(FrameType::op, bytes_of(op), too_few_ids);
     }
     engine_->send_garbage(choices_, FrameType::op);
   }
