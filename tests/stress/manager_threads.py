@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flexkv.common.request import KVResponseStatus as Status
-from tests.rig import NUM_GPU_BLOCKS, TPB, Rig, slots_of, tokens
+from tests.rig import NUM_GPU_BLOCKS, TPB, Rig, eventually, slots_of, tokens
 
 NUM_THREADS = 12
 NUM_DOCUMENTS = 6
@@ -106,7 +106,14 @@ class Stress:
         task_id = self.rig.manager.put_async(ids, slots_of(blocks), after_step=self._ticket(random))
         if random.random() < 0.2:
             (self.rig.manager.doom if random.random() < 0.5 else self.rig.manager.cancel)(task_id)
-        self._ended(task_id)
+        if self._ended(task_id) is not Status.SUCCESS:
+            # It will never be committed, but its copy may go on reading what is overwritten next: right, yet a race.
+            assert eventually(lambda: self._is_released(task_id)), "a store was never released"
+
+    def _is_released(self, task_id: int) -> bool:
+        self.rig.manager.is_ready()  # takes in what has ended
+        tasks = self.rig.manager._engine._tasks.graph_to_task
+        return all(task.task_id != task_id for task in list(tasks.values()))
 
     def _load(self, random: np.random.Generator, own: list[int]) -> None:
         document, ids = self._document(random)
