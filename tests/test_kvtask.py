@@ -179,7 +179,7 @@ def test_a_waiter_is_woken_when_another_thread_drains_its_completion(bench: Benc
 
 
 def test_illegal_steps_of_a_task_raise() -> None:
-    task = KVTask(1, task_module.KVRequestType.GET, (), (), TPB, 0.0)  # type: ignore[arg-type]
+    task = KVTask(1, task_module.KVRequestType.GET, (), TPB, 0.0)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="is UNREADY and cannot become RUNNING"):
         task.become(TaskStatus.RUNNING)
     task.become(TaskStatus.CANCELLED)

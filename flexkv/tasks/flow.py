@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from flexkv import _core
 from flexkv.cache.radixtree import NEVER_S, EntryMeta
-from flexkv.cache.reservation import Reservation, ReservationState
+from flexkv.cache.reservation import Reservation
 from flexkv.cache.span import BlockSpan
 from flexkv.cache.transfer_pattern import load_graph, store_graph
 from flexkv.common.block import IdArray
@@ -41,7 +41,7 @@ _SKIP = {
     TierState.OFF: SkipReason.QUARANTINE,
     TierState.BROKEN: SkipReason.NOT_READY,
 }
-
+_NOTHING = BlockSpan(0, 0)
 _FAILED = frozenset({_core.OpStatus.FAILED, _core.OpStatus.TIMED_OUT})
 
 
@@ -91,13 +91,13 @@ class TaskFlow:
         """Plan a GET. With nothing to load the task is COMPLETED at once."""
         cache = self.tier.cache
         if self.closed or self.tier.state is not TierState.SERVING or cache is None:
-            task = self._create(request, (), BlockSpan(0, 0))
+            task = self._create(request, None)
             self._recorder.missed(request, task, MissReason.SHUT_DOWN if self.closed else _MISS[self.tier.state])
             return self._end(task, TaskStatus.COMPLETED)
         reservation = cache.prepare_get(
             request.sequence, request.start_block, request.end_block, now_s=int(self._clock_s())
         )
-        task = self._create(request, (reservation,), reservation.span)
+        task = self._create(request, reservation)
         self._recorder.got(request, task, reservation)
         return task if reservation.num_blocks else self._commit(task)
 
@@ -105,19 +105,19 @@ class TaskFlow:
         """Plan a PUT. With nothing to store the task is COMPLETED at once."""
         cache = self.tier.cache
         if self.closed or self.tier.state is not TierState.SERVING or cache is None:
-            task = self._create(request, (), BlockSpan(0, 0))
+            task = self._create(request, None)
             self._recorder.skipped(request, task, SkipReason.SHUT_DOWN if self.closed else _SKIP[self.tier.state])
             return self._end(task, TaskStatus.COMPLETED)
         expiry_s = NEVER_S if request.expiry_s is None else request.expiry_s
         meta = EntryMeta(tenant=request.tenant, priority=request.priority, expiry_s=expiry_s)
         reservation = cache.prepare_put(request.sequence, request.end_block, meta, now_s=int(self._clock_s()))
-        task = self._create(request, (reservation,), reservation.span)
+        task = self._create(request, reservation)
         self._recorder.planned_put(request, task, reservation)
         return task if reservation.num_blocks else self._commit(task)
 
     def prefetch(self, request: KVRequest) -> KVTask:
         """Plan a PREFETCH: with the CPU tier alone there is no lower tier to bring blocks from."""
-        return self._end(self._create(request, (), BlockSpan(0, 0)), TaskStatus.COMPLETED)
+        return self._end(self._create(request, None), TaskStatus.COMPLETED)
 
     def merge(self, tasks: Sequence[KVTask]) -> KVTask:
         """Make one task of tasks of a kind that were not launched.
@@ -137,7 +137,7 @@ class TaskFlow:
         """
         task.launched = True
         build = store_graph if task.type is KVRequestType.PUT else load_graph
-        graph = build([part.slots for part in task.parts], blocks, launch.after_step)
+        graph = build([reservation.slots for reservation in task.reservations], blocks, launch.after_step)
         if graph.num_ops == 0:
             self._commit(task)
             return
@@ -176,8 +176,8 @@ class TaskFlow:
             and task.graph_id is not None
         ):
             task.doomed = True
-            for part in task.parts:
-                part.doom()
+            for reservation in task.reservations:
+                reservation.doom()
             self._transfer.cancel(task.graph_id)
 
     def reset(self) -> frozenset[GraphId]:
@@ -221,8 +221,9 @@ class TaskFlow:
                 )
                 self._end(task, task.outcome or TaskStatus.FAILED)
 
-    def _create(self, request: KVRequest, parts: Sequence[Reservation], span: BlockSpan) -> KVTask:
-        return self.tasks.create(request.type, parts, [(request.sequence.num_tokens, span)], self._clock_s())
+    def _create(self, request: KVRequest, reservation: Reservation | None) -> KVTask:
+        span = _NOTHING if reservation is None else reservation.span
+        return self.tasks.create(request.type, request.sequence.num_tokens, span, reservation, self._clock_s())
 
     def _apply_completions(self) -> bool:
         """Apply what was completed and return whether there was anything; after an error the next call goes on."""
@@ -277,21 +278,23 @@ class TaskFlow:
 
     def _commit(self, task: KVTask) -> KVTask:
         for part in task.parts:
-            part.commit()
-        task.parts = ()
+            reservation = part.take_reservation()
+            if reservation is not None:
+                reservation.commit()
         return self._end(task, TaskStatus.COMPLETED)
 
-    def _abort_parts(self, task: KVTask) -> None:
-        parts, task.parts = task.parts, ()
-        for part in parts:
-            if part.is_open:
-                part.abort()
+    @staticmethod
+    def _abort_parts(task: KVTask) -> None:
+        for part in task.parts:
+            reservation = part.take_reservation()
+            if reservation is not None:
+                reservation.abort()
 
     @staticmethod
     def _quarantine_parts(task: KVTask) -> None:
-        for part in task.parts:
-            if part.state is not ReservationState.QUARANTINED:
-                part.quarantine()
+        for reservation in task.reservations:
+            if not reservation.is_quarantined:
+                reservation.quarantine()
 
     def _end(self, task: KVTask, status: TaskStatus, *, timed_out: bool = False) -> KVTask:
         self.tasks.finish(task, status)

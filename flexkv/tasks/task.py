@@ -18,7 +18,7 @@ from flexkv.common.block import BoolArray
 from flexkv.common.request import KVRequestType, KVResponse, KVResponseStatus, TaskId
 from flexkv.common.transfer import GraphId
 
-__all__ = ["KVTask", "KVTaskManager", "TaskStatus"]
+__all__ = ["KVTask", "KVTaskManager", "Part", "TaskStatus"]
 
 MAX_UNLAUNCHED_TASKS = 65536
 UNLAUNCHED_LEASE_S = 600.0
@@ -62,12 +62,35 @@ _RESPONSES = {
 }
 
 
+class Part:
+    """One request's part of a task: a task has one, a batch one for each task that was merged.
+
+    Attributes:
+        task_id: the task that the request was answered with.
+        num_tokens: length of its sequence.
+        span: the blocks it moves.
+        reservation: what it holds of the cache; None when it was not asked, and once the reservation has ended.
+    """
+
+    __slots__ = ("num_tokens", "reservation", "span", "task_id")
+
+    def __init__(self, task_id: TaskId, num_tokens: int, span: BlockSpan, reservation: Reservation | None) -> None:
+        self.task_id = task_id
+        self.num_tokens = num_tokens
+        self.span = span
+        self.reservation = reservation
+
+    def take_reservation(self) -> Reservation | None:
+        """Return the reservation for the last time: who takes it ends it."""
+        reservation, self.reservation = self.reservation, None
+        return reservation
+
+
 class KVTask:
     """One GET, PUT or PREFETCH, or a batch of several of one kind.
 
     Attributes:
-        spans: for each part, the number of tokens of its request and the blocks it moves.
-        parts: the reservations, until they have ended.
+        parts: what it is made of, in the order of the GPU blocks given at its launch.
         outcome: how a running task will end once it is released; None while that is open.
         doomed: its blocks were taken away from the engine: never commit it.
     """
@@ -79,7 +102,6 @@ class KVTask:
         "launched",
         "outcome",
         "parts",
-        "spans",
         "status",
         "task_id",
         "timed_out",
@@ -91,15 +113,13 @@ class KVTask:
         self,
         task_id: TaskId,
         request_type: KVRequestType,
-        parts: Sequence[Reservation],
-        spans: Sequence[tuple[int, BlockSpan]],
+        parts: Sequence[Part],
         tokens_per_block: int,
         created_s: float,
     ) -> None:
         self.task_id = task_id
         self.type = request_type
-        self.parts: tuple[Reservation, ...] = tuple(parts)
-        self.spans = tuple(spans)
+        self.parts = parts
         self.tokens_per_block = tokens_per_block
         self.created_s = created_s
         self.status = TaskStatus.UNREADY
@@ -117,12 +137,17 @@ class KVTask:
     @property
     def span(self) -> BlockSpan:
         """The blocks of a task that is no batch."""
-        return self.spans[0][1]
+        return self.parts[0].span
 
     @property
     def num_blocks(self) -> int:
         """Blocks the task moves, over all parts."""
-        return sum(span.num_blocks for _, span in self.spans)
+        return sum(part.span.num_blocks for part in self.parts)
+
+    @property
+    def reservations(self) -> list[Reservation]:
+        """Those of its parts that have not ended."""
+        return [part.reservation for part in self.parts if part.reservation is not None]
 
     def become(self, status: TaskStatus) -> None:
         """Make one step of the drawing. Raises RuntimeError on another one."""
@@ -132,7 +157,7 @@ class KVTask:
 
     def mask(self) -> BoolArray:
         """Return which tokens the task moves; a batch has the masks of its parts one behind the other."""
-        masks = [span.token_mask(num_tokens, self.tokens_per_block) for num_tokens, span in self.spans]
+        masks = [part.span.token_mask(part.num_tokens, self.tokens_per_block) for part in self.parts]
         return masks[0] if len(masks) == 1 else np.concatenate(masks)
 
     def response(self) -> KVResponse:
@@ -148,7 +173,7 @@ class KVTask:
         return KVResponse(_RESPONSES[self.status], self.task_id, mask)
 
     def _empty_mask(self) -> BoolArray:
-        return np.zeros(sum(num_tokens for num_tokens, _ in self.spans), dtype=np.bool_)
+        return np.zeros(sum(part.num_tokens for part in self.parts), dtype=np.bool_)
 
 
 class KVTaskManager:
@@ -173,24 +198,27 @@ class KVTaskManager:
     def create(
         self,
         request_type: KVRequestType,
-        parts: Sequence[Reservation],
-        spans: Sequence[tuple[int, BlockSpan]],
+        num_tokens: int,
+        span: BlockSpan,
+        reservation: Reservation | None,
         now_s: float,
     ) -> KVTask:
-        """Return a new un-launched task."""
-        task = KVTask(TaskId(next(self._ids)), request_type, parts, spans, self._tokens_per_block, now_s)
-        self._unlaunched[task.task_id] = task
-        return task
+        """Return a new un-launched task of one part."""
+        task_id = TaskId(next(self._ids))
+        return self._add(task_id, request_type, (Part(task_id, num_tokens, span, reservation),), now_s)
 
     def merge(self, tasks: Sequence[KVTask], now_s: float) -> KVTask:
-        """Return a batch that takes over the reservations of un-launched or ended tasks; their records go."""
-        parts = [part for task in tasks for part in task.parts]
-        batch = self.create(tasks[0].type, parts, [span for task in tasks for span in task.spans], now_s)
+        """Return a batch that takes over the parts of un-launched or ended tasks; their records go."""
+        parts = tuple(part for task in tasks for part in task.parts)
+        batch = self._add(TaskId(next(self._ids)), tasks[0].type, parts, now_s)
         batch.launched = True
         for task in tasks:
-            task.parts = ()
             self.forget(task)
         return batch
+
+    def _add(self, task_id: TaskId, request_type: KVRequestType, parts: tuple[Part, ...], now_s: float) -> KVTask:
+        task = self._unlaunched[task_id] = KVTask(task_id, request_type, parts, self._tokens_per_block, now_s)
+        return task
 
     def find(self, task_id: int) -> KVTask | None:
         """Return the task, or None when there is no record of it."""
@@ -269,4 +297,4 @@ class KVTaskManager:
             for task in (*self._unlaunched.values(), *self._running.values(), *self.graph_to_task.values())
         }
         for task in seen.values():
-            yield from (part for part in task.parts if part.is_open)
+            yield from task.reservations
