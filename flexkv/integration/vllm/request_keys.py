@@ -66,7 +66,7 @@ def request_namespace(request: Request, use_engine_hashes: bool, adapters: Adapt
 class RequestKeys:
     """Keys of a request's whole blocks, as far as its tokens are confirmed and cover its content.
 
-    Belongs to the scheduler's thread.
+    Belongs to the scheduler's thread, but for `sequence`.
 
     Invariant: `_keys[i]` is the key of block i of the request as it stands, after `grow`.
     """
@@ -104,16 +104,19 @@ class RequestKeys:
         self._last_hash = self._mark(request, num_confirmed)
         return num_confirmed
 
-    def sequence(self, num_blocks: int) -> SequenceMeta:
-        """Return the first `num_blocks` blocks with their keys. REQUIRES: `grow` returned as many."""
-        keys = self._keys[:num_blocks]
+    def first(self, num_blocks: int) -> Keys:
+        """Return the keys of the first blocks, which never change. REQUIRES: `grow` returned as many."""
+        return self._keys[:num_blocks]
+
+    def sequence(self, keys: Keys) -> SequenceMeta:
+        """Return blocks that have `keys`, which `first` returned. Any thread."""
         return SequenceMeta(
             None,
             self._tokens_per_block,
             self._namespace,
             block_hashes=keys,
             root=self._root,
-            num_tokens=num_blocks * self._tokens_per_block,
+            num_tokens=len(keys) * self._tokens_per_block,
             prefix_keys=keys,
         )
 
