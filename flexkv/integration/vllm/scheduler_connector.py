@@ -94,6 +94,7 @@ class FlexKVSchedulerConnector:
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
         self._held: dict[str, RequestState] = {}  # vLLM is done with them, and keeps their blocks for us
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
+        self._has_cancelled = False  # results of what was cancelled are to be taken
         self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
         self._to_store: dict[str, RequestState] = {}  # have blocks to store, first come first
         self._stores = StoreQueue(manager, store_timeout_s)
@@ -188,13 +189,17 @@ class FlexKVSchedulerConnector:
         if self._discarded:
             self._manager.cancel(self._discarded)
             self._discarded = []
+            self._has_cancelled = True
 
     # ---- when a step came back, and at the end of a request
 
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
         self.launch_tasks()
-        if self._loading:
+        if self._store_thread is None:
+            self._begin_stores()
+        if self._loading or self._has_cancelled:
+            self._has_cancelled = False
             self._stores.collect()
         self._note_results()
         received: set[str] = set()

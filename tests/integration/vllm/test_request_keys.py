@@ -44,9 +44,9 @@ def test_each_block_is_hashed_once(make_request, counted, use_engine_hashes):
         expected = hash_utils.mix(request.block_hashes, ROOT)
     else:
         expected = hash_utils.hash_blocks(np.array(request.all_token_ids, dtype=np.int64), 4, ROOT)
-    assert np.array_equal(keys.sequence(6).block_hashes, expected)
-    assert np.array_equal(keys.sequence(2).block_hashes, expected[:2])
-    assert keys.sequence(2).num_tokens == 8
+    assert np.array_equal(keys.sequence(keys.first(6)).block_hashes, expected)
+    assert np.array_equal(keys.sequence(keys.first(2)).block_hashes, expected[:2])
+    assert keys.sequence(keys.first(2)).num_tokens == 8
 
 
 @pytest.mark.parametrize("use_engine_hashes", [True, False])
@@ -54,12 +54,12 @@ def test_tokens_taken_back_and_replaced_give_new_keys(make_request, use_engine_h
     request = make_request("a", 20)
     keys = RequestKeys(ROOT, 4, use_engine_hashes)
     keys.grow(request)
-    old = keys.sequence(5).block_hashes.copy()
+    old = keys.sequence(keys.first(5)).block_hashes.copy()
     del request.all_token_ids[18:]
     del request.block_hashes[4:]
     request.append(901, 902, 903, 904)
     assert keys.grow(request) == 5
-    new = keys.sequence(5).block_hashes
+    new = keys.sequence(keys.first(5)).block_hashes
     assert np.array_equal(new[:4], old[:4])
     assert not np.array_equal(new[4], old[4])
 
@@ -136,4 +136,4 @@ def test_a_sequence_knows_its_namespace(make_request):
     request = make_request("a", 8)
     keys = RequestKeys(ROOT, 4, True, ["lora", "weights"])
     keys.grow(request)
-    assert tuple(keys.sequence(2).namespace) == ("lora", "weights")
+    assert tuple(keys.sequence(keys.first(2)).namespace) == ("lora", "weights")
