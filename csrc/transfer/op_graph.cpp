@@ -141,11 +141,18 @@ void OpGraphTable::decide(Graph& graph, OpStatus status, const std::string& erro
   completions_.push_back({CompletionKind::graph_status, graph.id, -1, status, 0, 0, error});
   if (status == OpStatus::done) return;
   for (const std::int64_t op_id : graph.op_ids) {
-    Op& op = ops_.at(op_id);
+    const Op& op = ops_.at(op_id);
     if (op.status == OpStatus::waiting) steps_.push_back({op_id, "its graph " + std::string(op_status_name(status))});
-    // Not yet sent to every rank, it cannot end in done any more: what was sent drains.
-    if (op.status == OpStatus::running && op.queued != 0) {
-      finish(op, OpStatus::cancelled, "its graph " + std::string(op_status_name(status)));
+  }
+  drop_unsent(graph);
+}
+
+// What is not yet sent to every rank goes no further: what was sent drains.
+void OpGraphTable::drop_unsent(Graph& graph) {
+  for (const std::int64_t op_id : graph.op_ids) {
+    Op& op = ops_.at(op_id);
+    if (op.status == OpStatus::running && op.queued != 0 && !others_wait_for(op)) {
+      finish(op, OpStatus::cancelled, "its graph " + std::string(op_status_name(graph.status)));
     }
   }
 }
@@ -177,7 +184,11 @@ bool OpGraphTable::others_wait_for(const Op& op) const {
 
 void OpGraphTable::cancel_graph(Graph& graph, const std::string& reason) {
   if (graph.released) return;
-  if (graph.status == OpStatus::running) decide(graph, OpStatus::cancelled, reason);
+  if (graph.status == OpStatus::running) {
+    decide(graph, OpStatus::cancelled, reason);
+  } else {
+    drop_unsent(graph);
+  }
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
     if (op.status == OpStatus::running && !others_wait_for(op)) recall(op);
@@ -191,7 +202,9 @@ void OpGraphTable::cancel(std::int64_t graph_id) {
 }
 
 void OpGraphTable::cancel_all() {
-  for (auto& [id, graph] : graphs_) cancel_graph(graph, "the transfer engine stops");
+  const std::string reason = "the transfer engine stops";
+  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);
+  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);  // nothing waits now: what was spared goes, too
 }
 
 void OpGraphTable::expire(double now_s) {
@@ -207,7 +220,7 @@ void OpGraphTable::expire_graph(Graph& graph) {
   const std::string error = describe_open(graph);
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
-    if (op.status == OpStatus::running && op.in_hand != 0) {
+    if (op.status == OpStatus::running) {
       close(op, OpStatus::timed_out, error);
     } else if (op.status != OpStatus::waiting) {
       recall(op);

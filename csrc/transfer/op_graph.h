@@ -9,10 +9,12 @@
 //          decided, no op open, no rank has an op of it in hand            (completion graph_released)
 //
 // Rules. A graph is decided by its first op that does not end in done (failed), by its deadline (timed_out), by cancel
-// (cancelled), or when all ops are done. Deciding a graph other than done cancels its waiting ops; what ranks have in
-// hand drains. An op that does not end in done cancels its waiting successors, in other graphs too, which fails those
-// graphs. A cancelled graph's and every timed-out op is *recalled*: CANCEL goes to the ranks that have it, so that
-// release comes soon. A recall by `cancel` spares ops on which a waiting op of another graph depends.
+// (cancelled), or when all ops are done. Deciding a graph other than done cancels its waiting ops and those running
+// ones that are not yet sent to every rank; what ranks have in hand drains. An op that does not end in done cancels its
+// waiting successors, in other graphs too, which fails those graphs. A cancelled graph's and every timed-out op is
+// *recalled*: CANCEL goes to the ranks that have it, so that release comes soon. A running op on which a waiting op of
+// another graph depends is spared, by `cancel` and by the failure of its graph, sent or not: it runs on until it ends
+// or its graph's deadline passes, and then times out.
 //
 // Invariants: every op and graph gets each of its completions exactly once, graph_released after all others of its
 // graph; an (op, rank) pair is in one of: not sent, queued for sending, in hand; graph_released implies that no pair of
@@ -119,6 +121,7 @@ class OpGraphTable {
   void finish(Op& op, OpStatus status, const std::string& error);
   void close(Op& op, OpStatus status, const std::string& error);
   void decide(Graph& graph, OpStatus status, const std::string& error);
+  void drop_unsent(Graph& graph);
   void settle(Graph& graph);
   void recall(Op& op);
   void drop_pair(Op& op, std::uint32_t rank);
