@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "transfer/timeout.h"
+
 namespace flexkv {
 
 class GilRelease {
@@ -37,11 +39,12 @@ bool wait_interruptibly(double timeout_s, const Wait& wait) {
   using Clock = std::chrono::steady_clock;
   using Seconds = std::chrono::duration<double>;
   constexpr double slice_s = 0.05;
+  const Seconds timeout = bounded_timeout(timeout_s);
   const auto begin = Clock::now();
   for (;;) {
     const auto slice_begin = Clock::now();
-    const double left_s = timeout_s - Seconds(slice_begin - begin).count();
-    const double wait_s = left_s > 0 ? std::min(left_s, slice_s) : 0.0;  // NaN: 0
+    const double left_s = (timeout - (slice_begin - begin)).count();
+    const double wait_s = std::clamp(left_s, 0.0, slice_s);
     bool done = false;
     {
       const GilRelease release;
@@ -49,7 +52,7 @@ bool wait_interruptibly(double timeout_s, const Wait& wait) {
     }
     if (PyErr_CheckSignals() != 0) throw nanobind::python_error();
     const bool gave_up = Seconds(Clock::now() - slice_begin).count() < wait_s;
-    if (done || gave_up || !(left_s > slice_s)) return done;
+    if (done || gave_up || left_s <= slice_s) return done;
   }
 }
 

@@ -37,7 +37,6 @@ namespace flexkv {
 
 inline constexpr std::uint32_t max_ranks = 64;
 inline constexpr std::size_t max_ops_per_graph = 65536;
-inline constexpr double max_timeout_s = 1e6;
 
 [[nodiscard]] bool needs_ranks(OpType type);  // h2d and d2h
 [[nodiscard]] const char* op_type_name(OpType type);

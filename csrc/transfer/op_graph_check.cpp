@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "transfer/op_graph.h"
+#include "transfer/timeout.h"
 
 namespace flexkv {
 
