@@ -20,6 +20,7 @@
 
 #include "transfer/host_memory.h"
 #include "transfer/native_thread.h"
+#include "transfer/os_error.h"
 #include "transfer/socket.h"
 #include "transfer/timeout.h"
 
@@ -42,10 +43,6 @@ constexpr int max_prefault_threads = 256;
 constexpr int prefault_nice = 10;
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
-
-[[noreturn]] void throw_errno(int error, const std::string& what) {
-  throw std::system_error(error, std::generic_category(), what);
-}
 
 void check_config(const HostPoolConfig& config) {
   if (config.num_slots <= 0) {

@@ -9,8 +9,6 @@ namespace flexkv {
 
 namespace {
 
-std::uint64_t bit_of(std::uint32_t rank) { return std::uint64_t{1} << rank; }
-
 std::string name_of(const OpSpec& op) { return std::string(op_type_name(op.type)) + " op " + std::to_string(op.op_id); }
 
 template <typename Visit>

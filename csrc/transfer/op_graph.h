@@ -3,8 +3,7 @@
 // out what it queues.
 //
 //   op:    waiting -> running -> done | failed | timed_out | cancelled ;   waiting -> cancelled
-//          running -> cancelled: a rank acknowledged it as never started, or the engine had not yet sent it to every
-//          rank
+//          running -> cancelled: a rank acknowledged it as never started, or it was not yet sent to every rank
 //   graph: undecided -> done | failed | timed_out | cancelled              (completion graph_status)
 //          decided, no op open, no rank has an op of it in hand            (completion graph_released)
 //
@@ -38,6 +37,7 @@ namespace flexkv {
 inline constexpr std::uint32_t max_ranks = 64;
 inline constexpr std::size_t max_ops_per_graph = 65536;
 
+[[nodiscard]] constexpr std::uint64_t bit_of(std::uint32_t rank) { return std::uint64_t{1} << rank; }
 [[nodiscard]] bool needs_ranks(OpType type);  // h2d and d2h
 [[nodiscard]] const char* op_type_name(OpType type);
 [[nodiscard]] const char* op_status_name(OpStatus status);
