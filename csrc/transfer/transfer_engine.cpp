@@ -99,8 +99,7 @@ class TransferEngine::Impl {
     state.phase = EnginePhase::stopped;
     state.changed.notify_all();
     stopped_clean_ = state.graphs.num_held() == 0 && state.all_disconnected;
-    // An agent of this process may still copy to or from the pool's mapping: it must outlive us, so it is never
-    // unmapped.
+    // An agent of this process may still copy to or from the pool's mapping: it is never unmapped.
     if (!state.all_disconnected) kept_forever_ = new std::shared_ptr<HostPool>(state.pool);
     return stopped_clean_;
   }

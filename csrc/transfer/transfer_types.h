@@ -28,12 +28,11 @@ struct GraphSpec {
 struct Completion {
   CompletionKind kind = CompletionKind::op;
   std::int64_t graph_id = 0;
-  std::int64_t op_id = -1;  // kind op
-  OpStatus status =
-      OpStatus::done;       // op: its own; graph_status and graph_released: done | failed | timed_out | cancelled
-  std::uint64_t bytes = 0;  // op: over all ranks
-  double seconds = 0;       // op: slowest rank's copy time
-  std::string error;        // what and where, empty when done
+  std::int64_t op_id = -1;           // kind op
+  OpStatus status = OpStatus::done;  // op: its own; else its graph's: done | failed | timed_out | cancelled
+  std::uint64_t bytes = 0;           // op: over all ranks
+  double seconds = 0;                // op: slowest rank's copy time
+  std::string error;                 // what and where, empty when done
 };
 
 struct RankInfo {
