@@ -372,6 +372,12 @@ class TransferEngine:
     def wait_ranks(self, timeout_s: float) -> bool:
         """Wait until every rank has registered; False after the timeout."""
 
+    @property
+    def num_device_blocks(self) -> int:
+        """
+        Device blocks that every rank has, as registered last; 0 before all have.
+        """
+
     def set_pool(self, pool: HostPool) -> None:
         """Give the pool to the agents; once, after all ranks registered."""
 

@@ -113,7 +113,12 @@ class TransferDouble:
         return list(self._ranks)
 
     def register(self, rank: RankDouble) -> None:
-        self._ranks.append(rank)
+        """A rank registers, or registers again."""
+        self._ranks = [*(other for other in self._ranks if other.rank != rank.rank), rank]
+
+    @property
+    def num_device_blocks(self) -> int:
+        return min((rank.num_blocks for rank in self._ranks), default=0)
 
     def set_pool(self, pool: PoolDouble) -> None:
         assert self._pool is None, "a pool is set once"
@@ -211,13 +216,16 @@ class TransferDouble:
         """
         graph.validate()
         assert self._pool is not None
-        num_gpu_blocks = min(rank.num_blocks for rank in self._ranks)
         written, read = self._slots_in_flight()
         for op in graph:
             slots, blocks = (op.src_block_ids, op.dst_block_ids)
             if op.transfer_type is TransferType.D2H:
                 slots, blocks = blocks, slots
-            if len(slots) == 0 or int(slots.max()) >= self._pool.num_slots or int(blocks.max()) >= num_gpu_blocks:
+            if (
+                len(slots) == 0
+                or int(slots.max()) >= self._pool.num_slots
+                or int(blocks.max()) >= self.num_device_blocks
+            ):
                 raise ValueError("slot or block out of range")
             mine = set(slots.tolist())
             assert not mine & written, "a slot is used while an op writes it"

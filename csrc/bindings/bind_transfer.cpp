@@ -204,6 +204,8 @@ void bind_transfer(nb::module_& m) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_ranks(slice_s); });
           },
           "timeout_s"_a, "Wait until every rank has registered; False after the timeout.")
+      .def_prop_ro("num_device_blocks", &TransferEngine::num_device_blocks,
+                   "Device blocks that every rank has, as registered last; 0 before all have.")
       .def("set_pool", &TransferEngine::set_pool, "pool"_a,
            "Give the pool to the agents; once, after all ranks registered.")
       .def_prop_ro("slots_available", &TransferEngine::slots_available, "Slots that may be handed out; never shrinks.")

@@ -77,6 +77,7 @@ bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame)
       connection.state = AgentConnection::State::registered;
       connection.rank = body.rank;
       state_.ranks.accept(body, layout_tag, connection.pid());
+      state_.num_device_blocks = state_.ranks.least_num_blocks();
       state_.graphs.rank_up(body.rank);
       state_.changed.notify_all();
       return true;

@@ -223,6 +223,8 @@ bool TransferEngine::wait_ranks(double timeout_s) const {
   return state.ranks.all_registered();
 }
 
+std::uint64_t TransferEngine::num_device_blocks() const { return impl_->state.num_device_blocks; }
+
 void TransferEngine::set_pool(std::shared_ptr<HostPool> pool) {
   if (impl_->in_forked_child()) throw std::runtime_error("a transfer engine does not work in a forked child");
   impl_->set_pool(std::move(pool));

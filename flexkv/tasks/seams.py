@@ -21,10 +21,6 @@ class Rank(Protocol):
         """Number of the rank."""
 
     @property
-    def num_blocks(self) -> int:
-        """Device blocks it has."""
-
-    @property
     def slot_bytes(self) -> int:
         """Bytes of one block on it."""
 
@@ -97,6 +93,10 @@ class Transfer(Protocol):
     @property
     def event_fd(self) -> int:
         """Readable while `poll` would return something."""
+
+    @property
+    def num_device_blocks(self) -> int:
+        """Device blocks that every rank has, as registered last. Cheap."""
 
     @property
     def slots_available(self) -> int:
