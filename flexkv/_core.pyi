@@ -251,6 +251,14 @@ class Completion:
     def kind(self) -> CompletionKind: ...
 
     @property
+    def type(self) -> OpType:
+        """Of kind OP: its route; else VIRTUAL."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Of kind OP: blocks it was to move, whether it did or not; else 0."""
+
+    @property
     def graph_id(self) -> int: ...
 
     @property

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flexkv._core import CompletionKind, OpStatus
+from flexkv._core import CompletionKind, OpStatus, OpType
 from flexkv.common.transfer import TransferOpGraph, TransferType
 
 
@@ -34,6 +34,8 @@ class CompletionDouble:
     bytes: int = 0
     seconds: float = 0.0
     error: str = ""
+    type: OpType = OpType.VIRTUAL
+    num_blocks: int = 0
 
 
 @dataclass
@@ -200,8 +202,14 @@ class TransferDouble:
             if status == OpStatus.DONE:
                 self._done.add(graph_id)
             for op in graph:
-                num_bytes = 64 * len(op.src_block_ids) if status == OpStatus.DONE else 0
-                self._push(CompletionDouble(CompletionKind.OP, graph_id, status, op.op_id, num_bytes, 0.001, error))
+                num_blocks = len(op.src_block_ids)
+                num_bytes = 64 * num_blocks if status == OpStatus.DONE else 0
+                route = OpType(op.transfer_type)
+                self._push(
+                    CompletionDouble(
+                        CompletionKind.OP, graph_id, status, op.op_id, num_bytes, 0.001, error, route, num_blocks
+                    )
+                )
             self._push(CompletionDouble(CompletionKind.GRAPH_STATUS, graph_id, status, error=error))
 
     def _push(self, completion: CompletionDouble) -> None:

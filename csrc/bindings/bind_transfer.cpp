@@ -127,6 +127,9 @@ void bind_values(nb::module_& m) {
       .value("GRAPH_RELEASED", CompletionKind::graph_released);
   nb::class_<Completion>(m, "Completion", "One op or graph that has come to its end; a value.")
       .def_ro("kind", &Completion::kind)
+      .def_ro("type", &Completion::type, "Of kind OP: its route; else VIRTUAL.")
+      .def_ro("num_blocks", &Completion::num_blocks,
+              "Of kind OP: blocks it was to move, whether it did or not; else 0.")
       .def_ro("graph_id", &Completion::graph_id)
       .def_ro("op_id", &Completion::op_id, "Of kind OP; else -1.")
       .def_ro("status", &Completion::status)

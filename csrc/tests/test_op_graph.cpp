@@ -77,6 +77,20 @@ void an_op_is_done_when_every_rank_has_acknowledged_it() {
   CHECK(table.num_known() == 0 && !table.next_deadline_s());
 }
 
+void a_completion_says_what_its_op_was() {
+  Table table(1);
+  const OpSpec store = {11, OpType::d2h, {1, 2, 3}, {4, 5, 6}, 0, {}};
+  table.submit({1, {load(10), store, nothing(12)}, 5}, 0);
+  (void)table.sent(0);
+  CHECK(table.ack(0, 10, AckStatus::failed) && table.ack(0, 11));
+  std::map<std::int64_t, Completion> ops;
+  for (const Completion& completion : table.take_completions()) ops[completion.op_id] = completion;
+  CHECK(ops.at(10).type == OpType::h2d && ops.at(10).num_blocks == 2);  // of a failed op, too
+  CHECK(ops.at(11).type == OpType::d2h && ops.at(11).num_blocks == 3 && ops.at(11).bytes == 10);
+  CHECK(ops.at(12).type == OpType::virtual_op && ops.at(12).num_blocks == 0);
+  CHECK(ops.at(-1).type == OpType::virtual_op && ops.at(-1).num_blocks == 0);
+}
+
 void empty_graphs_and_virtual_ops_complete_at_once() {
   Table table(1, false);
   table.submit({1, {}, 5}, 0);
@@ -309,6 +323,7 @@ void a_bad_graph_is_refused_and_changes_nothing() {
 
 int main() {
   an_op_is_done_when_every_rank_has_acknowledged_it();
+  a_completion_says_what_its_op_was();
   empty_graphs_and_virtual_ops_complete_at_once();
   acknowledgements_of_ops_a_rank_does_not_have_are_refused();
   a_failed_op_cancels_what_waits_and_lets_running_siblings_drain();

@@ -114,8 +114,9 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   op.status = status;
   op.queued = 0;
   --op.graph->open_ops;
-  completions_.push_back({CompletionKind::op, op.graph->id, op.spec.op_id, status, op.bytes,
-                          static_cast<double>(op.slowest_ns) * 1e-9, error});
+  completions_.push_back({CompletionKind::op, op.spec.type, static_cast<std::uint32_t>(op.spec.src.size()),
+                          op.graph->id, op.spec.op_id, status, op.bytes, static_cast<double>(op.slowest_ns) * 1e-9,
+                          error});
   // A cancelled op hands its own reason on: along a chain the message names the first cause and does not grow.
   const std::string reason = status == OpStatus::cancelled
                                  ? error
@@ -136,7 +137,7 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
 void OpGraphTable::decide(Graph& graph, OpStatus status, const std::string& error) {
   graph.status = status;
   graph.error = error;
-  completions_.push_back({CompletionKind::graph_status, graph.id, -1, status, 0, 0, error});
+  push(CompletionKind::graph_status, graph);
   if (status == OpStatus::done) return;
   for (const std::int64_t op_id : graph.op_ids) {
     const Op& op = ops_.at(op_id);
@@ -162,9 +163,13 @@ void OpGraphTable::settle(Graph& graph) {
   graph.released = true;
   --num_held_;
   deadlines_.erase({graph.deadline_s, graph.id});
-  completions_.push_back({CompletionKind::graph_released, graph.id, -1, graph.status, 0, 0, graph.error});
+  push(CompletionKind::graph_released, graph);
 }
 // NOLINTEND(misc-no-recursion)
+
+void OpGraphTable::push(CompletionKind kind, const Graph& graph) {
+  completions_.push_back({kind, OpType::virtual_op, 0, graph.id, -1, graph.status, 0, 0, graph.error});
+}
 
 void OpGraphTable::recall(Op& op) {
   if (std::exchange(op.recalled, true)) return;

@@ -122,6 +122,7 @@ class OpGraphTable {
   void decide(Graph& graph, OpStatus status, const std::string& error);
   void drop_unsent(Graph& graph);
   void settle(Graph& graph);
+  void push(CompletionKind kind, const Graph& graph);
   void recall(Op& op);
   void drop_pair(Op& op, std::uint32_t rank);
   void cancel_graph(Graph& graph, const std::string& reason);

@@ -27,6 +27,8 @@ struct GraphSpec {
 
 struct Completion {
   CompletionKind kind = CompletionKind::op;
+  OpType type = OpType::virtual_op;  // kind op
+  std::uint32_t num_blocks = 0;      // kind op: it was to move, whether it did or not
   std::int64_t graph_id = 0;
   std::int64_t op_id = -1;           // kind op
   OpStatus status = OpStatus::done;  // op: its own; else its graph's: done | failed | timed_out | cancelled

@@ -238,7 +238,7 @@ class TaskFlow:
         if task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
-            self._recorder.op_ended(task, completion, failed=completion.status in _FAILED)
+            self._recorder.op_ended(completion, failed=completion.status in _FAILED)
         elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
             if not task.is_ended:  # it has when the engine was shut down meanwhile
                 self._decide(task, completion)

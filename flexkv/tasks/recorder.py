@@ -27,7 +27,6 @@ _logger = flexkv_logger(__name__)
 _MAX_EVENTS = 65536
 FLUSH_EVERY_RECORDS = 1024
 MAX_PENDING_RECORDS = 32768
-_ROUTES = {KVRequestType.GET: TransferType.H2D, KVRequestType.PUT: TransferType.D2H}
 
 
 class EventBuffer:
@@ -144,10 +143,11 @@ class Recorder:
         self.counters.skip(SkipReason.NO_SLOTS, reservation.num_skipped)
         self._trace(TraceOp.PUT, task, request, matched=reservation.span.start, num_blocks=reservation.num_blocks)
 
-    def op_ended(self, task: KVTask, completion: Completion, *, failed: bool) -> None:
-        """An op of a task ended."""
-        route = self.counters.routes[_ROUTES[task.type]]
-        route.add(task.num_blocks, completion.bytes, completion.seconds, failed=failed)
+    def op_ended(self, completion: Completion, *, failed: bool) -> None:
+        """An op ended. One that moves nothing (VIRTUAL) is on no route."""
+        route = self.counters.routes.get(TransferType(completion.type))
+        if route is not None:
+            route.add(completion.num_blocks, completion.bytes, completion.seconds, failed=failed)
 
     def ended(self, task: KVTask, *, timed_out: bool = False) -> None:
         """A task ended, in whatever way."""

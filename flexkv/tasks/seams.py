@@ -37,6 +37,14 @@ class Completion(Protocol):
         """A `_core.CompletionKind`."""
 
     @property
+    def type(self) -> Any:
+        """Of an op: its route, a `_core.OpType`."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Of an op: blocks it was to move, whether it did or not."""
+
+    @property
     def status(self) -> Any:
         """A `_core.OpStatus`."""
 

@@ -17,7 +17,7 @@ import pytest
 
 import flexkv.transfer
 from flexkv import _core
-from flexkv._core import CompletionKind, OpStatus
+from flexkv._core import CompletionKind, OpStatus, OpType
 from flexkv.common.transfer import TransferOp, TransferOpGraph, TransferType
 from flexkv.errors import ConfigError
 from flexkv.transfer import GPUCPUTransferWorker, TransferEngine
@@ -88,6 +88,7 @@ def test_a_graph_runs_in_order_and_completes_once(engine: TransferEngine, agent:
         CompletionKind.GRAPH_RELEASED,
     ]
     assert [c.op_id for c in completions] == [first.op_id, second.op_id, -1, -1]
+    assert [(c.type, c.num_blocks) for c in completions[:2]] == [(OpType.H2D, 2), (OpType.D2H, 1)]
     assert {c.graph_id for c in completions} == {graph.graph_id}
     assert {c.status for c in completions} == {OpStatus.DONE}
     assert completions[0].bytes == 4096
