@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "transfer/timeout.h"
 
@@ -29,6 +30,24 @@ class GilRelease {
 
  private:
   PyThreadState* thread_;
+};
+
+// What takes the GIL back when a DestroyedWithoutGil is no more.
+class GilReturn {
+ protected:
+  std::optional<GilRelease> release_;
+};
+
+// A T, to be bound in its place, whose destructor waits for threads or peers: Python runs on meanwhile. The bases are
+// destroyed from the last to the first, so that ~T runs between letting the GIL go and taking it back. REQUIRES: ~T
+// lets no Python object go.
+template <typename T>
+class DestroyedWithoutGil final : private GilReturn, public T {  // NOLINT(misc-multiple-inheritance): for its order
+ public:
+  using T::T;
+  ~DestroyedWithoutGil() { release_.emplace(); }
+  DestroyedWithoutGil(const DestroyedWithoutGil&) = delete;
+  DestroyedWithoutGil& operator=(const DestroyedWithoutGil&) = delete;
 };
 
 // Calls `wait(seconds)`, which returns whether what it waits for is there, slice by slice until it is, the time is

@@ -17,8 +17,6 @@ namespace flexkv {
 
 namespace {
 
-constexpr double destructor_timeout_s = 5.0;
-
 void check_range(const OpSpec& op, const std::vector<std::int64_t>& ids, std::uint64_t end, const char* what) {
   for (const std::int64_t id : ids) {
     if (id < 0 || static_cast<std::uint64_t>(id) >= end) {

@@ -45,7 +45,8 @@ struct TransferEngineConfig {
 class TransferEngine {
  public:
   explicit TransferEngine(TransferEngineConfig config);  // throws std::invalid_argument
-  ~TransferEngine();                                     // stop(5 s)
+  ~TransferEngine();                                     // stop(destructor_timeout_s)
+  static constexpr double destructor_timeout_s = 5.0;
   TransferEngine(const TransferEngine&) = delete;
   TransferEngine& operator=(const TransferEngine&) = delete;
   void start();  // binds and listens; throws std::system_error
