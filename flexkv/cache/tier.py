@@ -142,8 +142,8 @@ class CacheEngine:
         if len(slots) == 0:
             return
         self.index.mark_ready(slots)
-        keys = sequence.block_hashes[: start_block + len(slots)]
-        if self._events is not None and self.index.find(keys[-1].tobytes()) == slots[-1]:
+        if self._events is not None:
+            keys = sequence.block_hashes[: start_block + len(slots)]
             self._events.stored(keys, start_block, slots, sequence.namespace, meta.group, meta.tenant)
 
     def pin(self, slot: int) -> None:
