@@ -34,6 +34,7 @@ class TraceOp(Enum):
 
     GET = "get"
     PUT = "put"
+    PREFETCH = "prefetch"
     COMMIT = "commit"
     ABORT = "abort"
     EVICT = "evict"
@@ -55,7 +56,8 @@ class TraceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     GET: `keys` of the request, `matched` blocks visible, `ready` of these, `start` first block asked for,
     `num_blocks` planned.
-    PUT: `keys` of the request, `matched` blocks held already, `num_blocks` planned. COMMIT, ABORT: `task_id` ends.
+    PUT: `keys` of the request, `matched` blocks held already, `num_blocks` planned. PREFETCH: `keys` if it has any.
+    COMMIT, ABORT: the request with this `task_id` ends, `reason` says how; each has one end, also in a batch.
     EVICT: `keys` of the victims.
     """
 

@@ -117,7 +117,9 @@ class TaskFlow:
 
     def prefetch(self, request: KVRequest) -> KVTask:
         """Plan a PREFETCH: with the CPU tier alone there is no lower tier to bring blocks from."""
-        return self._end(self._create(request, None), TaskStatus.COMPLETED)
+        task = self._create(request, None)
+        self._recorder.prefetched(request, task)
+        return self._end(task, TaskStatus.COMPLETED)
 
     def merge(self, tasks: Sequence[KVTask]) -> KVTask:
         """Make one task of tasks of a kind that were not launched.

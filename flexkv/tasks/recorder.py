@@ -144,6 +144,10 @@ class Recorder:
         self.counters.skip(SkipReason.NO_SLOTS, reservation.num_skipped)
         self._trace(TraceOp.PUT, task, request, matched=reservation.span.start, num_blocks=reservation.num_blocks)
 
+    def prefetched(self, request: KVRequest, task: KVTask) -> None:
+        """A PREFETCH was planned."""
+        self._trace(TraceOp.PREFETCH, task, request)
+
     def op_ended(self, task: KVTask, completion: Completion, *, failed: bool) -> None:
         """An op of a task ended."""
         route = self.counters.routes[_ROUTES[task.type]]
@@ -164,9 +168,11 @@ class Recorder:
             counters.cancelled_tasks += 1
         if task.type is KVRequestType.PUT and task.launched and task.status is not TaskStatus.COMPLETED:
             counters.skip(SkipReason.DOOMED if task.doomed else SkipReason.FAILED, task.num_blocks)
-        self._trace(
-            TraceOp.COMMIT if task.status is TaskStatus.COMPLETED else TraceOp.ABORT, task, reason=task.status.value
-        )
+        if self._trace_queue is not None:
+            op = TraceOp.COMMIT if task.status is TaskStatus.COMPLETED else TraceOp.ABORT
+            for part in task.parts:
+                if not part.ended_before:
+                    self._trace_queue.add(op, self._clock_s(), task_id=part.task_id, reason=task.status.value)
 
     def reset(self) -> None:
         """The tiers were emptied."""
@@ -188,7 +194,7 @@ class Recorder:
         self,
         op: TraceOp,
         task: KVTask,
-        request: KVRequest | None = None,
+        request: KVRequest,
         *,
         matched: int = 0,
         ready: int = 0,
@@ -198,7 +204,7 @@ class Recorder:
         if self._trace_queue is None:
             return
         keys, start = None, 0
-        if request is not None and request.sequence.has_hashes:
+        if request.sequence.has_hashes:
             keys, start = request.sequence.block_hashes[: request.end_block], request.start_block
         self._trace_queue.add(
             op,

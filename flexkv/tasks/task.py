@@ -70,15 +70,17 @@ class Part:
         num_tokens: length of its sequence.
         span: the blocks it moves.
         reservation: what it holds of the cache; None when it was not asked, and once the reservation has ended.
+        ended_before: it had ended when its task was merged into a batch.
     """
 
-    __slots__ = ("num_tokens", "reservation", "span", "task_id")
+    __slots__ = ("ended_before", "num_tokens", "reservation", "span", "task_id")
 
     def __init__(self, task_id: TaskId, num_tokens: int, span: BlockSpan, reservation: Reservation | None) -> None:
         self.task_id = task_id
         self.num_tokens = num_tokens
         self.span = span
         self.reservation = reservation
+        self.ended_before = False
 
     def take_reservation(self) -> Reservation | None:
         """Return the reservation for the last time: who takes it ends it."""
@@ -213,6 +215,8 @@ class KVTaskManager:
         batch = self._add(TaskId(next(self._ids)), tasks[0].type, parts, now_s)
         batch.launched = True
         for task in tasks:
+            for part in task.parts:
+                part.ended_before = task.is_ended
             self.forget(task)
         return batch
 
