@@ -148,7 +148,7 @@ class CacheConfig:
             touches them.
         max_quarantined_fraction: above this part of the slots in quarantine the tier turns itself off.
         max_finished_tasks: results of tasks that were never launched (misses, cancelled) kept for callers that never
-            wait; the oldest are dropped. Those of launched tasks stay until they are taken.
+            wait; the oldest are dropped. Those of launched tasks have a bound of their own, 65536.
         fingerprint: hex digest of the model fingerprint; part of every key.
         key_file: file with a secret that keys the block hash, or None.
         trace_path: file to which every request and decision is recorded, or None.

@@ -21,6 +21,7 @@ from flexkv.common.transfer import GraphId
 __all__ = ["KVTask", "KVTaskManager", "Part", "TaskStatus"]
 
 MAX_UNLAUNCHED_TASKS = 65536
+MAX_LAUNCHED_RESULTS = 65536
 UNLAUNCHED_LEASE_S = 600.0
 
 
@@ -181,7 +182,9 @@ class KVTask:
 class KVTaskManager:
     """The task records.
 
-    A record goes when its result has been taken, when it became part of a batch, or when it expires.
+    A record goes when its result has been taken, when it became part of a batch, or when it expires. Results that
+    nobody takes are bounded: those of tasks never launched by `max_finished_tasks`, those of launched ones by a number
+    that a caller who waits or polls at all never comes near. `num_dropped` counts what went so.
     Invariant: a known task is in exactly one of: un-launched, running (in `graph_to_task`), finished. A finished task
     stays in `graph_to_task` until its graph is released.
     """
@@ -195,7 +198,8 @@ class KVTaskManager:
         self._unlaunched: dict[int, KVTask] = {}
         self._running: dict[int, KVTask] = {}
         self._finished: dict[int, KVTask] = {}
-        self._droppable: dict[int, KVTask] = {}
+        self._unlaunched_results: dict[int, KVTask] = {}  # these two share out what is finished
+        self._launched_results: dict[int, KVTask] = {}
 
     def create(
         self,
@@ -237,18 +241,17 @@ class KVTaskManager:
         self.graph_to_task[graph_id] = task
 
     def finish(self, task: KVTask, status: TaskStatus) -> None:
-        """End a task; its result stays until it is taken.
-
-        Of tasks that were never launched the bound on results drops the oldest; for others somebody waits.
-        """
+        """End a task; its result stays until it is taken, or is the oldest of too many."""
         task.become(status)
         self._unlaunched.pop(task.task_id, None)
         self._running.pop(task.task_id, None)
         self._finished[task.task_id] = task
-        if not task.launched:
-            self._droppable[task.task_id] = task
-        if len(self._droppable) > self._max_finished:
-            self.forget(next(iter(self._droppable.values())))
+        results, limit = self._unlaunched_results, self._max_finished
+        if task.launched:
+            results, limit = self._launched_results, MAX_LAUNCHED_RESULTS
+        results[task.task_id] = task
+        if len(results) > limit:
+            self.forget(next(iter(results.values())))
             self.num_dropped += 1
 
     def release(self, graph_id: GraphId) -> None:
@@ -259,13 +262,15 @@ class KVTaskManager:
         """Drop the record of a task that is not running. Idempotent."""
         self._unlaunched.pop(task.task_id, None)
         self._finished.pop(task.task_id, None)
-        self._droppable.pop(task.task_id, None)
+        self._unlaunched_results.pop(task.task_id, None)
+        self._launched_results.pop(task.task_id, None)
 
     def take_finished(self) -> list[KVTask]:
         """Return the finished tasks in the order they ended, and drop their records."""
         finished = list(self._finished.values())
         self._finished.clear()
-        self._droppable.clear()
+        self._unlaunched_results.clear()
+        self._launched_results.clear()
         return finished
 
     def expired(self, now_s: float) -> KVTask | None:
