@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan, blocks_of_mapping
 from flexkv.common.block import BoolArray, SequenceMeta
+from flexkv.common.checks import as_int
 from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig, ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector, KVEvent
@@ -34,7 +35,6 @@ from flexkv.tasks.requests import (
     RequestReader,
     SequenceArguments,
     TaskIds,
-    as_step,
     as_task_ids,
     as_timeout,
     check_gpu_blocks,
@@ -445,7 +445,7 @@ class KVTaskEngine:
             if timeout_s is None
             else min(as_timeout(timeout_s, "timeout_s", minimum_s=_MIN_TIMEOUT_S), MAX_TRANSFER_TIMEOUT_S)
         )
-        return Launch(as_step(after_step), bound_s)
+        return Launch(as_int("after_step", after_step), bound_s)
 
     def _run(
         self,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from flexkv.common.checks import is_int
 from flexkv.common.debug import parse_log_level
 from flexkv.errors import ConfigError
 
@@ -65,8 +66,8 @@ def _parse_bool(key: str, value: object) -> bool:
 
 
 def _parse_int(key: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if is_int(value):
+        return int(value)
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     raise _bad(key, value, "use an integer")
