@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan
+from flexkv.common.address import own_socket, register_address
 from flexkv.common.block import BoolArray, SequenceMeta
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.events import EventCollector, KVEvent
@@ -22,7 +23,7 @@ from flexkv.common.hash_utils import Keys
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVResponse
 from flexkv.errors import ConfigError
-from flexkv.kvtask import EventBuffer, KVTaskEngine, own_socket
+from flexkv.kvtask import EventBuffer, KVTaskEngine
 from flexkv.tasks.requests import SequenceArguments, TaskIds
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class KVManager:
             message = f"dp_client_id is {dp_client_id!r}; one cache serves one engine in this version, use 0"
             raise ConfigError(message, key="dp_client_id", value=dp_client_id)
         self.server_recv_port = server_recv_port or own_socket()
-        self.gpu_register_port = gpu_register_port or f"{self.server_recv_port}_gpu_register"
+        self.gpu_register_port = gpu_register_port or register_address(self.server_recv_port)
         self._engine = KVTaskEngine(model_config, cache_config, self.gpu_register_port, event_collector=event_collector)
 
     @property

@@ -8,14 +8,12 @@ bound, and no thread is started here.
 
 from __future__ import annotations
 
-import itertools
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan, blocks_of_mapping
+from flexkv.common.address import own_socket
 from flexkv.common.block import BoolArray, SequenceMeta
 from flexkv.common.checks import as_int
 from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig, ModelConfig
@@ -46,18 +44,11 @@ from flexkv.transfer.transfer_engine import TransferEngine
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus", "own_socket"]
+__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus"]
 
 _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
 _BRING_UP_SLICE_S = 0.01
-_socket_numbers = itertools.count()
-
-
-def own_socket() -> str:
-    """Return an address that no other engine has: this process's own, in a directory of this user."""
-    directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
-    return f"ipc://{directory}/{os.getpid()}-{next(_socket_numbers)}.sock"
 
 
 class KVTaskEngine:
