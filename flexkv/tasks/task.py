@@ -7,7 +7,7 @@ Thread safety: none; the KVTaskEngine's mutex guards them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 
 import numpy as np
@@ -231,6 +231,27 @@ class KVTaskManager:
     def find(self, task_id: int) -> KVTask | None:
         """Return the task, or None when there is no record of it."""
         return self._unlaunched.get(task_id) or self._running.get(task_id) or self._finished.get(task_id)
+
+    def known(self, task_ids: Iterable[int]) -> list[KVTask]:
+        """Return the tasks there are records of; other ids are passed over."""
+        return [task for task in map(self.find, task_ids) if task is not None]
+
+    def launchable(self, task_id: int) -> KVTask:
+        """Return a task that was not launched. Raises ValueError naming task_ids."""
+        task = self.find(task_id)
+        if task is None:
+            raise ValueError(f"task_ids has {task_id}, which is no task that is waiting for a launch")
+        if task.launched:
+            raise ValueError(f"task_ids has {task_id}, which was launched already")
+        return task
+
+    def answer(self, task_id: int, task: KVTask | None) -> KVResponse:
+        """Return how the task stands that was found under this id; a result is taken by it."""
+        if task is None:
+            return KVResponse(KVResponseStatus.NOTFOUND, task_id)
+        if task.is_ended:
+            self.forget(task)
+        return task.response()
 
     def start(self, task: KVTask, graph_id: GraphId) -> None:
         """Note that the graph of a READY task was submitted."""
