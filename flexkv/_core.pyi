@@ -251,6 +251,14 @@ class Completion:
     def kind(self) -> CompletionKind: ...
 
     @property
+    def type(self) -> OpType:
+        """Of kind OP: its route; else VIRTUAL."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Of kind OP: blocks it was to move, whether it did or not; else 0."""
+
+    @property
     def graph_id(self) -> int: ...
 
     @property
@@ -371,6 +379,12 @@ class TransferEngine:
 
     def wait_ranks(self, timeout_s: float) -> bool:
         """Wait until every rank has registered; False after the timeout."""
+
+    @property
+    def num_device_blocks(self) -> int:
+        """
+        Device blocks that every rank has, as registered last; 0 before all have.
+        """
 
     def set_pool(self, pool: HostPool) -> None:
         """Give the pool to the agents; once, after all ranks registered."""

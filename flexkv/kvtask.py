@@ -8,21 +8,20 @@ bound, and no thread is started here.
 
 from __future__ import annotations
 
-import itertools
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan, blocks_of_mapping
+from flexkv.common.address import own_socket
 from flexkv.common.block import BoolArray, SequenceMeta
+from flexkv.common.checks import as_int
 from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig, ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector, KVEvent
 from flexkv.common.hash_utils import Keys
 from flexkv.common.metrics import CacheStats
-from flexkv.common.request import KVRequest, KVRequestType, KVResponse, KVResponseStatus
+from flexkv.common.request import KVRequest, KVRequestType, KVResponse
 from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
 from flexkv.tasks.flow import Launch, TaskFlow
@@ -34,7 +33,6 @@ from flexkv.tasks.requests import (
     RequestReader,
     SequenceArguments,
     TaskIds,
-    as_step,
     as_task_ids,
     as_timeout,
     check_gpu_blocks,
@@ -46,18 +44,11 @@ from flexkv.transfer.transfer_engine import TransferEngine
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus", "own_socket"]
+__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus"]
 
 _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
 _BRING_UP_SLICE_S = 0.01
-_socket_numbers = itertools.count()
-
-
-def own_socket() -> str:
-    """Return an address that no other engine has: this process's own, in a directory of this user."""
-    directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
-    return f"ipc://{directory}/{os.getpid()}-{next(_socket_numbers)}.sock"
 
 
 class KVTaskEngine:
@@ -278,23 +269,11 @@ class KVTaskEngine:
         launch = self._launch_of(after_step, timeout_s)
         mappings = GpuMappings(task_ids, len(ids), slot_mappings, block_ids, self._tokens_per_block)
         with self._gate.entered():
-            tasks = [self._launchable(task_id) for task_id in ids]
-            if not as_batch or len(tasks) < 2:
-                blocks = [
-                    mappings.blocks(index, task.span, self._tier.num_gpu_blocks) for index, task in enumerate(tasks)
-                ]
-                for task, own in zip(tasks, blocks, strict=True):
-                    if not task.is_ended:
-                        self._flow.launch(task, [own], launch)
-                return ids
-            if len({task.type for task in tasks}) > 1:
-                raise ValueError("task_ids has gets and puts; a batch has tasks of one kind")
-            blocks = mappings.all_blocks([task.span for task in tasks], self._tier.num_gpu_blocks)
-            pending = [own for task, own in zip(tasks, blocks, strict=True) if not task.is_ended]
-            batch = self._flow.merge(tasks)
-            if not batch.is_ended:
-                self._flow.launch(batch, pending, launch)
-            return [batch.task_id]
+            tasks = [self._tasks.launchable(task_id) for task_id in ids]
+            if as_batch and len(tasks) > 1:
+                return [self._flow.launch_batch(tasks, mappings, launch).task_id]
+            self._flow.launch_each(tasks, mappings, launch)
+            return ids
 
     def cancel(self, task_ids: TaskIds) -> None:
         """Release everything of un-launched tasks; they answer CANCELLED once.
@@ -302,7 +281,7 @@ class KVTaskEngine:
         Other ids are passed over: running tasks run on.
         """
         with self._gate.entered():
-            for task in self._known(as_task_ids(task_ids)):
+            for task in self._tasks.known(as_task_ids(task_ids)):
                 self._flow.cancel(task)
 
     def doom(self, task_ids: TaskIds) -> None:
@@ -312,7 +291,7 @@ class KVTaskEngine:
         blocks are given other contents.
         """
         with self._gate.entered():
-            for task in self._known(as_task_ids(task_ids)):
+            for task in self._tasks.known(as_task_ids(task_ids)):
                 self._flow.doom(task)
 
     def wait(self, task_ids: TaskIds, timeout: float = 20.0, completely: bool = False) -> dict[int, KVResponse]:
@@ -330,7 +309,7 @@ class KVTaskEngine:
         self._gate.wait_until(lambda: all(task.is_ended for task in launched), deadline_s)
         self._recorder.flush()
         with self._gate.lock:
-            return {task_id: self._answer(task_id, task) for task_id, task in tasks.items()}
+            return {task_id: self._tasks.answer(task_id, task) for task_id, task in tasks.items()}
 
     def try_wait(self, task_ids: TaskIds) -> dict[int, KVResponse]:
         """Return the responses of those tasks that have ended, without waiting.
@@ -338,7 +317,7 @@ class KVTaskEngine:
         Their results stay until the first `wait` or `poll`.
         """
         with self._gate.entered():
-            return {task.task_id: task.response() for task in self._known(as_task_ids(task_ids)) if task.is_ended}
+            return {task.task_id: task.response() for task in self._tasks.known(as_task_ids(task_ids)) if task.is_ended}
 
     def poll(self) -> dict[int, KVResponse]:
         """Take the results of all tasks that have ended, in the order they did, without waiting."""
@@ -445,7 +424,7 @@ class KVTaskEngine:
             if timeout_s is None
             else min(as_timeout(timeout_s, "timeout_s", minimum_s=_MIN_TIMEOUT_S), MAX_TRANSFER_TIMEOUT_S)
         )
-        return Launch(as_step(after_step), bound_s)
+        return Launch(as_int("after_step", after_step), bound_s)
 
     def _run(
         self,
@@ -466,21 +445,3 @@ class KVTaskEngine:
             if not task.is_ended:
                 self._flow.launch(task, [blocks[task.span.start - asked.start : task.span.end - asked.start]], launch)
             return task.task_id
-
-    def _launchable(self, task_id: int) -> KVTask:
-        task = self._tasks.find(task_id)
-        if task is None:
-            raise ValueError(f"task_ids has {task_id}, which is no task that is waiting for a launch")
-        if task.launched:
-            raise ValueError(f"task_ids has {task_id}, which was launched already")
-        return task
-
-    def _known(self, ids: Sequence[int]) -> list[KVTask]:
-        return [task for task in (self._tasks.find(task_id) for task_id in ids) if task is not None]
-
-    def _answer(self, task_id: int, task: KVTask | None) -> KVResponse:
-        if task is None:
-            return KVResponse(KVResponseStatus.NOTFOUND, task_id)
-        if task.is_ended:
-            self._tasks.forget(task)
-        return task.response()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flexkv._core import CompletionKind, OpStatus
+from flexkv._core import CompletionKind, OpStatus, OpType
 from flexkv.common.transfer import TransferOpGraph, TransferType
 
 
@@ -34,6 +34,8 @@ class CompletionDouble:
     bytes: int = 0
     seconds: float = 0.0
     error: str = ""
+    type: OpType = OpType.VIRTUAL
+    num_blocks: int = 0
 
 
 @dataclass
@@ -113,7 +115,12 @@ class TransferDouble:
         return list(self._ranks)
 
     def register(self, rank: RankDouble) -> None:
-        self._ranks.append(rank)
+        """A rank registers, or registers again."""
+        self._ranks = [*(other for other in self._ranks if other.rank != rank.rank), rank]
+
+    @property
+    def num_device_blocks(self) -> int:
+        return min((rank.num_blocks for rank in self._ranks), default=0)
 
     def set_pool(self, pool: PoolDouble) -> None:
         assert self._pool is None, "a pool is set once"
@@ -195,8 +202,14 @@ class TransferDouble:
             if status == OpStatus.DONE:
                 self._done.add(graph_id)
             for op in graph:
-                num_bytes = 64 * len(op.src_block_ids) if status == OpStatus.DONE else 0
-                self._push(CompletionDouble(CompletionKind.OP, graph_id, status, op.op_id, num_bytes, 0.001, error))
+                num_blocks = len(op.src_block_ids)
+                num_bytes = 64 * num_blocks if status == OpStatus.DONE else 0
+                route = OpType(op.transfer_type)
+                self._push(
+                    CompletionDouble(
+                        CompletionKind.OP, graph_id, status, op.op_id, num_bytes, 0.001, error, route, num_blocks
+                    )
+                )
             self._push(CompletionDouble(CompletionKind.GRAPH_STATUS, graph_id, status, error=error))
 
     def _push(self, completion: CompletionDouble) -> None:
@@ -211,13 +224,16 @@ class TransferDouble:
         """
         graph.validate()
         assert self._pool is not None
-        num_gpu_blocks = min(rank.num_blocks for rank in self._ranks)
         written, read = self._slots_in_flight()
         for op in graph:
             slots, blocks = (op.src_block_ids, op.dst_block_ids)
             if op.transfer_type is TransferType.D2H:
                 slots, blocks = blocks, slots
-            if len(slots) == 0 or int(slots.max()) >= self._pool.num_slots or int(blocks.max()) >= num_gpu_blocks:
+            if (
+                len(slots) == 0
+                or int(slots.max()) >= self._pool.num_slots
+                or int(blocks.max()) >= self.num_device_blocks
+            ):
                 raise ValueError("slot or block out of range")
             mine = set(slots.tolist())
             assert not mine & written, "a slot is used while an op writes it"

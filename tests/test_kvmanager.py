@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from flexkv.common.request import KVResponseStatus as Status
 from flexkv.common.tracer import TraceOp, read_trace
 from flexkv.errors import ConfigError
 from flexkv.kvmanager import EventBuffer, KVManager
+from flexkv.kvtask import KVTaskEngine
 from flexkv.server.client import KVTPClient
 from tests.rig import NUM_GPU_BLOCKS, TPB, Rig, eventually, slots_of, tokens
 
@@ -329,3 +331,21 @@ def test_all_waiters_of_a_task_are_told(rig: Rig) -> None:
         thread.join(10)
     assert answers == [Status.SUCCESS] * 8
     assert rig.manager.wait(task_id)[task_id].status is Status.NOTFOUND
+
+
+VERBS = [name for name, verb in vars(KVTaskEngine).items() if inspect.isfunction(verb) and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_manager_has_every_verb_of_the_task_engine_as_its_own(name: str) -> None:
+    verb, ours = getattr(KVTaskEngine, name), getattr(KVManager, name)
+    assert inspect.signature(ours) == inspect.signature(verb)
+    assert ours.__doc__ == verb.__doc__
+    assert (ours.__module__, ours.__qualname__) == (KVManager.__module__, f"KVManager.{name}")
+
+
+def test_a_verb_can_be_called_on_the_class_and_on_an_instance(rig: Rig) -> None:
+    task_id, _ = KVManager.get_match(rig.manager, tokens(1))
+    assert KVManager.try_wait(rig.manager, task_id).keys() == rig.manager.try_wait(task_id).keys() == {task_id}
+    assert rig.manager.poll().keys() == {task_id}
+    assert rig.manager.poll() == {}

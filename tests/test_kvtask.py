@@ -216,7 +216,7 @@ def test_results_nobody_takes_are_dropped_oldest_first() -> None:
     assert bench.engine.stats().dropped_results == 2
 
 
-def test_results_of_launched_tasks_are_never_dropped() -> None:
+def test_misses_never_push_out_the_results_of_launched_tasks() -> None:
     bench = Bench(max_finished_tasks=1)
     bench.store(1)
     loads = [bench.load(1) for _ in range(3)]
@@ -227,6 +227,20 @@ def test_results_of_launched_tasks_are_never_dropped() -> None:
     assert [bench.status(task_id) for task_id in loads] == [Status.SUCCESS] * 3
     assert bench.engine.stats().dropped_results == 3
     assert len(bench.engine.poll()) == 1
+
+
+def test_there_is_a_bound_on_results_of_launched_tasks_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_module, "MAX_LAUNCHED_RESULTS", 2)
+    bench.store(1)
+    loads = [bench.load(1) for _ in range(4)]
+    miss, _ = bench.engine.get_match(tokens(1, 100))
+    for graph_id in bench.graph_ids:
+        bench.transfer.finish(graph_id)
+    assert bench.engine.stats().dropped_results == 2
+    assert bench.engine.try_wait(loads[2]).keys() == {loads[2]}
+    assert list(bench.engine.poll()) == [miss, *loads[2:]]
+    assert [bench.status(task_id) for task_id in loads] == [Status.NOTFOUND] * 4
+    bench.check_nothing_is_held()
 
 
 def test_no_bound_is_too_long_for_the_native_engine(bench: Bench) -> None:

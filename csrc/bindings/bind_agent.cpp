@@ -23,6 +23,7 @@ namespace flexkv {
 namespace {
 
 using Planes = nb::ndarray<const std::uint64_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Agent = DestroyedWithoutGil<CopyAgent>;
 using Ids = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 DeviceLayout to_layout(std::uint64_t num_blocks, const Planes& planes) {
@@ -93,15 +94,15 @@ void bind_copy_agent(nb::module_& m) {
       .value("REFUSED", AgentState::refused)
       .value("STOPPED", AgentState::stopped);
 
-  nb::class_<CopyAgent>(m, "CopyAgent", "Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.")
+  nb::class_<Agent>(m, "CopyAgent", "Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.")
       .def(
           "__init__",
-          [](CopyAgent* self, std::string socket_path, std::uint32_t rank, std::uint32_t num_ranks,
+          [](Agent* self, std::string socket_path, std::uint32_t rank, std::uint32_t num_ranks,
              std::uint32_t tokens_per_block, std::string layout_tag, int copy_threads, std::uint64_t num_blocks,
              const Planes& planes) {
             AgentConfig config = {std::move(socket_path), rank,        num_ranks, tokens_per_block,
                                   std::move(layout_tag),  copy_threads};
-            new (self) CopyAgent(std::move(config), to_layout(num_blocks, planes));
+            new (self) Agent(std::move(config), to_layout(num_blocks, planes));
           },
           "socket_path"_a, "rank"_a, "num_ranks"_a, "tokens_per_block"_a, "layout_tag"_a, "copy_threads"_a,
           "num_blocks"_a, "planes"_a.noconvert(),
@@ -114,14 +115,14 @@ void bind_copy_agent(nb::module_& m) {
       .def("hold", &CopyAgent::hold, "held"_a, Release(), "While held no op starts (for tests).")
       .def(
           "wait_serving",
-          [](const CopyAgent& self, double timeout_s) {
+          [](const Agent& self, double timeout_s) {
             return wait_interruptibly(timeout_s, [&self](double slice_s) { return self.wait_serving(slice_s); });
           },
           "timeout_s"_a, "Wait until ops are served; False after the timeout, or when refused or stopped.")
       .def_prop_ro("state", &CopyAgent::state)
       .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
       .def_prop_ro("last_error", &CopyAgent::last_error, "Why the last connection failed; empty when none has.")
-      .def("stats", [](const CopyAgent& self) { return to_dict(self.stats()); }, "Counters since start.");
+      .def("stats", [](const Agent& self) { return to_dict(self.stats()); }, "Counters since start.");
 }
 
 }  // namespace

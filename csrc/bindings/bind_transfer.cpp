@@ -28,6 +28,19 @@ namespace {
 using Ids = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
 using Release = nb::call_guard<GilRelease>;
+using Pool = DestroyedWithoutGil<HostPool>;
+
+// Waits without the GIL while it is destroyed. What is left to do then is to let go of the pool, a Python object.
+class Engine final : public TransferEngine {
+ public:
+  using TransferEngine::TransferEngine;
+  ~Engine() {
+    const GilRelease release;
+    (void)stop(destructor_timeout_s);
+  }
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+};
 
 constexpr std::size_t op_tuple_size = 6;  // op_id, type, src, dst, after_step, predecessors
 
@@ -73,7 +86,7 @@ OpSpec to_op(nb::handle item, const std::string& name) {
   return op;
 }
 
-void submit(TransferEngine& engine, std::int64_t graph_id, const nb::list& ops, double timeout_s) {
+void submit(Engine& engine, std::int64_t graph_id, const nb::list& ops, double timeout_s) {
   GraphSpec graph;
   graph.graph_id = graph_id;
   graph.timeout_s = timeout_s;
@@ -83,7 +96,7 @@ void submit(TransferEngine& engine, std::int64_t graph_id, const nb::list& ops, 
   engine.submit(std::move(graph));
 }
 
-nb::list poll(TransferEngine& engine, std::size_t max) {
+nb::list poll(Engine& engine, std::size_t max) {
   std::vector<Completion> completions;
   {
     const GilRelease release;
@@ -95,7 +108,7 @@ nb::list poll(TransferEngine& engine, std::size_t max) {
 }
 
 Bytes view(const nb::object& self, int shard, std::int64_t slot) {
-  const auto& pool = nb::cast<const HostPool&>(self);
+  const auto& pool = nb::cast<const Pool&>(self);
   if (slot < 0 || slot >= pool.num_slots()) {
     throw std::invalid_argument("slot " + std::to_string(slot) + " is out of range [0, " +
                                 std::to_string(pool.num_slots()) + ")");
@@ -127,6 +140,9 @@ void bind_values(nb::module_& m) {
       .value("GRAPH_RELEASED", CompletionKind::graph_released);
   nb::class_<Completion>(m, "Completion", "One op or graph that has come to its end; a value.")
       .def_ro("kind", &Completion::kind)
+      .def_ro("type", &Completion::type, "Of kind OP: its route; else VIRTUAL.")
+      .def_ro("num_blocks", &Completion::num_blocks,
+              "Of kind OP: blocks it was to move, whether it did or not; else 0.")
       .def_ro("graph_id", &Completion::graph_id)
       .def_ro("op_id", &Completion::op_id, "Of kind OP; else -1.")
       .def_ro("status", &Completion::status)
@@ -145,15 +161,14 @@ void bind_values(nb::module_& m) {
 }
 
 void bind_host_pool(nb::module_& m) {
-  nb::class_<HostPool>(m, "HostPool",
-                       "The host tier's bytes: one sealed memfd per rank; see csrc/transfer/host_pool.h.")
+  nb::class_<Pool>(m, "HostPool", "The host tier's bytes: one sealed memfd per rank; see csrc/transfer/host_pool.h.")
       .def(
           "__init__",
-          [](HostPool* self, std::int64_t num_slots, std::vector<std::uint64_t> slot_bytes, int prefault_threads,
+          [](Pool* self, std::int64_t num_slots, std::vector<std::uint64_t> slot_bytes, int prefault_threads,
              bool use_hugetlb) {
             const HostPoolConfig config = {num_slots, std::move(slot_bytes), prefault_threads, use_hugetlb};
             const GilRelease release;
-            new (self) HostPool(config);
+            new (self) Pool(config);
           },
           "num_slots"_a, "slot_bytes"_a, "prefault_threads"_a = 2, "use_hugetlb"_a = true,
           "Reserve num_slots slots in each shard and prefault them in the background. OSError when memory is short.")
@@ -168,7 +183,7 @@ void bind_host_pool(nb::module_& m) {
       .def("fd", &HostPool::fd, "shard"_a, "The shard's memfd; the pool owns it.")
       .def(
           "wait_prefaulted",
-          [](const HostPool& self, std::int64_t slots, double timeout_s) {
+          [](const Pool& self, std::int64_t slots, double timeout_s) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_prefaulted(slots, slice_s); });
           },
           "slots"_a, "timeout_s"_a, "Wait until that many slots are prefaulted; False after the timeout.")
@@ -187,11 +202,11 @@ void bind_transfer(nb::module_& m) {
   nb::register_exception_translator(translate_system_error);
   bind_values(m);
   bind_host_pool(m);
-  nb::class_<TransferEngine>(m, "TransferEngine", "Runs graphs of transfer ops; see csrc/transfer/transfer_engine.h.")
+  nb::class_<Engine>(m, "TransferEngine", "Runs graphs of transfer ops; see csrc/transfer/transfer_engine.h.")
       .def(
           "__init__",
-          [](TransferEngine* self, std::string socket_path, std::uint32_t num_ranks, std::size_t max_graphs) {
-            new (self) TransferEngine({std::move(socket_path), num_ranks, max_graphs});
+          [](Engine* self, std::string socket_path, std::uint32_t num_ranks, std::size_t max_graphs) {
+            new (self) Engine(TransferEngineConfig{std::move(socket_path), num_ranks, max_graphs});
           },
           "socket_path"_a, "num_ranks"_a = 1, "max_graphs"_a = 65536)
       .def("start", &TransferEngine::start, Release(), "Listen for copy agents; once. OSError when the path is taken.")
@@ -200,16 +215,19 @@ void bind_transfer(nb::module_& m) {
       .def("ranks", &TransferEngine::ranks, "Ranks that have ever registered.")
       .def(
           "wait_ranks",
-          [](const TransferEngine& self, double timeout_s) {
+          [](const Engine& self, double timeout_s) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_ranks(slice_s); });
           },
           "timeout_s"_a, "Wait until every rank has registered; False after the timeout.")
-      .def("set_pool", &TransferEngine::set_pool, "pool"_a,
-           "Give the pool to the agents; once, after all ranks registered.")
+      .def_prop_ro("num_device_blocks", &TransferEngine::num_device_blocks,
+                   "Device blocks that every rank has, as registered last; 0 before all have.")
+      .def(
+          "set_pool", [](Engine& self, std::shared_ptr<Pool> pool) { self.set_pool(std::move(pool)); }, "pool"_a,
+          "Give the pool to the agents; once, after all ranks registered.")
       .def_prop_ro("slots_available", &TransferEngine::slots_available, "Slots that may be handed out; never shrinks.")
       .def(
           "wait_slots",
-          [](const TransferEngine& self, std::int64_t slots, double timeout_s) {
+          [](const Engine& self, std::int64_t slots, double timeout_s) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_slots(slots, slice_s); });
           },
           "slots"_a, "timeout_s"_a, "Wait until slots_available >= slots; False after the timeout.")
@@ -224,7 +242,7 @@ void bind_transfer(nb::module_& m) {
            "Take the completions that wait, at most `max`.")
       .def(
           "wait",
-          [](TransferEngine& self, double timeout_s) {
+          [](Engine& self, double timeout_s) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait(slice_s); });
           },
           "timeout_s"_a, "Wait until poll would return something; False after the timeout or when stopped.")

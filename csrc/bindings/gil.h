@@ -9,6 +9,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
+
+#include "transfer/timeout.h"
 
 namespace flexkv {
 
@@ -29,6 +32,24 @@ class GilRelease {
   PyThreadState* thread_;
 };
 
+// What takes the GIL back when a DestroyedWithoutGil is no more.
+class GilReturn {
+ protected:
+  std::optional<GilRelease> release_;
+};
+
+// A T, to be bound in its place, whose destructor waits for threads or peers: Python runs on meanwhile. The bases are
+// destroyed from the last to the first, so that ~T runs between letting the GIL go and taking it back. REQUIRES: ~T
+// lets no Python object go.
+template <typename T>
+class DestroyedWithoutGil final : private GilReturn, public T {  // NOLINT(misc-multiple-inheritance): for its order
+ public:
+  using T::T;
+  ~DestroyedWithoutGil() { release_.emplace(); }
+  DestroyedWithoutGil(const DestroyedWithoutGil&) = delete;
+  DestroyedWithoutGil& operator=(const DestroyedWithoutGil&) = delete;
+};
+
 // Calls `wait(seconds)`, which returns whether what it waits for is there, slice by slice until it is, the time is
 // over, or it gives up early. In between Python's signal handlers run, so that Ctrl-C comes through. The caller holds
 // the GIL.
@@ -37,11 +58,12 @@ bool wait_interruptibly(double timeout_s, const Wait& wait) {
   using Clock = std::chrono::steady_clock;
   using Seconds = std::chrono::duration<double>;
   constexpr double slice_s = 0.05;
+  const Seconds timeout = bounded_timeout(timeout_s);
   const auto begin = Clock::now();
   for (;;) {
     const auto slice_begin = Clock::now();
-    const double left_s = timeout_s - Seconds(slice_begin - begin).count();
-    const double wait_s = left_s > 0 ? std::min(left_s, slice_s) : 0.0;  // NaN: 0
+    const double left_s = (timeout - (slice_begin - begin)).count();
+    const double wait_s = std::clamp(left_s, 0.0, slice_s);
     bool done = false;
     {
       const GilRelease release;
@@ -49,7 +71,7 @@ bool wait_interruptibly(double timeout_s, const Wait& wait) {
     }
     if (PyErr_CheckSignals() != 0) throw nanobind::python_error();
     const bool gave_up = Seconds(Clock::now() - slice_begin).count() < wait_s;
-    if (done || gave_up || !(left_s > slice_s)) return done;
+    if (done || gave_up || left_s <= slice_s) return done;
   }
 }
 

@@ -1,6 +1,7 @@
 // OpGraphHistory: an OpGraphTable led through a random history beside a model that knows only what was sent and
 // answered.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <iterator>
 #include <map>
@@ -61,7 +62,7 @@ class OpGraphHistory {
         break;
       case 3:
         if (!graphs_.empty())
-          table_.cancel(std::next(graphs_.begin(), static_cast<std::ptrdiff_t>(pick(graphs_.size())))->first);
+          cancel(std::next(graphs_.begin(), static_cast<std::ptrdiff_t>(pick(graphs_.size())))->first);
         break;
       case 4:
         table_.expire(now_s_);
@@ -107,6 +108,11 @@ class OpGraphHistory {
     }
     choices_.shuffle(spec.ops);  // predecessors may stand behind
     graphs_[spec.graph_id] = graph;
+    for (const OpSpec& op : spec.ops) {
+      for (const std::int64_t predecessor : op.predecessors) {
+        if (ops_.at(predecessor).graph != spec.graph_id) ever_joined_.insert(predecessor);
+      }
+    }
     table_.submit(spec, now_s_);
   }
 
@@ -132,6 +138,29 @@ class OpGraphHistory {
         spec.timeout_s = -1;
     }
     return true;
+  }
+
+  // What has started runs on when another graph waits for it.
+  void cancel(std::int64_t graph_id) {
+    std::vector<std::int64_t> spared;
+    for (const std::int64_t id : graphs_.at(graph_id).ops) {
+      const ModelOp& op = ops_.at(id);
+      const auto is_done = [this](std::int64_t predecessor) { return done_.count(predecessor) == 1; };
+      const bool started = op.ranked && !op.status && std::ranges::all_of(op.predecessors, is_done);
+      if (started && joined(id)) spared.push_back(id);
+    }
+    table_.cancel(graph_id);
+    observe();
+    for (const std::int64_t id : spared) CHECK(!ops_.at(id).status);
+  }
+
+  // An op of another graph that has not ended names it as predecessor.
+  [[nodiscard]] bool joined(std::int64_t op_id) const {
+    return std::ranges::any_of(ops_, [&](const auto& entry) {
+      const ModelOp& other = entry.second;
+      return other.graph != ops_.at(op_id).graph && !other.status &&
+             std::ranges::find(other.predecessors, op_id) != other.predecessors.end();
+    });
   }
 
   void change_rank(std::uint32_t rank) {
@@ -166,7 +195,8 @@ class OpGraphHistory {
     }
     CHECK(op.ranked && !op.status && op.taken.insert(rank).second);
     op.in_hand.insert(rank);
-    CHECK(!graphs_.at(op.graph).status);  // undecided
+    const auto decided = graphs_.at(op.graph).status;
+    CHECK(!decided || (decided != OpStatus::timed_out && ever_joined_.count(send->op->op_id) == 1));
     for (const std::int64_t predecessor : op.predecessors) CHECK(done_.count(predecessor) == 1);
   }
 
@@ -272,6 +302,7 @@ class OpGraphHistory {
   std::map<std::int64_t, ModelOp> ops_;
   std::map<std::int64_t, ModelGraph> graphs_;
   std::set<std::int64_t> done_;
+  std::set<std::int64_t> ever_joined_;  // named as predecessor by another graph
 };
 
 }  // namespace flexkv

@@ -12,6 +12,7 @@
 #include "tests/check.h"
 #include "tests/fake_engine.h"
 #include "transfer/copy_agent.h"
+#include "transfer/timeout.h"
 
 namespace flexkv {
 namespace {
@@ -190,6 +191,22 @@ void stop_without_an_engine_returns() {
   CHECK(alone.agent->state() == AgentState::stopped);
 }
 
+void a_senseless_timeout_is_no_time_or_a_long_one() {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
+  constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+  static_assert(bounded_timeout(2.5).count() == 2.5 && bounded_timeout(-0.0).count() == 0);
+  static_assert(bounded_timeout(infinite).count() == max_timeout_s);
+  AgentRig rig;
+  for (const double timeout_s : {not_a_number, -1.0, -infinite}) CHECK(!rig.agent->wait_serving(timeout_s));
+  FakeEngine engine(rig.path);
+  rig.agent->start();
+  engine.serve(rig.pool);
+  for (const double timeout_s : {1e300, infinite}) CHECK(rig.agent->wait_serving(timeout_s));
+  for (const double timeout_s : {not_a_number, -1.0}) (void)rig.agent->stop(timeout_s);
+  CHECK(rig.agent->stop(infinite));
+  for (const double timeout_s : {not_a_number, infinite}) CHECK(!rig.agent->wait_serving(timeout_s));
+}
+
 void many_ops_from_one_engine_all_end_once() {
   AgentRig rig;
   FakeEngine engine(rig.path);
@@ -248,6 +265,7 @@ void run_all() {
   stop_acknowledges_what_is_queued();
   stop_amid_a_stream_of_copies_ends_every_op_once();
   stop_without_an_engine_returns();
+  a_senseless_timeout_is_no_time_or_a_long_one();
   many_ops_from_one_engine_all_end_once();
 }
 

@@ -77,6 +77,20 @@ void an_op_is_done_when_every_rank_has_acknowledged_it() {
   CHECK(table.num_known() == 0 && !table.next_deadline_s());
 }
 
+void a_completion_says_what_its_op_was() {
+  Table table(1);
+  const OpSpec store = {11, OpType::d2h, {1, 2, 3}, {4, 5, 6}, 0, {}};
+  table.submit({1, {load(10), store, nothing(12)}, 5}, 0);
+  (void)table.sent(0);
+  CHECK(table.ack(0, 10, AckStatus::failed) && table.ack(0, 11));
+  std::map<std::int64_t, Completion> ops;
+  for (const Completion& completion : table.take_completions()) ops[completion.op_id] = completion;
+  CHECK(ops.at(10).type == OpType::h2d && ops.at(10).num_blocks == 2);  // of a failed op, too
+  CHECK(ops.at(11).type == OpType::d2h && ops.at(11).num_blocks == 3 && ops.at(11).bytes == 10);
+  CHECK(ops.at(12).type == OpType::virtual_op && ops.at(12).num_blocks == 0);
+  CHECK(ops.at(-1).type == OpType::virtual_op && ops.at(-1).num_blocks == 0);
+}
+
 void empty_graphs_and_virtual_ops_complete_at_once() {
   Table table(1, false);
   table.submit({1, {}, 5}, 0);
@@ -138,7 +152,7 @@ void an_op_not_sent_at_the_deadline_is_never_sent() {
   Table table(1);
   table.submit({1, {load(10)}, 5}, 0);
   table.expire(5);
-  CHECK((table.events() == Texts{"status 1 timed_out", "op 10 cancelled", "released 1 timed_out"}));
+  CHECK((table.events() == Texts{"op 10 timed_out", "status 1 timed_out", "released 1 timed_out"}));
   CHECK(table.sent(0).empty() && table.sent(0, true).empty());
 }
 
@@ -197,6 +211,66 @@ void cancel_spares_a_running_op_that_others_wait_for() {
   CHECK(table.sent(0) == Ids{20});
 }
 
+void cancel_spares_an_op_on_its_way_to_the_ranks_that_others_wait_for() {
+  Table table(2);
+  table.submit({1, {load(10), load(11)}, 5}, 0);
+  table.submit({2, {load(20, {10})}, 5}, 0);
+  CHECK((table.sent(0) == Ids{10, 11}));  // and not yet to rank 1
+  table.cancel(1);
+  CHECK((table.events() == Texts{"status 1 cancelled", "op 11 cancelled"}));
+  CHECK(table.sent(0, true) == Ids{11} && table.sent(1) == Ids{10});
+  CHECK(table.ack(0, 11, AckStatus::cancelled) && table.ack(0, 10) && table.ack(1, 10));
+  CHECK((table.events() == Texts{"op 10 done", "released 1 cancelled"}));
+  CHECK(table.sent(0) == Ids{20} && table.sent(1) == Ids{20});
+}
+
+void a_failure_spares_siblings_on_their_way_that_others_wait_for() {
+  Table table(2);
+  table.submit({1, {load(10), load(11), load(12)}, 5}, 0);
+  table.submit({2, {load(20, {11})}, 5}, 0);
+  CHECK((table.sent(0) == Ids{10, 11, 12}));
+  CHECK(table.ack(0, 10, AckStatus::failed));
+  CHECK((table.events() == Texts{"op 10 failed", "status 1 failed", "op 12 cancelled"}));
+  CHECK(table.sent(1) == Ids{11} && table.ack(0, 11) && table.ack(1, 11));
+  CHECK(table.sent(1) == Ids{20});
+}
+
+void a_spared_op_ends_when_nobody_waits_for_it_any_more_or_at_its_deadline() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  table.submit({2, {load(20, {10})}, 50}, 0);
+  table.cancel(1);
+  table.cancel(2);
+  CHECK(
+      (table.events() == Texts{"status 1 cancelled", "status 2 cancelled", "op 20 cancelled", "released 2 cancelled"}));
+  table.cancel(1);
+  CHECK((table.events() == Texts{"op 10 cancelled", "released 1 cancelled"}) && table.sent(0).empty());
+
+  table.submit({3, {load(30)}, 5}, 0);
+  table.submit({4, {load(40, {30})}, 50}, 0);
+  table.cancel(3);
+  table.expire(5);
+  CHECK((table.events() == Texts{"status 3 cancelled", "op 30 timed_out", "released 3 cancelled", "op 40 cancelled",
+                                 "status 4 failed", "released 4 failed"}));
+  CHECK(table.sent(0).empty());
+}
+
+void cancelling_all_spares_nothing() {
+  Table table(1);
+  table.submit({1, {load(10)}, 5}, 0);
+  table.submit({2, {load(20, {10})}, 5}, 0);
+  table.submit({3, {load(30)}, 5}, 0);
+  CHECK((table.sent(0) == Ids{10, 30}));
+  table.submit({4, {load(40)}, 5}, 0);
+  table.submit({5, {load(50, {40, 30})}, 5}, 0);
+  (void)table.events();
+  table.cancel_all();
+  CHECK((table.events() == Texts{"status 1 cancelled", "status 2 cancelled", "op 20 cancelled", "released 2 cancelled",
+                                 "status 3 cancelled", "status 4 cancelled", "status 5 cancelled", "op 50 cancelled",
+                                 "released 5 cancelled", "op 40 cancelled", "released 4 cancelled"}));
+  CHECK((table.sent(0, true) == Ids{10, 30}));
+}
+
 void a_lost_rank_fails_every_graph_and_releases_when_it_is_dead() {
   Table table(2);
   table.submit({1, {load(10), load(11, {10})}, 5}, 0);
@@ -249,6 +323,7 @@ void a_bad_graph_is_refused_and_changes_nothing() {
 
 int main() {
   an_op_is_done_when_every_rank_has_acknowledged_it();
+  a_completion_says_what_its_op_was();
   empty_graphs_and_virtual_ops_complete_at_once();
   acknowledgements_of_ops_a_rank_does_not_have_are_refused();
   a_failed_op_cancels_what_waits_and_lets_running_siblings_drain();
@@ -259,6 +334,10 @@ int main() {
   ops_may_wait_for_ops_of_other_graphs();
   a_failing_external_predecessor_fails_the_graphs_behind_it();
   cancel_spares_a_running_op_that_others_wait_for();
+  cancel_spares_an_op_on_its_way_to_the_ranks_that_others_wait_for();
+  a_failure_spares_siblings_on_their_way_that_others_wait_for();
+  a_spared_op_ends_when_nobody_waits_for_it_any_more_or_at_its_deadline();
+  cancelling_all_spares_nothing();
   a_lost_rank_fails_every_graph_and_releases_when_it_is_dead();
   a_bad_graph_is_refused_and_changes_nothing();
   for (unsigned seed = 0; seed < 300; ++seed) OpGraphHistory(Choices(std::uint64_t{seed}), 1 + seed % 3).run(300);

@@ -45,8 +45,8 @@ void ops_reach_the_agent_and_completions_come_back() {
   CHECK((second.slots == std::vector<std::int64_t>{1, 2} && second.blocks == std::vector<std::int64_t>{3, 4}));
   CHECK(kit.engine().wait(patience_s) && readable(kit.engine().event_fd()));
   const Completion completion = kit.engine().poll(1).at(0);
-  CHECK(completion.op_id == 10 && completion.bytes == 4096 && completion.seconds > 0.9e-6 &&
-        completion.seconds < 1.1e-6);
+  CHECK(completion.op_id == 10 && completion.type == OpType::h2d && completion.num_blocks == 2);
+  CHECK(completion.bytes == 4096 && completion.seconds > 0.9e-6 && completion.seconds < 1.1e-6);
   CHECK(!readable(kit.engine().event_fd()) && !kit.engine().wait(0));
   agent.ack(11);
   CHECK((kit.next(3) == Texts{"op 11 done", "status 1 done", "released 1 done"}));

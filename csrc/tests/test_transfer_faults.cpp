@@ -189,10 +189,12 @@ void registrations_must_agree() {
   refuse({0, 2, 100, 8192, 16, "a"}, "slot_bytes is 8192");
   refuse({0, 2, 100, 4096, 16, "other"}, "layout tag");
   CHECK(kit.engine().protocol_errors() == 10);
+  CHECK(kit.engine().num_device_blocks() == 0);
   FakeAgent again(kit.path(), {0, 2, 50, 4096, 16, "a"});
   FakeAgent other(kit.path(), {1, 2, 100, 9000, 16, "b"});
   CHECK(kit.engine().wait_ranks(patience_s));
   CHECK(kit.engine().ranks().at(0).num_blocks == 50);
+  CHECK(kit.engine().num_device_blocks() == 50);
 }
 
 void a_worker_that_starts_anew_gets_no_op_before_it_has_mapped_the_slots() {

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77  // Linux 6.5
@@ -14,6 +13,8 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434  // Linux 5.3
 #endif
+
+#include "transfer/os_error.h"
 
 namespace flexkv {
 
@@ -36,11 +37,11 @@ Fd open_peer_pidfd(int socket_fd, pid_t pid) {
   // socket.
   Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.valid()) {
-    throw std::system_error(errno, std::generic_category(), "pidfd_open of process " + std::to_string(pid));
+    throw_errno(errno, "pidfd_open of process " + std::to_string(pid));
   }
   pollfd entry = {socket_fd, 0, 0};
   if (::poll(&entry, 1, 0) > 0) {
-    throw std::system_error(ESRCH, std::generic_category(), "process " + std::to_string(pid));
+    throw_errno(ESRCH, "process " + std::to_string(pid));
   }
   return pidfd;
 }

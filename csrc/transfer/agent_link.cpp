@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "transfer/timeout.h"
+
 namespace flexkv {
 
 using protocol::AckStatus;
@@ -290,7 +292,7 @@ AgentState AgentLink::state() const {
 
 bool AgentLink::wait_serving(double timeout_s) const {
   std::unique_lock lock(mutex_);
-  state_changed_.wait_for(lock, std::chrono::duration<double>(timeout_s), [this] {
+  state_changed_.wait_for(lock, bounded_timeout(timeout_s), [this] {
     return state_ == AgentState::serving || state_ == AgentState::refused || state_ == AgentState::stopped;
   });
   return state_ == AgentState::serving;

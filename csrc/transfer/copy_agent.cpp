@@ -3,7 +3,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -16,6 +15,7 @@
 #include "transfer/agent_lane.h"
 #include "transfer/agent_link.h"
 #include "transfer/native_thread.h"
+#include "transfer/timeout.h"
 #include "transfer/wake_event.h"
 
 namespace flexkv {
@@ -26,7 +26,6 @@ using protocol::Direction;
 namespace {
 
 constexpr double destructor_timeout_s = 5.0;
-constexpr double max_timeout_s = 86'400.0;
 
 AgentConfig checked(AgentConfig config) {
   if (config.socket_path.empty() || config.socket_path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -133,9 +132,7 @@ bool CopyAgent::stop(double timeout_s) {
   if (!in_owner()) return true;
   const std::lock_guard lock(core_->lifecycle);
   core_->stopped = true;
-  const double bounded_s = std::clamp(timeout_s, 0.0, max_timeout_s);
-  const auto deadline =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(bounded_s));
+  const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(bounded_timeout(timeout_s));
   core_->link.request_stop(deadline);
   {
     // A little longer than the link takes to leave a peer that does not read.
@@ -163,9 +160,7 @@ void CopyAgent::hold(bool held) {
 
 AgentState CopyAgent::state() const { return in_owner() ? core_->link.state() : AgentState::stopped; }
 
-bool CopyAgent::wait_serving(double timeout_s) const {
-  return in_owner() && core_->link.wait_serving(std::clamp(timeout_s, 0.0, max_timeout_s));
-}
+bool CopyAgent::wait_serving(double timeout_s) const { return in_owner() && core_->link.wait_serving(timeout_s); }
 
 std::string CopyAgent::refusal() const { return in_owner() ? core_->link.refusal() : std::string(); }
 

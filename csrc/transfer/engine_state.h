@@ -1,5 +1,6 @@
 // EngineState: what the callers of a TransferEngine and its I/O thread share, under one mutex. No I/O happens under it.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -31,6 +32,8 @@ struct EngineState {
   WakeEvent completion_event;  // readable while completions wait
   mutable std::mutex mutex;
   mutable std::condition_variable changed;  // completions, ranks or phase
+
+  std::atomic<std::uint64_t> num_device_blocks = 0;  // ranks.least_num_blocks(), to be read without the mutex
 
   // Guarded by mutex:
   EnginePhase phase = EnginePhase::idle;

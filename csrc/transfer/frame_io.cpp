@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <system_error>
 
+#include "transfer/os_error.h"
 #include "transfer/socket.h"
 
 namespace flexkv {
@@ -185,7 +186,7 @@ void FrameWriter::push(FrameType type, std::span<const std::byte> head, std::spa
   Fd copy;
   if (fd >= 0) {
     copy = Fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    if (!copy.valid()) throw std::system_error(errno, std::generic_category(), "cannot duplicate a descriptor to send");
+    if (!copy.valid()) throw_errno(errno, "cannot duplicate a descriptor to send");
   }
   const std::size_t length = head.size() + tail1.size() + tail2.size();
   const protocol::FrameHeader header = {protocol::magic, protocol::version, static_cast<std::uint16_t>(type),

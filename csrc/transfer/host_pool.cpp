@@ -20,7 +20,9 @@
 
 #include "transfer/host_memory.h"
 #include "transfer/native_thread.h"
+#include "transfer/os_error.h"
 #include "transfer/socket.h"
+#include "transfer/timeout.h"
 
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21U << 26)
@@ -39,13 +41,8 @@ constexpr std::uint64_t prefault_step_bytes = 16u << 20;  // what a stop waits f
 constexpr std::size_t max_shards = 64;
 constexpr int max_prefault_threads = 256;
 constexpr int prefault_nice = 10;
-constexpr double max_wait_s = 1e6;
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
-
-[[noreturn]] void throw_errno(int error, const std::string& what) {
-  throw std::system_error(error, std::generic_category(), what);
-}
 
 void check_config(const HostPoolConfig& config) {
   if (config.num_slots <= 0) {
@@ -295,9 +292,9 @@ std::int64_t HostPool::slots_prefaulted() const { return impl_->prefaulted; }
 
 bool HostPool::wait_prefaulted(std::int64_t slots, double timeout_s) const {
   if (impl_->owner_pid != ::getpid()) return false;
-  const auto timeout = std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, max_wait_s) : 0.0);
   std::unique_lock lock(impl_->mutex);
-  (void)impl_->progress.wait_for(lock, timeout, [&] { return impl_->prefaulted >= slots || impl_->stopping; });
+  (void)impl_->progress.wait_for(lock, bounded_timeout(timeout_s),
+                                 [&] { return impl_->prefaulted >= slots || impl_->stopping; });
   return impl_->prefaulted >= slots;
 }
 

@@ -58,8 +58,7 @@ bool IoLoop::handle(Id id, AgentConnection& connection, const Frame& frame) {
       return on_mapped(id, connection, frame);
     case FrameType::ack:
       return on_ack(id, connection, frame);
-    default:  // BYE: the reader lets no other type pass. It has promised to touch nothing: also ops it has not read
-              // yet.
+    default:  // BYE: the reader lets no other type pass. It touches nothing any more, also no op it has yet to read.
       lose(id, connection, true, "it said BYE");
       return false;
   }
@@ -78,6 +77,7 @@ bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame)
       connection.state = AgentConnection::State::registered;
       connection.rank = body.rank;
       state_.ranks.accept(body, layout_tag, connection.pid());
+      state_.num_device_blocks = state_.ranks.least_num_blocks();
       state_.graphs.rank_up(body.rank);
       state_.changed.notify_all();
       return true;

@@ -13,6 +13,8 @@
 #include <new>
 #include <system_error>
 
+#include "transfer/os_error.h"
+
 namespace flexkv {
 
 namespace {
@@ -35,7 +37,7 @@ std::uint64_t pidfd_tag(std::uint64_t id) { return id << 1 | 1; }
 
 IoLoop::IoLoop(EngineState& state, Fd listener)
     : state_(state), listener_(std::move(listener)), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-  if (!epoll_.valid()) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+  if (!epoll_.valid()) throw_errno(errno, "epoll_create1");
   add_to_epoll(listener_.get(), listener_tag);
   add_to_epoll(state_.io_event.fd(), wake_tag);
 }
@@ -45,7 +47,7 @@ void IoLoop::add_to_epoll(int fd, std::uint64_t tag) {
   event.events = EPOLLIN;
   event.data.u64 = tag;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
-    throw std::system_error(errno, std::generic_category(), "epoll_ctl");
+    throw_errno(errno, "epoll_ctl");
   }
 }
 
@@ -98,7 +100,7 @@ bool IoLoop::turn() {
   pump_all();
   std::array<epoll_event, max_epoll_events> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), max_epoll_events, publish_and_time_sleep());
-  if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "epoll_wait");
+  if (count < 0 && errno != EINTR) throw_errno(errno, "epoll_wait");
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
     dispatch(event.data.u64, event.events);
@@ -283,8 +285,7 @@ void IoLoop::lose(Id id, AgentConnection& connection, bool certain, const std::s
   if (certain) {
     release(id, connection);
   } else if (connection.in_this_process()) {
-    (void)::shutdown(connection.socket_fd(),
-                     SHUT_WR);  // it sees the end, lets its copies end and closes: that is HUP here
+    (void)::shutdown(connection.socket_fd(), SHUT_WR);  // it lets its copies end and closes: that is HUP here
     watch_socket(id, connection, 0);
   } else {
     connection.close_socket();  // the pidfd stays

@@ -9,8 +9,6 @@ namespace flexkv {
 
 namespace {
 
-std::uint64_t bit_of(std::uint32_t rank) { return std::uint64_t{1} << rank; }
-
 std::string name_of(const OpSpec& op) { return std::string(op_type_name(op.type)) + " op " + std::to_string(op.op_id); }
 
 template <typename Visit>
@@ -116,8 +114,9 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   op.status = status;
   op.queued = 0;
   --op.graph->open_ops;
-  completions_.push_back({CompletionKind::op, op.graph->id, op.spec.op_id, status, op.bytes,
-                          static_cast<double>(op.slowest_ns) * 1e-9, error});
+  completions_.push_back({CompletionKind::op, op.spec.type, static_cast<std::uint32_t>(op.spec.src.size()),
+                          op.graph->id, op.spec.op_id, status, op.bytes, static_cast<double>(op.slowest_ns) * 1e-9,
+                          error});
   // A cancelled op hands its own reason on: along a chain the message names the first cause and does not grow.
   const std::string reason = status == OpStatus::cancelled
                                  ? error
@@ -138,14 +137,21 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
 void OpGraphTable::decide(Graph& graph, OpStatus status, const std::string& error) {
   graph.status = status;
   graph.error = error;
-  completions_.push_back({CompletionKind::graph_status, graph.id, -1, status, 0, 0, error});
+  push(CompletionKind::graph_status, graph);
   if (status == OpStatus::done) return;
   for (const std::int64_t op_id : graph.op_ids) {
-    Op& op = ops_.at(op_id);
+    const Op& op = ops_.at(op_id);
     if (op.status == OpStatus::waiting) steps_.push_back({op_id, "its graph " + std::string(op_status_name(status))});
-    // Not yet sent to every rank, it cannot end in done any more: what was sent drains.
-    if (op.status == OpStatus::running && op.queued != 0) {
-      finish(op, OpStatus::cancelled, "its graph " + std::string(op_status_name(status)));
+  }
+  drop_unsent(graph);
+}
+
+// What is not yet sent to every rank goes no further: what was sent drains.
+void OpGraphTable::drop_unsent(Graph& graph) {
+  for (const std::int64_t op_id : graph.op_ids) {
+    Op& op = ops_.at(op_id);
+    if (op.status == OpStatus::running && op.queued != 0 && !others_wait_for(op)) {
+      finish(op, OpStatus::cancelled, "its graph " + std::string(op_status_name(graph.status)));
     }
   }
 }
@@ -157,9 +163,13 @@ void OpGraphTable::settle(Graph& graph) {
   graph.released = true;
   --num_held_;
   deadlines_.erase({graph.deadline_s, graph.id});
-  completions_.push_back({CompletionKind::graph_released, graph.id, -1, graph.status, 0, 0, graph.error});
+  push(CompletionKind::graph_released, graph);
 }
 // NOLINTEND(misc-no-recursion)
+
+void OpGraphTable::push(CompletionKind kind, const Graph& graph) {
+  completions_.push_back({kind, OpType::virtual_op, 0, graph.id, -1, graph.status, 0, 0, graph.error});
+}
 
 void OpGraphTable::recall(Op& op) {
   if (std::exchange(op.recalled, true)) return;
@@ -177,7 +187,11 @@ bool OpGraphTable::others_wait_for(const Op& op) const {
 
 void OpGraphTable::cancel_graph(Graph& graph, const std::string& reason) {
   if (graph.released) return;
-  if (graph.status == OpStatus::running) decide(graph, OpStatus::cancelled, reason);
+  if (graph.status == OpStatus::running) {
+    decide(graph, OpStatus::cancelled, reason);
+  } else {
+    drop_unsent(graph);
+  }
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
     if (op.status == OpStatus::running && !others_wait_for(op)) recall(op);
@@ -191,7 +205,9 @@ void OpGraphTable::cancel(std::int64_t graph_id) {
 }
 
 void OpGraphTable::cancel_all() {
-  for (auto& [id, graph] : graphs_) cancel_graph(graph, "the transfer engine stops");
+  const std::string reason = "the transfer engine stops";
+  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);
+  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);  // nothing waits now: what was spared goes, too
 }
 
 void OpGraphTable::expire(double now_s) {
@@ -207,7 +223,7 @@ void OpGraphTable::expire_graph(Graph& graph) {
   const std::string error = describe_open(graph);
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
-    if (op.status == OpStatus::running && op.in_hand != 0) {
+    if (op.status == OpStatus::running) {
       close(op, OpStatus::timed_out, error);
     } else if (op.status != OpStatus::waiting) {
       recall(op);

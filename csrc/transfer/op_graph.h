@@ -3,16 +3,17 @@
 // out what it queues.
 //
 //   op:    waiting -> running -> done | failed | timed_out | cancelled ;   waiting -> cancelled
-//          running -> cancelled: a rank acknowledged it as never started, or the engine had not yet sent it to every
-//          rank
+//          running -> cancelled: a rank acknowledged it as never started, or it was not yet sent to every rank
 //   graph: undecided -> done | failed | timed_out | cancelled              (completion graph_status)
 //          decided, no op open, no rank has an op of it in hand            (completion graph_released)
 //
 // Rules. A graph is decided by its first op that does not end in done (failed), by its deadline (timed_out), by cancel
-// (cancelled), or when all ops are done. Deciding a graph other than done cancels its waiting ops; what ranks have in
-// hand drains. An op that does not end in done cancels its waiting successors, in other graphs too, which fails those
-// graphs. A cancelled graph's and every timed-out op is *recalled*: CANCEL goes to the ranks that have it, so that
-// release comes soon. A recall by `cancel` spares ops on which a waiting op of another graph depends.
+// (cancelled), or when all ops are done. Deciding a graph other than done cancels its waiting ops and those running
+// ones that are not yet sent to every rank; what ranks have in hand drains. An op that does not end in done cancels its
+// waiting successors, in other graphs too, which fails those graphs. A cancelled graph's and every timed-out op is
+// *recalled*: CANCEL goes to the ranks that have it, so that release comes soon. A running op on which a waiting op of
+// another graph depends is spared, by `cancel` and by the failure of its graph, sent or not: it runs on until it ends
+// or its graph's deadline passes, and then times out.
 //
 // Invariants: every op and graph gets each of its completions exactly once, graph_released after all others of its
 // graph; an (op, rank) pair is in one of: not sent, queued for sending, in hand; graph_released implies that no pair of
@@ -35,8 +36,8 @@ namespace flexkv {
 
 inline constexpr std::uint32_t max_ranks = 64;
 inline constexpr std::size_t max_ops_per_graph = 65536;
-inline constexpr double max_timeout_s = 1e6;
 
+[[nodiscard]] constexpr std::uint64_t bit_of(std::uint32_t rank) { return std::uint64_t{1} << rank; }
 [[nodiscard]] bool needs_ranks(OpType type);  // h2d and d2h
 [[nodiscard]] const char* op_type_name(OpType type);
 [[nodiscard]] const char* op_status_name(OpStatus status);
@@ -119,7 +120,9 @@ class OpGraphTable {
   void finish(Op& op, OpStatus status, const std::string& error);
   void close(Op& op, OpStatus status, const std::string& error);
   void decide(Graph& graph, OpStatus status, const std::string& error);
+  void drop_unsent(Graph& graph);
   void settle(Graph& graph);
+  void push(CompletionKind kind, const Graph& graph);
   void recall(Op& op);
   void drop_pair(Op& op, std::uint32_t rank);
   void cancel_graph(Graph& graph, const std::string& reason);

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "transfer/op_graph.h"
+#include "transfer/timeout.h"
 
 namespace flexkv {
 
@@ -154,8 +155,8 @@ std::string OpGraphTable::describe_open(const Graph& graph) const {
     const Op& op = ops_.at(op_id);
     if (op.status != OpStatus::running) continue;
     text += std::string(": ") + op_type_name(op.spec.type) + " op " + std::to_string(op_id) + " waits for ranks";
-    for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
-      if (((op.in_hand | op.queued) >> rank & 1) != 0) text += " " + std::to_string(rank);
+    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+      if (((op.in_hand | op.queued) & bit_of(rank)) != 0) text += " " + std::to_string(rank);
     }
     return text;
   }
@@ -181,8 +182,8 @@ void OpGraphTable::check_invariants() const {
       require(op.status != OpStatus::waiting || graph.status == OpStatus::running, "a waiting op in a decided graph");
       require(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
       open_ops += is_open(op) ? 1 : 0;
-      for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
-        const bool here = (op.in_hand >> rank & 1) != 0;
+      for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+        const bool here = (op.in_hand & bit_of(rank)) != 0;
         pairs += here ? 1 : 0;
         in_hand[rank] += here ? 1 : 0;
       }

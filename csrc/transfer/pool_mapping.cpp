@@ -8,7 +8,8 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
-#include <system_error>
+
+#include "transfer/os_error.h"
 
 namespace flexkv {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 // Size of the segment, at least `bytes` and fixed for ever.
 std::size_t checked_size(int memfd, std::uint64_t bytes) {
   struct stat info = {};
-  if (::fstat(memfd, &info) != 0) throw std::system_error(errno, std::generic_category(), "fstat of the pool segment");
+  if (::fstat(memfd, &info) != 0) throw_errno(errno, "fstat of the pool segment");
   const auto size = static_cast<std::uint64_t>(info.st_size);
   if (size < bytes) {
     throw std::invalid_argument("pool segment has " + std::to_string(size) + " bytes, its slots need " +
@@ -57,8 +58,7 @@ PoolMapping::PoolMapping(const protocol::PoolBody& pool, int memfd, std::uint64_
   }
   void* address = ::mmap(nullptr, segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
   if (address == MAP_FAILED) {
-    throw std::system_error(errno, std::generic_category(),
-                            "cannot map the host pool of " + std::to_string(segment_bytes) + " bytes");
+    throw_errno(errno, "cannot map the host pool of " + std::to_string(segment_bytes) + " bytes");
   }
   mapped_ = address;
   mapped_bytes_ = segment_bytes;

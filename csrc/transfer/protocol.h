@@ -9,8 +9,7 @@
 //   engine -> agent   OP         copy descriptor: OpBody, then n x i64 slot ids, then n x i64 device block ids
 //   engine -> agent   CANCEL     op id: do not start it; an op already running runs on
 //   agent -> engine   ACK        op id, status, bytes, duration: exactly one for each OP; after it the agent never
-//   again
-//                                touches the op's slots or blocks
+//                                touches the op's slots or blocks again
 //   agent -> engine   BYE        all ops acknowledged; the agent unregisters and will close
 //
 // Peers check: magic, version, type, exact body length for its type, ids in range, SO_PEERCRED uid equal to their own.

@@ -16,6 +16,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "transfer/os_error.h"
+
 namespace flexkv {
 
 namespace {
@@ -24,10 +26,6 @@ constexpr int listen_backlog = 128;
 constexpr int lock_retry_ms = 5;
 constexpr int max_lock_wait_ms = 2000;
 constexpr std::string_view register_suffix = ".sock_gpu_register";  // of every address an engine makes up for itself
-
-[[noreturn]] void throw_errno(int error, const std::string& what) {
-  throw std::system_error(error, std::generic_category(), what);
-}
 
 bool fill_address(const std::string& path, sockaddr_un& address) {
   address = {};

@@ -11,16 +11,11 @@
 #include "transfer/engine_state.h"
 #include "transfer/io_loop.h"
 #include "transfer/native_thread.h"
+#include "transfer/timeout.h"
 
 namespace flexkv {
 
 namespace {
-
-constexpr double destructor_timeout_s = 5.0;
-
-std::chrono::duration<double> bounded(double timeout_s) {
-  return std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, max_timeout_s) : 0.0);  // NaN: 0
-}
 
 void check_range(const OpSpec& op, const std::vector<std::int64_t>& ids, std::uint64_t end, const char* what) {
   for (const std::int64_t id : ids) {
@@ -75,7 +70,7 @@ class TransferEngine::Impl {
 
   [[nodiscard]] bool stop(double timeout_s) {
     const std::lock_guard lifecycle(lifecycle_mutex_);
-    const double deadline_s = monotonic_s() + bounded(timeout_s).count();
+    const double deadline_s = monotonic_s() + bounded_timeout(timeout_s).count();
     {
       std::unique_lock lock(state.mutex);
       if (state.phase == EnginePhase::idle) state.phase = EnginePhase::stopped;
@@ -88,7 +83,7 @@ class TransferEngine::Impl {
       state.graphs.cancel_all();
       state.publish();
       state.io_event.signal();
-      (void)state.changed.wait_for(lock, bounded(timeout_s),
+      (void)state.changed.wait_for(lock, bounded_timeout(timeout_s),
                                    [&] { return state.graphs.num_held() == 0 || state.io_ended; });
       if (state.phase == EnginePhase::draining) state.phase = EnginePhase::disconnecting;
       state.exit_deadline_s = deadline_s;
@@ -102,8 +97,7 @@ class TransferEngine::Impl {
     state.phase = EnginePhase::stopped;
     state.changed.notify_all();
     stopped_clean_ = state.graphs.num_held() == 0 && state.all_disconnected;
-    // An agent of this process may still copy to or from the pool's mapping: it must outlive us, so it is never
-    // unmapped.
+    // An agent of this process may still copy to or from the pool's mapping: it is never unmapped.
     if (!state.all_disconnected) kept_forever_ = new std::shared_ptr<HostPool>(state.pool);
     return stopped_clean_;
   }
@@ -222,10 +216,12 @@ bool TransferEngine::wait_ranks(double timeout_s) const {
   if (impl_->in_forked_child()) return false;
   const EngineState& state = impl_->state;
   std::unique_lock lock(state.mutex);
-  (void)state.changed.wait_for(lock, bounded(timeout_s),
+  (void)state.changed.wait_for(lock, bounded_timeout(timeout_s),
                                [&] { return state.ranks.all_registered() || state.phase == EnginePhase::stopped; });
   return state.ranks.all_registered();
 }
+
+std::uint64_t TransferEngine::num_device_blocks() const { return impl_->state.num_device_blocks; }
 
 void TransferEngine::set_pool(std::shared_ptr<HostPool> pool) {
   if (impl_->in_forked_child()) throw std::runtime_error("a transfer engine does not work in a forked child");
@@ -237,9 +233,9 @@ std::int64_t TransferEngine::slots_available() const { return impl_->in_forked_c
 bool TransferEngine::wait_slots(std::int64_t slots, double timeout_s) const {
   if (impl_->in_forked_child()) return false;
   const EngineState& state = impl_->state;
-  const double deadline_s = monotonic_s() + bounded(timeout_s).count();
+  const double deadline_s = monotonic_s() + bounded_timeout(timeout_s).count();
   std::unique_lock lock(state.mutex);
-  (void)state.changed.wait_for(lock, bounded(timeout_s), [&] {
+  (void)state.changed.wait_for(lock, bounded_timeout(timeout_s), [&] {
     return (state.pool && state.ranks.slots_mapped() >= slots) || state.phase == EnginePhase::stopped;
   });
   const std::shared_ptr<HostPool> pool = state.pool;
@@ -268,7 +264,7 @@ bool TransferEngine::wait(double timeout_s) {
   if (impl_->in_forked_child()) return false;
   const EngineState& state = impl_->state;
   std::unique_lock lock(state.mutex);
-  (void)state.changed.wait_for(lock, bounded(timeout_s),
+  (void)state.changed.wait_for(lock, bounded_timeout(timeout_s),
                                [&] { return !state.completions.empty() || state.phase == EnginePhase::stopped; });
   return !state.completions.empty();
 }

@@ -45,7 +45,8 @@ struct TransferEngineConfig {
 class TransferEngine {
  public:
   explicit TransferEngine(TransferEngineConfig config);  // throws std::invalid_argument
-  ~TransferEngine();                                     // stop(5 s)
+  ~TransferEngine();                                     // stop(destructor_timeout_s)
+  static constexpr double destructor_timeout_s = 5.0;
   TransferEngine(const TransferEngine&) = delete;
   TransferEngine& operator=(const TransferEngine&) = delete;
   void start();  // binds and listens; throws std::system_error
@@ -55,6 +56,8 @@ class TransferEngine {
   // Ranks that have ever registered, by rank. All are there once size() == num_ranks: then set_pool may be called.
   [[nodiscard]] std::vector<RankInfo> ranks() const;
   [[nodiscard]] bool wait_ranks(double timeout_s) const;  // until all are registered
+  // Device blocks that every rank has, as registered last; 0 before all have. Takes no lock.
+  [[nodiscard]] std::uint64_t num_device_blocks() const;
   // Gives the pool to the agents (now and to every later one). Once. REQUIRES: shard r has the slot_bytes of rank r.
   void set_pool(std::shared_ptr<HostPool> pool);
   // Slots that every rank has mapped and that are prefaulted: these may be handed out. Never shrinks. 0 without a pool.

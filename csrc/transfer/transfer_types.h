@@ -27,13 +27,14 @@ struct GraphSpec {
 
 struct Completion {
   CompletionKind kind = CompletionKind::op;
+  OpType type = OpType::virtual_op;  // kind op
+  std::uint32_t num_blocks = 0;      // kind op: it was to move, whether it did or not
   std::int64_t graph_id = 0;
-  std::int64_t op_id = -1;  // kind op
-  OpStatus status =
-      OpStatus::done;       // op: its own; graph_status and graph_released: done | failed | timed_out | cancelled
-  std::uint64_t bytes = 0;  // op: over all ranks
-  double seconds = 0;       // op: slowest rank's copy time
-  std::string error;        // what and where, empty when done
+  std::int64_t op_id = -1;           // kind op
+  OpStatus status = OpStatus::done;  // op: its own; else its graph's: done | failed | timed_out | cancelled
+  std::uint64_t bytes = 0;           // op: over all ranks
+  double seconds = 0;                // op: slowest rank's copy time
+  std::string error;                 // what and where, empty when done
 };
 
 struct RankInfo {

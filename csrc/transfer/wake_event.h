@@ -6,8 +6,8 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <system_error>
 
+#include "transfer/os_error.h"
 #include "transfer/socket.h"
 
 namespace flexkv {
@@ -15,7 +15,7 @@ namespace flexkv {
 class WakeEvent {
  public:
   WakeEvent() : fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-    if (!fd_.valid()) throw std::system_error(errno, std::generic_category(), "eventfd");
+    if (!fd_.valid()) throw_errno(errno, "eventfd");
   }
 
   [[nodiscard]] int fd() const { return fd_.get(); }

@@ -1,13 +1,14 @@
 """BlockEvents: tells a collector what a tier stored and removed (flexkv/common/events.py).
 
 The index forgets a key when its slot goes, so the keys of announced blocks are remembered here by slot, 17 bytes each;
-a tier without a collector has no BlockEvents. A block is announced once its bytes are there, and removed at most once.
-A doomed block may go long after it became invisible, when its key may be visible again elsewhere: that one is not
-announced as removed. Thread safety: none; the owner holds a lock.
+a tier without a collector has no BlockEvents. A block is announced once its bytes are there, if it still is visible,
+and only what was announced is removed. A doomed block may go long after it became invisible, when its key may be
+visible again in another slot: then its removal is announced with that slot's. Thread safety: none; the owner locks.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -45,8 +46,16 @@ class BlockEvents:
     def stored(
         self, keys: Keys, start_block: int, slots: Slots, namespace: tuple[str, ...], group: int, tenant: int
     ) -> None:
-        """Announce that keys[start_block:] lie ready in `slots`."""
-        new_keys = keys[start_block:]
+        """Announce that keys[start_block:] lie ready in `slots`, but for those that were dropped meanwhile.
+
+        What is left are leading blocks, since a block goes with all behind it. O(log n) look-ups.
+        """
+        end = bisect_left(
+            range(len(slots)), True, key=lambda block: self._find(keys[start_block + block].tobytes()) != slots[block]
+        )
+        if end == 0:
+            return
+        new_keys, slots = keys[start_block : start_block + end], slots[:end]
         self._keys[slots] = new_keys
         self._announced[slots] = True
         event = BlocksStored(
@@ -65,13 +74,19 @@ class BlockEvents:
         self._publish_removed(self._take_announced(slots))
 
     def doomed_gone(self, slots: Slots) -> None:
-        """The same for slots of doomed blocks: a key that has become visible again is passed over.
+        """The same for slots of doomed blocks: a key that is visible again is announced when it goes from there.
 
         One look-up per block.
         """
         keys = self._take_announced(slots)
-        hidden = [self._find(key.tobytes()) is None for key in keys]
-        self._publish_removed(keys[np.array(hidden, dtype=np.bool_)])
+        is_hidden = np.ones(len(keys), dtype=np.bool_)
+        for index, key in enumerate(keys):
+            slot = self._find(key.tobytes())
+            if slot is not None:
+                is_hidden[index] = False
+                self._keys[slot] = key
+                self._announced[slot] = True
+        self._publish_removed(keys[is_hidden])
 
     def _take_announced(self, slots: Slots) -> Keys:
         announced = slots[self._announced[slots]]

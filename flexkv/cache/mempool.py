@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flexkv import _core
+from flexkv.common.checks import as_config_int
 from flexkv.errors import CapacityError, ConfigError
 
-__all__ = ["Mempool", "Slots", "as_slots", "check_size"]
+__all__ = ["Mempool", "Slots", "as_slots"]
 
 Slots = npt.NDArray[np.int64]
 """Slot ids of one tier. Shape: (n,)."""
@@ -31,13 +32,6 @@ def as_slots(slots: Slots | Sequence[int], name: str = "slots") -> Slots:
     return np.ascontiguousarray(array)
 
 
-def check_size(name: str, value: object) -> int:
-    """Return a positive integer. Raises ConfigError naming `name`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ConfigError(f"{name} is {value!r}; it must be a positive integer", key=name, value=value)
-    return value
-
-
 class Mempool:
     """Hands out and takes back slots.
 
@@ -50,7 +44,7 @@ class Mempool:
     """
 
     def __init__(self, num_blocks: int, available: int | None = None) -> None:
-        check_size("num_blocks", num_blocks)
+        num_blocks = as_config_int("num_blocks", num_blocks)
         first = num_blocks if available is None else available
         try:
             self._pool = _core.SlotPool(num_blocks, first)

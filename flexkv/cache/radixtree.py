@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from flexkv import _core
 from flexkv._core import InsertStatus, Match
 from flexkv.cache.eviction import DEFAULT_POLICY, check_policy
-from flexkv.cache.mempool import Slots, as_slots, check_size
+from flexkv.cache.mempool import Slots, as_slots
+from flexkv.common.checks import as_config_int
 from flexkv.common.hash_utils import Keys
 
 __all__ = ["NEVER_S", "EntryMeta", "InsertStatus", "Match", "RadixTree"]
@@ -51,7 +52,7 @@ class RadixTree:
     """
 
     def __init__(self, num_blocks: int, policy: str = DEFAULT_POLICY) -> None:
-        self._index = _core.PrefixIndex(check_size("num_blocks", num_blocks), check_policy(policy))
+        self._index = _core.PrefixIndex(as_config_int("num_blocks", num_blocks), check_policy(policy))
 
     def match(self, keys: Keys, now_s: int) -> Match:
         """Return the longest visible, unexpired prefix of the chain `keys`. O(log n) probes; recency is not touched."""

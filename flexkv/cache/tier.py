@@ -13,9 +13,10 @@ import numpy as np
 from flexkv.cache.block_events import BlockEvents
 from flexkv.cache.eviction import DEFAULT_POLICY
 from flexkv.cache.ledger import Ledger
-from flexkv.cache.mempool import Mempool, Slots, as_slots, check_size
+from flexkv.cache.mempool import Mempool, Slots, as_slots
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match, RadixTree
 from flexkv.common.block import SequenceMeta
+from flexkv.common.checks import as_block_size
 from flexkv.common.events import EventCollector
 from flexkv.common.hash_utils import Keys
 from flexkv.common.storage import DeviceType
@@ -55,15 +56,12 @@ class CacheEngine:
         available: int | None = None,
         collector: EventCollector | None = None,
     ) -> None:
-        if check_size("tokens_per_block", tokens_per_block) & (tokens_per_block - 1):
-            message = f"tokens_per_block is {tokens_per_block!r}; it must be a power of two"
-            raise ConfigError(message, key="tokens_per_block", value=tokens_per_block)
         if not 0 <= evict_ratio < 1:
             raise ConfigError(
                 f"evict_ratio is {evict_ratio!r}; it must be in [0, 1)", key="evict_ratio", value=evict_ratio
             )
         self.device_type = device_type
-        self.tokens_per_block = tokens_per_block
+        self.tokens_per_block = as_block_size("tokens_per_block", tokens_per_block)
         self.mempool = Mempool(num_blocks, available)
         self.index = RadixTree(num_blocks, policy)
         self.ledger = Ledger()
@@ -142,8 +140,8 @@ class CacheEngine:
         if len(slots) == 0:
             return
         self.index.mark_ready(slots)
-        keys = sequence.block_hashes[: start_block + len(slots)]
-        if self._events is not None and self.index.find(keys[-1].tobytes()) == slots[-1]:
+        if self._events is not None:
+            keys = sequence.block_hashes[: start_block + len(slots)]
             self._events.stored(keys, start_block, slots, sequence.namespace, meta.group, meta.tenant)
 
     def pin(self, slot: int) -> None:

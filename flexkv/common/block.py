@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flexkv.common import hash_utils
+from flexkv.common.checks import as_int, is_int
 from flexkv.common.hash_utils import KEY_BYTES, Keys
 
 __all__ = [
@@ -32,10 +33,6 @@ BoolArray = npt.NDArray[np.bool_]
 """A mask over tokens. Shape: (n,)."""
 
 _TOKEN_LIMIT = 1 << 32
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _as_array(values: object, name: str) -> npt.NDArray[Any]:
@@ -182,13 +179,13 @@ class SequenceMeta:
         num_tokens: int | None = None,
         prefix_keys: Keys | None = None,
     ) -> None:
-        if not _is_count(tokens_per_block) or tokens_per_block.bit_count() != 1:
+        if not is_int(tokens_per_block) or tokens_per_block < 1 or tokens_per_block & (tokens_per_block - 1):
             raise ValueError(f"tokens_per_block is {tokens_per_block!r}; it must be a power of two")
         if token_ids is None and block_hashes is None:
             raise ValueError("token_ids is None; give token_ids or block_hashes")
         if root is not None and len(root) != KEY_BYTES:
             raise ValueError(f"root has {len(root)} bytes; it must have {KEY_BYTES}")
-        self.tokens_per_block = tokens_per_block
+        self.tokens_per_block = int(tokens_per_block)
         self.namespace: tuple[str, ...] = tuple(namespace or ())
         self.root = hash_utils.root_key(b"", namespace, 0, tokens_per_block) if root is None else root
         self.token_ids = None if token_ids is None else as_token_array(token_ids)
@@ -201,8 +198,8 @@ class SequenceMeta:
         self._keys: Keys | None = None
 
     def _count_tokens(self, num_tokens: int | None) -> int:
-        if num_tokens is not None and not _is_count(num_tokens):
-            raise ValueError(f"num_tokens is {num_tokens!r}; it must be an integer that is not negative")
+        if num_tokens is not None:
+            num_tokens = as_int("num_tokens", num_tokens)
         if self.token_ids is not None:
             if num_tokens is not None and num_tokens != len(self.token_ids):
                 raise ValueError(

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from flexkv import _core
+from flexkv.common.checks import as_block_size, as_config_int
 from flexkv.common.storage import KVCacheLayoutType
 from flexkv.errors import ConfigError
 
@@ -76,9 +77,9 @@ def _bad(key: str, value: object, fix: str) -> ConfigError:
     return ConfigError(f"{key} is {value!r}; {fix}", key=key, value=value)
 
 
-def _check_count(key: str, value: object, *, minimum: int = 1, maximum: int = MAX_BLOCKS) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise _bad(key, value, f"use an integer from {minimum} to {maximum}")
+def _set_count(config: ModelConfig | CacheConfig, key: str, *, minimum: int = 1, maximum: int = MAX_BLOCKS) -> None:
+    """Check a field and keep it as an int, while the configuration is made."""
+    object.__setattr__(config, key, as_config_int(key, getattr(config, key), minimum, maximum))
 
 
 def _check_number(key: str, value: object, fix: str, accepts: Callable[[float], bool]) -> None:
@@ -111,7 +112,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for key in ("num_layers", "num_kv_heads", "head_size", "tp_size", "pp_size", "dp_size"):
-            _check_count(key, getattr(self, key))
+            _set_count(self, key)
         _check_flag("use_mla", self.use_mla)
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         if self.dp_size > 1:
@@ -148,7 +149,7 @@ class CacheConfig:
             touches them.
         max_quarantined_fraction: above this part of the slots in quarantine the tier turns itself off.
         max_finished_tasks: results of tasks that were never launched (misses, cancelled) kept for callers that never
-            wait; the oldest are dropped. Those of launched tasks stay until they are taken.
+            wait; the oldest are dropped. Those of launched tasks have a bound of their own, 65536.
         fingerprint: hex digest of the model fingerprint; part of every key.
         key_file: file with a secret that keys the block hash, or None.
         trace_path: file to which every request and decision is recorded, or None.
@@ -176,9 +177,7 @@ class CacheConfig:
     trace_path: str | None = None
 
     def __post_init__(self) -> None:
-        _check_count("tokens_per_block", self.tokens_per_block, maximum=1 << 20)
-        if self.tokens_per_block & (self.tokens_per_block - 1):
-            raise _bad("tokens_per_block", self.tokens_per_block, "use a power of two")
+        object.__setattr__(self, "tokens_per_block", as_block_size("tokens_per_block", self.tokens_per_block, 1 << 20))
         self._check_tiers()
         self._check_sizes()
         layout = KVCacheLayoutType.parse(self.cpu_kv_layout_type, "cpu_kv_layout_type")
@@ -201,9 +200,9 @@ class CacheConfig:
             "use a number in (0, 1]",
             lambda part: 0 < part <= 1,
         )
-        _check_count("max_finished_tasks", self.max_finished_tasks)
-        _check_count("copy_threads", self.copy_threads, maximum=64)
-        _check_count("prefault_threads", self.prefault_threads, maximum=256)
+        _set_count(self, "max_finished_tasks")
+        _set_count(self, "copy_threads", maximum=64)
+        _set_count(self, "prefault_threads", maximum=256)
         if not re.fullmatch(r"(?:[0-9a-f]{2})*", self.fingerprint):
             raise _bad("fingerprint", self.fingerprint, "use a hex digest such as ModelFingerprint.digest.hex()")
 
@@ -225,13 +224,13 @@ class CacheConfig:
 
     def _check_sizes(self) -> None:
         if self.num_cpu_blocks is not None:
-            _check_count("num_cpu_blocks", self.num_cpu_blocks)
+            _set_count(self, "num_cpu_blocks")
             if self.cpu_cache_bytes is not None:
                 raise _bad("cpu_cache_bytes", self.cpu_cache_bytes, "num_cpu_blocks is set too; give one of them")
         elif self.cpu_cache_bytes is None:
             object.__setattr__(self, "cpu_cache_bytes", DEFAULT_CPU_CACHE_BYTES)
         else:
-            _check_count("cpu_cache_bytes", self.cpu_cache_bytes, maximum=1 << 50)
+            _set_count(self, "cpu_cache_bytes", maximum=1 << 50)
         for key in ("num_ssd_blocks", "num_remote_blocks"):
             if getattr(self, key) is not None:
-                _check_count(key, getattr(self, key), minimum=0, maximum=1 << 40)
+                _set_count(self, key, minimum=0, maximum=1 << 40)

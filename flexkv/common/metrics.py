@@ -135,7 +135,7 @@ class Counters:
     failed_tasks: int = 0
     timed_out_tasks: int = 0
     cancelled_tasks: int = 0
-    dropped_results: int = 0  # finished tasks nobody waited for
+    dropped_results: int = 0  # of finished tasks that nobody waited for, past a bound
     resets: int = 0
     slots_total: int = 0
     slots_used: int = 0

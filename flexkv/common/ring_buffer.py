@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from flexkv.common.checks import as_int
+
 __all__ = ["RingBuffer"]
 
 T = TypeVar("T")
@@ -24,9 +26,7 @@ class RingBuffer(Generic[T]):
     __slots__ = ("_first", "_items", "_length", "_num_overwritten")
 
     def __init__(self, capacity: int) -> None:
-        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-            raise ValueError(f"capacity is {capacity!r}; it must be a positive integer")
-        self._items: list[T | None] = [None] * capacity
+        self._items: list[T | None] = [None] * as_int("capacity", capacity, 1)
         self._first = 0
         self._length = 0
         self._num_overwritten = 0

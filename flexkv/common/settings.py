@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from flexkv.common.address import socket_path_of
+from flexkv.common.checks import is_int
 from flexkv.common.debug import parse_log_level
 from flexkv.errors import ConfigError
 
@@ -65,8 +67,8 @@ def _parse_bool(key: str, value: object) -> bool:
 
 
 def _parse_int(key: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if is_int(value):
+        return int(value)
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     raise _bad(key, value, "use an integer")
@@ -89,9 +91,8 @@ def _parse_text(key: str, value: object) -> str:
 
 def _parse_address(key: str, value: object) -> str:
     text = _parse_text(key, value)
-    if text.removeprefix("ipc://").startswith("/"):
-        return text
-    raise _bad(key, value, "use an absolute path of a Unix socket, e.g. ipc:///run/user/1000/flexkv.sock")
+    socket_path_of(text, key)
+    return text
 
 
 def _parse_unavailable(key: str, value: object) -> None:

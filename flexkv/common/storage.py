@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from flexkv.common.checks import as_config_int
 from flexkv.errors import ConfigError
 
 __all__ = ["DeviceType", "KVCacheLayout", "KVCacheLayoutType", "StorageHandle"]
@@ -81,9 +82,7 @@ class KVCacheLayout:
             "head_size": head_size,
         }
         for name, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-                raise ConfigError(f"{name} is {value!r}; use a positive integer", key=name, value=value)
-            set_field(self, name, value)
+            set_field(self, name, as_config_int(name, value))
         set_field(self, "is_mla", bool(is_mla if use_mla is None else use_mla))
 
     @property

@@ -3,15 +3,17 @@
 One JSON object a line. The first line describes the recording (`TraceHeader`), each other one is a `TraceRecord` with
 the full keys of the blocks (base64), so that a replay needs no tokens. Prompts are never written.
 
-`record` only appends to memory: the cache decides and does no I/O. The owner calls `flush` at a quiet moment and
-`close` at the end; between them at most `max_buffered` records wait, further ones are dropped and counted
-(`num_dropped`, also in the last line).
-Thread safety: none; the task engine's trace queue calls it from one thread at a time.
+`record` only appends to memory: nobody writes to a disk under the task engine's mutex. The owner calls `flush` at a
+quiet moment and `close` at the end; between them at most `max_buffered` records wait, further ones are dropped and
+counted (`num_dropped`, also in the trace).
+Thread safety: `record` under one lock of its callers; all else on any thread, without that lock.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from typing import BinaryIO
@@ -34,6 +36,7 @@ class TraceOp(Enum):
 
     GET = "get"
     PUT = "put"
+    PREFETCH = "prefetch"
     COMMIT = "commit"
     ABORT = "abort"
     EVICT = "evict"
@@ -55,7 +58,8 @@ class TraceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     GET: `keys` of the request, `matched` blocks visible, `ready` of these, `start` first block asked for,
     `num_blocks` planned.
-    PUT: `keys` of the request, `matched` blocks held already, `num_blocks` planned. COMMIT, ABORT: `task_id` ends.
+    PUT: `keys` of the request, `matched` blocks held already, `num_blocks` planned. PREFETCH: `keys` if it has any.
+    COMMIT, ABORT: the request with this `task_id` ends, `reason` says how; each has one end, also in a batch.
     EVICT: `keys` of the victims.
     """
 
@@ -94,9 +98,10 @@ class Tracer:
         self.path = os.fspath(path)
         self.num_dropped = 0
         self._max_buffered = max_buffered
-        self._buffer: list[TraceRecord] = []
-        self._num_unreported = 0
+        self._buffer: deque[tuple[TraceRecord, Keys | None]] = deque()
+        self._num_reported = 0
         self._last_time_s = 0.0
+        self._writing = threading.Lock()
         self._encoder = msgspec.json.Encoder()
         header = TraceHeader(
             flexkv_trace=TRACE_FORMAT_VERSION, tokens_per_block=tokens_per_block, num_blocks=num_blocks, policy=policy
@@ -123,45 +128,56 @@ class Tracer:
         num_blocks: int = 0,
         reason: str = "",
     ) -> None:
-        """Append one record to the buffer. O(number of keys); no I/O."""
+        """Append one record to the buffer. O(1); no I/O. `keys` must not be written to afterwards."""
         if self._file is None:
             return
         self._last_time_s = time_s
         if len(self._buffer) >= self._max_buffered:
             self.num_dropped += 1
-            self._num_unreported += 1
             return
-        self._buffer.append(
-            TraceRecord(
-                op=op,
-                time_s=time_s,
-                task_id=task_id,
-                keys=b"" if keys is None else keys.tobytes(),
-                matched=matched,
-                ready=ready,
-                start=start,
-                num_blocks=num_blocks,
-                reason=reason,
-            )
+        record = TraceRecord(
+            op=op,
+            time_s=time_s,
+            task_id=task_id,
+            matched=matched,
+            ready=ready,
+            start=start,
+            num_blocks=num_blocks,
+            reason=reason,
         )
+        self._buffer.append((record, keys))
+
+    @property
+    def num_buffered(self) -> int:
+        """Records that wait for a flush."""
+        return len(self._buffer)
 
     def flush(self) -> None:
-        """Write what waits. Blocks for the disk."""
+        """Write what waits, unless another thread is at it. Blocks for the disk."""
+        if self._writing.acquire(blocking=False):
+            try:
+                self._write()
+            finally:
+                self._writing.release()
+
+    def _write(self) -> None:
+        waiting = [self._buffer.popleft() for _ in range(len(self._buffer))]  # recording goes on meanwhile
         if self._file is None:
             return
-        if self._num_unreported:
-            self._buffer.append(
-                TraceRecord(op=TraceOp.DROPPED, time_s=self._last_time_s, num_blocks=self._num_unreported)
-            )
-            self._num_unreported = 0
+        records = [
+            record if keys is None else msgspec.structs.replace(record, keys=keys.tobytes()) for record, keys in waiting
+        ]
+        num_missing = self.num_dropped - self._num_reported
+        if num_missing:
+            records.append(TraceRecord(op=TraceOp.DROPPED, time_s=self._last_time_s, num_blocks=num_missing))
+            self._num_reported += num_missing
         try:
-            self._file.write(self._unwritten_header + self._encoder.encode_lines(self._buffer))
+            self._file.write(self._unwritten_header + self._encoder.encode_lines(records))
             self._unwritten_header = b""
             self._file.flush()
         except OSError as error:
             _logger.warning("trace stopped path=%s error=%s", self.path, error.strerror)
             self._abandon()
-        self._buffer.clear()
 
     def _abandon(self) -> None:
         file, self._file = self._file, None
@@ -173,8 +189,9 @@ class Tracer:
 
     def close(self) -> None:
         """Write what waits and close the file. Idempotent."""
-        self.flush()
-        self._abandon()
+        with self._writing:
+            self._write()
+            self._abandon()
 
 
 def read_trace_header(path: str | os.PathLike[str]) -> TraceHeader:

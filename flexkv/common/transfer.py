@@ -14,9 +14,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import NewType
 
-import numpy as np
-
 from flexkv.common.block import IdArray, as_id_vector
+from flexkv.common.checks import as_int
 
 __all__ = ["GraphId", "NativeOp", "OpId", "TransferOp", "TransferOpGraph", "TransferType"]
 
@@ -38,12 +37,6 @@ class TransferType(IntEnum):
     REMOTE2H = 4
     H2REMOTE = 5
     VIRTUAL = 6  # moves nothing; joins others
-
-
-def _check_int(name: str, value: object, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {minimum}")
-    return int(value)
 
 
 class TransferOp:
@@ -94,20 +87,20 @@ class TransferOp:
         except ValueError as error:
             routes = ", ".join(TransferType.__members__)
             raise ValueError(f"transfer_type is {transfer_type!r}; use one of {routes}") from error
-        self.op_id = OpId(next(_ids) if op_id is None else _check_int("op_id", op_id, 0))
-        self.graph_id = None if graph_id is None else GraphId(_check_int("graph_id", graph_id, 0))
+        self.op_id = OpId(next(_ids) if op_id is None else as_int("op_id", op_id))
+        self.graph_id = None if graph_id is None else GraphId(as_int("graph_id", graph_id))
         self.src_block_ids = as_id_vector(src_block_ids, "src_block_ids")
         self.dst_block_ids = as_id_vector(dst_block_ids, "dst_block_ids")
         if len(self.src_block_ids) != len(self.dst_block_ids):
             lengths = f"{len(self.src_block_ids)} and {len(self.dst_block_ids)}"
             raise ValueError(f"src_block_ids and dst_block_ids have {lengths} ids; they must have equally many")
-        self.layer_id = _check_int("layer_id", layer_id, 0)
-        self.layer_granularity = _check_int("layer_granularity", layer_granularity, -1)
+        self.layer_id = as_int("layer_id", layer_id)
+        self.layer_granularity = as_int("layer_granularity", layer_granularity, -1)
         if layer_granularity == 0:
             raise ValueError("layer_granularity is 0; use a number of layers, or -1 for all")
-        self.after_step = _check_int("after_step", after_step, 0)
-        self.successors: set[OpId] = {OpId(_check_int("successors", op, 0)) for op in successors or ()}
-        self.predecessors: set[OpId] = {OpId(_check_int("predecessors", op, 0)) for op in predecessors or ()}
+        self.after_step = as_int("after_step", after_step)
+        self.successors: set[OpId] = {OpId(as_int("successors", op)) for op in successors or ()}
+        self.predecessors: set[OpId] = {OpId(as_int("predecessors", op)) for op in predecessors or ()}
 
     def __repr__(self) -> str:
         return (
@@ -123,7 +116,7 @@ class TransferOpGraph:
     """
 
     def __init__(self, graph_id: int | None = None) -> None:
-        self.graph_id = GraphId(next(_ids) if graph_id is None else _check_int("graph_id", graph_id, 0))
+        self.graph_id = GraphId(next(_ids) if graph_id is None else as_int("graph_id", graph_id))
         self._ops: dict[OpId, TransferOp] = {}
         self._external: set[OpId] = set()  # ops of other graphs that ours wait for
         self._taken: set[OpId] = set()
@@ -181,7 +174,7 @@ class TransferOpGraph:
         op = self._op(op_id, "op_id")
         if external_op_id in self._ops:
             raise ValueError(f"external_op_id {external_op_id} is an op of graph {self.graph_id}; use add_dependency")
-        external = OpId(_check_int("external_op_id", external_op_id, 0))
+        external = OpId(as_int("external_op_id", external_op_id))
         op.predecessors.add(external)
         self._external.add(external)
 

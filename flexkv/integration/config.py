@@ -9,15 +9,13 @@ Not thread-safe while it is being filled; constant afterwards.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from flexkv import _core
+from flexkv.common.address import default_socket, register_address
 from flexkv.common.config import CacheConfig, ModelConfig, dtype_name
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.hash_utils import ModelFingerprint, load_key_file, model_fingerprint
@@ -25,13 +23,12 @@ from flexkv.common.settings import ENV_PREFIX, load_config_file, parse_config
 from flexkv.errors import ConfigError
 from flexkv.integration.model_identity import engine_hash_objection, fingerprint_of_vllm, require, weights_name
 
-__all__ = ["FlexKVConfig", "default_cpu_cache_bytes", "default_socket"]
+__all__ = ["FlexKVConfig", "default_cpu_cache_bytes"]
 
 GIB = 1 << 30
 MIB = 1 << 20
 MAX_DEFAULT_CACHE_BYTES = 16 * GIB
 MIN_DEFAULT_CACHE_BYTES = 64 * MIB
-MAX_SOCKET_PATH_BYTES = 107  # sun_path of Linux, without its NUL
 _CACHE_KEYS = (
     "num_cpu_blocks",
     "evict_ratio",
@@ -200,7 +197,7 @@ class FlexKVConfig:
             tokens_per_block=tokens_per_block, fingerprint=self.fingerprint.digest.hex(), **values
         )
         self.server_recv_port = str(self.settings.get("server_recv_port") or default_socket(engine_id))
-        self.gpu_register_port = str(self.settings.get("gpu_register_port") or f"{self.server_recv_port}_gpu_register")
+        self.gpu_register_port = str(self.settings.get("gpu_register_port") or register_address(self.server_recv_port))
         self.enable_metrics = bool(self.settings.get("enable_metrics", False))
         _logger.info(
             "config engine_id=%s cpu_cache_bytes=%s (%s) tokens_per_block=%d num_ranks=%d weights=%s engine_hashes=%s "
@@ -243,24 +240,3 @@ def default_cpu_cache_bytes() -> int:
     """Return a quarter of the memory that can be had now, in whole MiB: at least 64 MiB, at most 16 GiB."""
     wanted = min(_core.memory_headroom() // 4, MAX_DEFAULT_CACHE_BYTES)
     return max(wanted // MIB * MIB, MIN_DEFAULT_CACHE_BYTES)
-
-
-def default_socket(engine_id: str) -> str:
-    """Return the address both roles of an engine derive from its id: a socket in a directory of this user.
-
-    Raises:
-        ConfigError: the path would be longer than a Unix socket's can be.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and os.access(runtime, os.W_OK | os.X_OK):
-        directory = os.path.join(runtime, "flexkv")
-    else:
-        directory = os.path.join(tempfile.gettempdir(), f"flexkv-{os.getuid()}")
-    name = engine_id
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,48}", engine_id):
-        name = hashlib.sha256(engine_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    path = os.path.join(directory, f"{name}.sock")
-    if len(os.fsencode(path)) + len("_gpu_register") > MAX_SOCKET_PATH_BYTES:
-        message = f"socket path {path!r} is too long; set FLEXKV_SERVER_RECV_PORT to a shorter one (ipc:///...)"
-        raise ConfigError(message, key="server_recv_port", value=path)
-    return f"ipc://{path}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flexkv import _core
 from flexkv.common.address import socket_path_of
+from flexkv.common.checks import as_block_size, as_config_int
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.kv_tensors import layout_from_kv_caches
@@ -62,20 +63,20 @@ class KVTPClient:
         copy_threads: int = 1,
     ) -> None:
         self._socket_path = socket_path_of(gpu_register_port, "gpu_register_port")
-        self.dp_client_id = _checked_count("dp_client_id", dp_client_id, minimum=0)
-        self.device_id = _checked_count("device_id", device_id, minimum=0)
-        self.pp_rank = _checked_count("pp_rank", pp_rank, minimum=0)
-        self.num_ranks = _checked_count("num_ranks", num_ranks)
+        self.dp_client_id = as_config_int("dp_client_id", dp_client_id, minimum=0)
+        self.device_id = as_config_int("device_id", device_id, minimum=0)
+        self.pp_rank = as_config_int("pp_rank", pp_rank, minimum=0)
+        self.num_ranks = as_config_int("num_ranks", num_ranks)
         default_rank = self.device_id if self.num_ranks > 1 else 0
-        self.rank = _checked_count("rank", default_rank if rank is None else rank, minimum=0)
+        self.rank = as_config_int("rank", default_rank if rank is None else rank, minimum=0)
         if self.rank >= self.num_ranks:
             message = f"rank is {self.rank}; it must be below num_ranks, {self.num_ranks}"
             raise ConfigError(message, key="rank", value=self.rank)
         self.intra_client_id = f"{self.pp_rank}-{self.rank}" if intra_client_id is None else str(intra_client_id)
-        self._tokens_per_block = tokens_per_block
-        if tokens_per_block is not None:
-            _check_block_size(tokens_per_block)
-        self._copy_threads = min(_checked_count("copy_threads", copy_threads), MAX_COPY_THREADS)
+        self._tokens_per_block = (
+            None if tokens_per_block is None else as_block_size("tokens_per_block", tokens_per_block)
+        )
+        self._copy_threads = min(as_config_int("copy_threads", copy_threads), MAX_COPY_THREADS)
         self._lock = threading.Lock()
         self._registration: Registration | None = None
         self._is_closed = False
@@ -202,8 +203,7 @@ class KVTPClient:
         if from_layout is not None and from_layout != size:
             message = f"tokens_per_block is {size}, but kv_layout has blocks of {from_layout} tokens"
             raise ConfigError(message, key="tokens_per_block", value=size)
-        _check_block_size(size)
-        return size
+        return as_block_size("tokens_per_block", size)
 
     def _start_agent(self, spec: DeviceLayoutSpec, tokens_per_block: int, layout_tag: str) -> _core.CopyAgent:
         agent = _core.CopyAgent(
@@ -218,15 +218,3 @@ class KVTPClient:
         )
         agent.start()
         return agent
-
-
-def _checked_count(key: str, value: object, *, minimum: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ConfigError(f"{key} is {value!r}; use an integer, {minimum} or more", key=key, value=value)
-    return value
-
-
-def _check_block_size(value: object) -> None:
-    size = _checked_count("tokens_per_block", value)
-    if size & (size - 1):
-        raise ConfigError(f"tokens_per_block is {size}; use a power of two", key="tokens_per_block", value=size)

@@ -25,6 +25,7 @@ from flexkv.common.transfer import GraphId
 from flexkv.errors import FlexKVError
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import Recorder
+from flexkv.tasks.requests import GpuMappings
 from flexkv.tasks.seams import Completion, Transfer
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 
@@ -117,17 +118,35 @@ class TaskFlow:
 
     def prefetch(self, request: KVRequest) -> KVTask:
         """Plan a PREFETCH: with the CPU tier alone there is no lower tier to bring blocks from."""
-        return self._end(self._create(request, None), TaskStatus.COMPLETED)
+        task = self._create(request, None)
+        self._recorder.prefetched(request, task)
+        return self._end(task, TaskStatus.COMPLETED)
 
-    def merge(self, tasks: Sequence[KVTask]) -> KVTask:
-        """Make one task of tasks of a kind that were not launched.
+    def launch_each(self, tasks: Sequence[KVTask], mappings: GpuMappings, launch: Launch) -> None:
+        """Submit tasks that were not launched; those that ended meanwhile are passed over.
 
-        If one of them was cancelled meanwhile, the batch is too.
+        Raises ValueError naming the mapping; nothing was changed.
         """
+        blocks = [mappings.blocks(index, task.span, self.tier.num_gpu_blocks) for index, task in enumerate(tasks)]
+        for task, own in zip(tasks, blocks, strict=True):
+            if not task.is_ended:
+                self.launch(task, [own], launch)
+
+    def launch_batch(self, tasks: Sequence[KVTask], mappings: GpuMappings, launch: Launch) -> KVTask:
+        """Make one task of tasks that were not launched, and submit it; if one of them was cancelled, it is too.
+
+        Raises ValueError naming the mapping, or task_ids when they are of two kinds; nothing was changed.
+        """
+        if len({task.type for task in tasks}) > 1:
+            raise ValueError("task_ids has gets and puts; a batch has tasks of one kind")
+        blocks = mappings.all_blocks([task.span for task in tasks], self.tier.num_gpu_blocks)
+        pending = [own for task, own in zip(tasks, blocks, strict=True) if not task.is_ended]
         cancelled = any(task.status is TaskStatus.CANCELLED for task in tasks)
         batch = self.tasks.merge(tasks, self._clock_s())
         if cancelled:
             self.cancel(batch)
+        else:
+            self.launch(batch, pending, launch)
         return batch
 
     def launch(self, task: KVTask, blocks: Sequence[IdArray], launch: Launch) -> None:
@@ -238,7 +257,7 @@ class TaskFlow:
         if task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
-            self._recorder.op_ended(task, completion, failed=completion.status in _FAILED)
+            self._recorder.op_ended(completion, failed=completion.status in _FAILED)
         elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
             if not task.is_ended:  # it has when the engine was shut down meanwhile
                 self._decide(task, completion)

@@ -41,7 +41,6 @@ class HostTier:
 
     Attributes:
         cache: None while WAITING or BROKEN.
-        num_gpu_blocks: GPU blocks every rank has; 0 while there is no cache.
         failure: why the tier is BROKEN.
     """
 
@@ -54,7 +53,6 @@ class HostTier:
         collector: EventCollector | None,
     ) -> None:
         self.cache: GlobalCacheEngine | None = None
-        self.num_gpu_blocks = 0
         self.failure: ConfigError | None = None
         self.state = TierState.WAITING
         self._model_config = model_config
@@ -126,6 +124,11 @@ class HostTier:
             self.state = TierState.SERVING
 
     @property
+    def num_gpu_blocks(self) -> int:
+        """GPU blocks every rank has; 0 while there is no cache. A rank may come back with others."""
+        return 0 if self.cache is None else self._transfer.num_device_blocks
+
+    @property
     def has_slots(self) -> bool:
         """True once slots can be handed out."""
         return self.cache is not None and self.cache.cpu_cache_engine.mempool.num_available_blocks > 0
@@ -158,7 +161,6 @@ class HostTier:
             return
         self._pool = pool
         self.cache = cache
-        self.num_gpu_blocks = min(int(rank.num_blocks) for rank in ranks)
         self.state = TierState.SERVING
         _logger.info("cpu tier open ranks=%d slots=%d slot_bytes=%s", len(ranks), pool.num_slots, slot_bytes)
 
@@ -166,5 +168,5 @@ class HostTier:
         self.failure = ConfigError(message, key=key, tier="cpu")
         self.failure.__cause__ = cause
         self.state = TierState.BROKEN
-        self.cache, self.num_gpu_blocks = None, 0
+        self.cache = None
         _logger.error("cpu tier off for good, everything is a miss reason=%s", message)

@@ -19,7 +19,6 @@ from flexkv.common.tracer import TraceOp, Tracer
 from flexkv.common.transfer import TransferType
 from flexkv.tasks.seams import Completion
 from flexkv.tasks.task import KVTask, TaskStatus
-from flexkv.tasks.trace_queue import TraceQueue
 
 __all__ = ["EventBuffer", "Recorder"]
 
@@ -27,7 +26,6 @@ _logger = flexkv_logger(__name__)
 _MAX_EVENTS = 65536
 FLUSH_EVERY_RECORDS = 1024
 MAX_PENDING_RECORDS = 32768
-_ROUTES = {KVRequestType.GET: TransferType.H2D, KVRequestType.PUT: TransferType.D2H}
 
 
 class EventBuffer:
@@ -71,25 +69,25 @@ class Recorder:
         self._collector = collector
         self._clock_s = clock_s
         self.num_lost_events = 0
-        self._trace_queue: TraceQueue | None = None
+        self._tracer: Tracer | None = None
         if cache_config.trace_path is not None:
-            tracer = Tracer(
+            self._tracer = Tracer(
                 cache_config.trace_path,
                 tokens_per_block=cache_config.tokens_per_block,
                 num_blocks=cache_config.num_cpu_blocks or 0,
                 policy=cache_config.eviction_policy,
+                max_buffered=MAX_PENDING_RECORDS,
             )
-            self._trace_queue = TraceQueue(tracer, MAX_PENDING_RECORDS)
 
     @property
     def wants_events(self) -> bool:
         """Whether the tiers should publish to this recorder."""
-        return self._collector is not None or self._trace_queue is not None
+        return self._collector is not None or self._tracer is not None
 
     def publish(self, event: KVEvent) -> None:
         """Take one event of a tier (EventCollector)."""
-        if self._trace_queue is not None and isinstance(event, BlocksRemoved):
-            self._trace_queue.add(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
+        if self._tracer is not None and isinstance(event, BlocksRemoved):
+            self._tracer.record(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
         if self._collector is None:
             return
         try:
@@ -144,10 +142,15 @@ class Recorder:
         self.counters.skip(SkipReason.NO_SLOTS, reservation.num_skipped)
         self._trace(TraceOp.PUT, task, request, matched=reservation.span.start, num_blocks=reservation.num_blocks)
 
-    def op_ended(self, task: KVTask, completion: Completion, *, failed: bool) -> None:
-        """An op of a task ended."""
-        route = self.counters.routes[_ROUTES[task.type]]
-        route.add(task.num_blocks, completion.bytes, completion.seconds, failed=failed)
+    def prefetched(self, request: KVRequest, task: KVTask) -> None:
+        """A PREFETCH was planned."""
+        self._trace(TraceOp.PREFETCH, task, request)
+
+    def op_ended(self, completion: Completion, *, failed: bool) -> None:
+        """An op ended. One that moves nothing (VIRTUAL) is on no route."""
+        route = self.counters.routes.get(TransferType(completion.type))
+        if route is not None:
+            route.add(completion.num_blocks, completion.bytes, completion.seconds, failed=failed)
 
     def ended(self, task: KVTask, *, timed_out: bool = False) -> None:
         """A task ended, in whatever way."""
@@ -164,43 +167,45 @@ class Recorder:
             counters.cancelled_tasks += 1
         if task.type is KVRequestType.PUT and task.launched and task.status is not TaskStatus.COMPLETED:
             counters.skip(SkipReason.DOOMED if task.doomed else SkipReason.FAILED, task.num_blocks)
-        self._trace(
-            TraceOp.COMMIT if task.status is TaskStatus.COMPLETED else TraceOp.ABORT, task, reason=task.status.value
-        )
+        if self._tracer is not None:
+            op = TraceOp.COMMIT if task.status is TaskStatus.COMPLETED else TraceOp.ABORT
+            for part in task.parts:
+                if not part.ended_before:
+                    self._tracer.record(op, self._clock_s(), task_id=part.task_id, reason=task.status.value)
 
     def reset(self) -> None:
         """The tiers were emptied."""
         self.counters.resets += 1
-        if self._trace_queue is not None:
-            self._trace_queue.add(TraceOp.RESET, self._clock_s())
+        if self._tracer is not None:
+            self._tracer.record(TraceOp.RESET, self._clock_s())
 
     def flush(self) -> None:
         """Write the trace out when much of it waits. Blocks for the disk; thread-safe."""
-        if self._trace_queue is not None and len(self._trace_queue) >= FLUSH_EVERY_RECORDS:
-            self._trace_queue.flush()
+        if self._tracer is not None and self._tracer.num_buffered >= FLUSH_EVERY_RECORDS:
+            self._tracer.flush()
 
     def close(self) -> None:
         """Write the trace out. Idempotent. Blocks for the disk; thread-safe."""
-        if self._trace_queue is not None:
-            self._trace_queue.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _trace(
         self,
         op: TraceOp,
         task: KVTask,
-        request: KVRequest | None = None,
+        request: KVRequest,
         *,
         matched: int = 0,
         ready: int = 0,
         num_blocks: int = 0,
         reason: str = "",
     ) -> None:
-        if self._trace_queue is None:
+        if self._tracer is None:
             return
         keys, start = None, 0
-        if request is not None and request.sequence.has_hashes:
+        if request.sequence.has_hashes:
             keys, start = request.sequence.block_hashes[: request.end_block], request.start_block
-        self._trace_queue.add(
+        self._tracer.record(
             op,
             self._clock_s(),
             task_id=task.task_id,

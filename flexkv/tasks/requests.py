@@ -16,6 +16,7 @@ from flexkv.cache.namespace_roots import NamespaceRoots
 from flexkv.cache.radixtree import NEVER_S
 from flexkv.cache.span import BlockSpan, get_span, put_span
 from flexkv.common.block import BoolArray, IdArray, SequenceMeta, as_id_vector, as_mask, as_slot_mapping
+from flexkv.common.checks import as_int, is_int
 from flexkv.common.config import CacheConfig
 from flexkv.common.hash_utils import Keys
 from flexkv.common.request import KVRequest, KVRequestType
@@ -26,7 +27,6 @@ __all__ = [
     "RequestReader",
     "SequenceArguments",
     "TaskIds",
-    "as_step",
     "as_task_ids",
     "as_timeout",
     "check_gpu_blocks",
@@ -58,13 +58,13 @@ class SequenceArguments(TypedDict, total=False):
 
 def as_task_ids(task_ids: TaskIds) -> list[int]:
     """Return task ids as a list of int. Raises ValueError naming task_ids."""
-    if isinstance(task_ids, (int, np.integer)) and not isinstance(task_ids, bool):
+    if is_int(task_ids):
         return [int(task_ids)]
     if isinstance(task_ids, (str, bytes, bool)) or not isinstance(task_ids, Iterable):
         raise ValueError(f"task_ids is {task_ids!r}; give a task id or a list of them")
     ids = list(task_ids)
     for index, task_id in enumerate(ids):
-        if isinstance(task_id, (bool, np.bool_)) or not isinstance(task_id, (int, np.integer)):
+        if not is_int(task_id):
             raise ValueError(f"task_ids[{index}] is {task_id!r}; a task id is an integer")
     return [int(task_id) for task_id in ids]
 
@@ -84,23 +84,10 @@ def as_timeout(timeout: object, name: str = "timeout", *, minimum_s: float = 0.0
     return float(timeout)
 
 
-def as_step(step: object, name: str = "after_step") -> int:
-    """Return an engine step number. Raises ValueError unless it is an integer that is not negative."""
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
-        raise ValueError(f"{name} is {step!r}; it must be an integer that is not negative")
-    return int(step)
-
-
 def _as_ttl(ttl_s: object) -> float:
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not ttl_s > 0:
         raise ValueError(f"ttl_s is {ttl_s!r}; give seconds above 0")
     return float(ttl_s)
-
-
-def _as_block(value: object, name: str, minimum: int, maximum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not minimum <= value <= maximum:
-        raise ValueError(f"{name} is {value!r}; it must be an integer from {minimum} to {maximum}")
-    return int(value)
 
 
 def check_gpu_blocks(blocks: IdArray, name: str, num_gpu_blocks: int) -> None:
@@ -262,8 +249,8 @@ class RequestReader:
     ) -> tuple[int, int]:
         num_blocks = sequence.num_blocks
         last = arguments.get("end_block")
-        end = min(span.end, num_blocks) if last is None else _as_block(last, "end_block", 0, num_blocks)
-        start = span.start if first is None else _as_block(first, "start_block", 0, sequence.num_tokens)
+        end = min(span.end, num_blocks) if last is None else as_int("end_block", last, 0, num_blocks)
+        start = span.start if first is None else as_int("start_block", first, 0, sequence.num_tokens)
         return min(start, end), end
 
     def _request(
@@ -282,7 +269,7 @@ class RequestReader:
 
     def _meta(self, arguments: SequenceArguments) -> _Meta:
         priority, ttl_s, tenant = arguments.get("priority"), arguments.get("ttl_s"), arguments.get("tenant")
-        level = 0 if priority is None else _as_block(priority, "priority", 0, _MAX_PRIORITY)
+        level = 0 if priority is None else as_int("priority", priority, 0, _MAX_PRIORITY)
         lifetime_s = math.inf if ttl_s is None else _as_ttl(ttl_s)
         expiry_s = None if math.isinf(lifetime_s) else min(NEVER_S, self._now_s() + math.ceil(lifetime_s))
         return _Meta(level, 0 if tenant is None else self.tenant_number(tenant), expiry_s)
@@ -291,4 +278,4 @@ class RequestReader:
         """Return the number that stands for a tenant. Raises ValueError when it stands for another one already."""
         if isinstance(tenant, str):
             return self._tenants.of_name(tenant)
-        return self._tenants.of_number(_as_block(tenant, "tenant", 0, MAX_TENANTS))
+        return self._tenants.of_number(as_int("tenant", tenant, 0, MAX_TENANTS))

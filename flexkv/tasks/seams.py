@@ -21,10 +21,6 @@ class Rank(Protocol):
         """Number of the rank."""
 
     @property
-    def num_blocks(self) -> int:
-        """Device blocks it has."""
-
-    @property
     def slot_bytes(self) -> int:
         """Bytes of one block on it."""
 
@@ -39,6 +35,14 @@ class Completion(Protocol):
     @property
     def kind(self) -> Any:
         """A `_core.CompletionKind`."""
+
+    @property
+    def type(self) -> Any:
+        """Of an op: its route, a `_core.OpType`."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Of an op: blocks it was to move, whether it did or not."""
 
     @property
     def status(self) -> Any:
@@ -97,6 +101,10 @@ class Transfer(Protocol):
     @property
     def event_fd(self) -> int:
         """Readable while `poll` would return something."""
+
+    @property
+    def num_device_blocks(self) -> int:
+        """Device blocks that every rank has, as registered last. Cheap."""
 
     @property
     def slots_available(self) -> int:

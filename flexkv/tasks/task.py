@@ -7,7 +7,7 @@ Thread safety: none; the KVTaskEngine's mutex guards them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 
 import numpy as np
@@ -21,6 +21,7 @@ from flexkv.common.transfer import GraphId
 __all__ = ["KVTask", "KVTaskManager", "Part", "TaskStatus"]
 
 MAX_UNLAUNCHED_TASKS = 65536
+MAX_LAUNCHED_RESULTS = 65536
 UNLAUNCHED_LEASE_S = 600.0
 
 
@@ -70,15 +71,17 @@ class Part:
         num_tokens: length of its sequence.
         span: the blocks it moves.
         reservation: what it holds of the cache; None when it was not asked, and once the reservation has ended.
+        ended_before: it had ended when its task was merged into a batch.
     """
 
-    __slots__ = ("num_tokens", "reservation", "span", "task_id")
+    __slots__ = ("ended_before", "num_tokens", "reservation", "span", "task_id")
 
     def __init__(self, task_id: TaskId, num_tokens: int, span: BlockSpan, reservation: Reservation | None) -> None:
         self.task_id = task_id
         self.num_tokens = num_tokens
         self.span = span
         self.reservation = reservation
+        self.ended_before = False
 
     def take_reservation(self) -> Reservation | None:
         """Return the reservation for the last time: who takes it ends it."""
@@ -179,7 +182,9 @@ class KVTask:
 class KVTaskManager:
     """The task records.
 
-    A record goes when its result has been taken, when it became part of a batch, or when it expires.
+    A record goes when its result has been taken, when it became part of a batch, or when it expires. Results that
+    nobody takes are bounded: those of tasks never launched by `max_finished_tasks`, those of launched ones by a number
+    that a caller who waits or polls at all never comes near. `num_dropped` counts what went so.
     Invariant: a known task is in exactly one of: un-launched, running (in `graph_to_task`), finished. A finished task
     stays in `graph_to_task` until its graph is released.
     """
@@ -193,7 +198,8 @@ class KVTaskManager:
         self._unlaunched: dict[int, KVTask] = {}
         self._running: dict[int, KVTask] = {}
         self._finished: dict[int, KVTask] = {}
-        self._droppable: dict[int, KVTask] = {}
+        self._unlaunched_results: dict[int, KVTask] = {}  # these two share out what is finished
+        self._launched_results: dict[int, KVTask] = {}
 
     def create(
         self,
@@ -213,6 +219,8 @@ class KVTaskManager:
         batch = self._add(TaskId(next(self._ids)), tasks[0].type, parts, now_s)
         batch.launched = True
         for task in tasks:
+            for part in task.parts:
+                part.ended_before = task.is_ended
             self.forget(task)
         return batch
 
@@ -224,6 +232,27 @@ class KVTaskManager:
         """Return the task, or None when there is no record of it."""
         return self._unlaunched.get(task_id) or self._running.get(task_id) or self._finished.get(task_id)
 
+    def known(self, task_ids: Iterable[int]) -> list[KVTask]:
+        """Return the tasks there are records of; other ids are passed over."""
+        return [task for task in map(self.find, task_ids) if task is not None]
+
+    def launchable(self, task_id: int) -> KVTask:
+        """Return a task that was not launched. Raises ValueError naming task_ids."""
+        task = self.find(task_id)
+        if task is None:
+            raise ValueError(f"task_ids has {task_id}, which is no task that is waiting for a launch")
+        if task.launched:
+            raise ValueError(f"task_ids has {task_id}, which was launched already")
+        return task
+
+    def answer(self, task_id: int, task: KVTask | None) -> KVResponse:
+        """Return how the task stands that was found under this id; a result is taken by it."""
+        if task is None:
+            return KVResponse(KVResponseStatus.NOTFOUND, task_id)
+        if task.is_ended:
+            self.forget(task)
+        return task.response()
+
     def start(self, task: KVTask, graph_id: GraphId) -> None:
         """Note that the graph of a READY task was submitted."""
         task.become(TaskStatus.RUNNING)
@@ -233,18 +262,17 @@ class KVTaskManager:
         self.graph_to_task[graph_id] = task
 
     def finish(self, task: KVTask, status: TaskStatus) -> None:
-        """End a task; its result stays until it is taken.
-
-        Of tasks that were never launched the bound on results drops the oldest; for others somebody waits.
-        """
+        """End a task; its result stays until it is taken, or is the oldest of too many."""
         task.become(status)
         self._unlaunched.pop(task.task_id, None)
         self._running.pop(task.task_id, None)
         self._finished[task.task_id] = task
-        if not task.launched:
-            self._droppable[task.task_id] = task
-        if len(self._droppable) > self._max_finished:
-            self.forget(next(iter(self._droppable.values())))
+        results, limit = self._unlaunched_results, self._max_finished
+        if task.launched:
+            results, limit = self._launched_results, MAX_LAUNCHED_RESULTS
+        results[task.task_id] = task
+        if len(results) > limit:
+            self.forget(next(iter(results.values())))
             self.num_dropped += 1
 
     def release(self, graph_id: GraphId) -> None:
@@ -255,13 +283,15 @@ class KVTaskManager:
         """Drop the record of a task that is not running. Idempotent."""
         self._unlaunched.pop(task.task_id, None)
         self._finished.pop(task.task_id, None)
-        self._droppable.pop(task.task_id, None)
+        self._unlaunched_results.pop(task.task_id, None)
+        self._launched_results.pop(task.task_id, None)
 
     def take_finished(self) -> list[KVTask]:
         """Return the finished tasks in the order they ended, and drop their records."""
         finished = list(self._finished.values())
         self._finished.clear()
-        self._droppable.clear()
+        self._unlaunched_results.clear()
+        self._launched_results.clear()
         return finished
 
     def expired(self, now_s: float) -> KVTask | None:

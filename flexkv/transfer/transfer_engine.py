@@ -60,6 +60,11 @@ class TransferEngine:
         """Wait until every rank has registered; False after `timeout_s`."""
         return self._native.wait_ranks(timeout_s)
 
+    @property
+    def num_device_blocks(self) -> int:
+        """Device blocks that every rank has, as registered last; 0 before all have."""
+        return self._native.num_device_blocks
+
     def set_pool(self, pool: _core.HostPool) -> None:
         """Give the host pool to the ranks, now and later. Once, after all have registered."""
         self._native.set_pool(pool)

@@ -318,6 +318,50 @@ def test_a_store_that_continues_names_its_parent() -> None:
     assert len(last.keys) == 3
 
 
+def test_a_store_that_lost_its_last_blocks_announces_the_leading_ones() -> None:
+    events = Collector()
+    cache = engine(collector=events)
+    keys = sequence(6).block_hashes
+    put = cache.prepare_put(sequence(6))
+    cache.cpu_cache_engine.drop(keys[4], int(put.slots[4]))
+    put.commit()
+    (stored,) = events
+    assert isinstance(stored, BlocksStored)
+    assert np.array_equal(stored.keys, keys[:4])
+    events.clear()
+    cache.cpu_cache_engine.drop(keys[0], int(put.slots[0]))
+    (removed,) = events
+    assert isinstance(removed, BlocksRemoved)
+    assert {key.tobytes() for key in removed.keys} == {key.tobytes() for key in keys[:4]}
+    cache.check_invariants()
+
+
+def test_a_store_that_lost_all_its_blocks_announces_nothing() -> None:
+    events = Collector()
+    cache = engine(collector=events)
+    put = cache.prepare_put(sequence(3))
+    cache.cpu_cache_engine.drop(sequence(3).block_hashes[0], int(put.slots[0]))
+    put.commit()
+    assert events == []
+    cache.check_invariants()
+
+
+def test_a_block_whose_second_store_fails_is_announced_as_removed() -> None:
+    events = Collector()
+    cache = engine(collector=events)
+    put = cache.prepare_put(sequence(2))
+    put.commit()
+    get = cache.prepare_get(sequence(2))
+    cache.cpu_cache_engine.drop(sequence(2).block_hashes[0], int(put.slots[0]))
+    second = cache.prepare_put(sequence(2))
+    get.commit()  # the doomed blocks go while the same keys are visible, unready
+    events.clear()
+    second.abort()
+    (removed,) = events
+    assert isinstance(removed, BlocksRemoved)
+    assert {key.tobytes() for key in removed.keys} == {key.tobytes() for key in sequence(2).block_hashes}
+
+
 def test_a_block_that_came_back_is_not_announced_as_removed() -> None:
     events = Collector()
     cache = engine(collector=events)

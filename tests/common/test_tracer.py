@@ -65,6 +65,32 @@ def test_records_beyond_the_buffer_are_dropped_and_counted(tmp_path: Path) -> No
     assert records[2].num_blocks == tracer.num_dropped == 3
 
 
+def test_what_is_recorded_while_a_flush_writes_comes_with_the_next(tmp_path: Path) -> None:
+    tracer = make_tracer(tmp_path / "trace")
+    tracer.record(TraceOp.RESET, 1.0)
+    file = tracer._file
+    assert file is not None
+
+    class Busy:
+        """A file to which records come while it writes."""
+
+        def write(self, data: bytes) -> int:
+            tracer.record(TraceOp.RESET, 2.0)
+            tracer.flush()  # another thread's: it neither waits nor writes
+            return file.write(data)
+
+        def flush(self) -> None:
+            file.flush()
+
+    tracer._file = Busy()  # type: ignore[assignment]
+    tracer.flush()
+    tracer._file = file
+    assert tracer.num_buffered == 1
+    assert [record.time_s for record in read_trace(tmp_path / "trace")] == [1.0]
+    tracer.close()
+    assert [record.time_s for record in read_trace(tmp_path / "trace")] == [1.0, 2.0]
+
+
 def test_close_is_idempotent_and_later_records_are_ignored(tmp_path: Path) -> None:
     tracer = make_tracer(tmp_path / "trace")
     tracer.close()

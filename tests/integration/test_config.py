@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from flexkv import _core
+from flexkv.common.address import default_socket
 from flexkv.common.hash_utils import weights_identity
 from flexkv.errors import ConfigError
-from flexkv.integration.config import FlexKVConfig, default_cpu_cache_bytes, default_socket
+from flexkv.integration.config import FlexKVConfig, default_cpu_cache_bytes
 from flexkv.integration.model_identity import engine_hash_objection
 
 GIB = 1 << 30
@@ -255,34 +253,6 @@ def test_addresses_can_be_given(model_dir: Path) -> None:
         make_vllm_config(model_dir), FLEXKV_SERVER_RECV_PORT="ipc:///run/x", FLEXKV_GPU_REGISTER_PORT="/run/y"
     )
     assert config.gpu_register_port == "/run/y"
-
-
-def test_a_socket_lies_in_a_directory_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert default_socket("e") == f"ipc://{tmp_path}/flexkv/e.sock"
-    for unusable in ("", "relative", str(tmp_path / "missing")):
-        monkeypatch.setenv("XDG_RUNTIME_DIR", unusable)
-        assert f"/flexkv-{os.getuid()}/e.sock" in default_socket("e")
-
-
-@given(st.text(max_size=300))
-def test_any_engine_id_gives_a_path_that_a_socket_can_have(engine_id: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", "")
-        path = default_socket(engine_id).removeprefix("ipc://")
-    assert len(os.fsencode(path)) + len("_gpu_register") <= 107
-    assert "\0" not in path
-    assert os.path.basename(path) not in ("..", ".")
-
-
-def test_a_path_too_long_for_a_socket_is_refused_with_the_variable_to_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = tmp_path / ("d" * 100)
-    deep.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    with pytest.raises(ConfigError, match="FLEXKV_SERVER_RECV_PORT"):
-        default_socket("e")
 
 
 @pytest.mark.parametrize(

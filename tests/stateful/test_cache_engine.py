@@ -2,7 +2,8 @@
 
 Memory is a dict from slot to the chain whose bytes lie there. Stores write when they are committed, and doomed or
 quarantined ones scribble until the moment they are aborted, as a late DMA does. Teardown ends all reservations: then
-nothing is pinned, doomed or lost.
+nothing is pinned, doomed or lost. A router that hears the KV events knows of every block that can be loaded, and of
+no other one when nothing is held.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from flexkv.cache.radixtree import NEVER_S, EntryMeta
 from flexkv.cache.reservation import GetReservation, PutReservation, Reservation, ReservationState
 from flexkv.common.block import SequenceMeta
 from flexkv.common.config import CacheConfig, ModelConfig
+from flexkv.common.events import BlocksRemoved, BlocksStored, KVEvent
 
 CAPACITY = 12
 MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
@@ -30,10 +32,27 @@ def sequence_of(chain: list[int]) -> SequenceMeta:
     return SequenceMeta(np.repeat(np.array(chain, dtype=np.int64), 2), 2)
 
 
+class Router:
+    """Knows the blocks it was told of."""
+
+    def __init__(self) -> None:
+        self.keys: set[bytes] = set()
+
+    def publish(self, event: KVEvent) -> None:
+        if isinstance(event, BlocksStored):
+            self.keys.update(key.tobytes() for key in event.keys)
+        elif isinstance(event, BlocksRemoved):
+            self.keys.difference_update(key.tobytes() for key in event.keys)
+        else:
+            self.keys.clear()
+
+
 class CacheEngineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.cache = GlobalCacheEngine(CONFIG, MODEL, available=8)
+        self.router = Router()
+        self.cache = GlobalCacheEngine(CONFIG, MODEL, available=8, collector=self.router)
+        self.stored_keys: set[bytes] = set()
         self.memory: dict[int, tuple[object, ...]] = {}
         self.live: list[tuple[Reservation, list[int]]] = []
         self.now_s = 0
@@ -60,9 +79,19 @@ class CacheEngineMachine(RuleBasedStateMachine):
         assert put.span.start == held
         assert put.num_blocks + put.num_skipped == len(chain) - held
         assert put.num_blocks >= min(free, len(chain) - held)
+        self.stored_keys.update(key.tobytes() for key in sequence.block_hashes)
         writing = {slot for other, _ in self.live if isinstance(other, PutReservation) for slot in other.slots.tolist()}
         assert not writing & set(put.slots.tolist()), "two stores write one slot"
         self.live.append((put, chain))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), is_store=st.booleans())
+    def prepare_the_same_again(self, data: st.DataObject, is_store: bool) -> None:
+        _, chain = data.draw(st.sampled_from(self.live))
+        if is_store:
+            self.prepare_put(chain=chain, ttl_s=None, priority=0)
+        else:
+            self.prepare_get(chain=chain, start=0)
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
@@ -105,6 +134,15 @@ class CacheEngineMachine(RuleBasedStateMachine):
         if isinstance(reservation, PutReservation):
             self.memory.update(dict.fromkeys(reservation.slots.tolist(), SCRIBBLE))
 
+    @precondition(lambda self: any(chain for _, chain in self.live))
+    @rule(data=st.data())
+    def a_block_is_found_bad(self, data: st.DataObject) -> None:
+        chain = data.draw(st.sampled_from([chain for _, chain in self.live if chain]))
+        key = sequence_of(chain).block_hashes[data.draw(st.integers(0, len(chain) - 1))]
+        slot = self.cache.cpu_cache_engine.index.find(key.tobytes())
+        if slot is not None:
+            self.cache.cpu_cache_engine.drop(key, slot)
+
     @rule()
     def reset(self) -> None:
         self.cache.reset()
@@ -123,10 +161,19 @@ class CacheEngineMachine(RuleBasedStateMachine):
         self.cache.check_invariants()
         assert self.cache.num_live_reservations == len(self.live)
 
+    @invariant()
+    def the_router_knows_what_can_be_loaded(self) -> None:
+        index = self.cache.cpu_cache_engine.index
+        slots = {key: index.find(key) for key in self.stored_keys}
+        ready = {key for key, slot in slots.items() if slot is not None and index.is_ready(slot)}
+        assert ready <= self.router.keys
+        assert self.live or ready == self.router.keys
+
     def teardown(self) -> None:
         while self.live:
             self.end(0)
         self.cache.check_invariants()
+        self.the_router_knows_what_can_be_loaded()
         tier = self.cache.cpu_cache_engine
         assert tier.index.num_pinned == tier.index.num_doomed == tier.index.num_unready == 0
         assert self.cache.num_quarantined_blocks == tier.mempool.num_quarantined_blocks == tier.num_reserved == 0

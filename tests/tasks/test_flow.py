@@ -102,3 +102,31 @@ def test_a_trace_that_nobody_flushes_stays_bounded(tmp_path: Path, monkeypatch: 
     records = list(read_trace(path))
     assert [record.op for record in records] == [TraceOp.GET, TraceOp.COMMIT] * 2 + [TraceOp.DROPPED]
     assert records[-1].num_blocks == 6
+
+
+def test_every_request_of_a_trace_has_one_end(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    bench = Bench(trace_path=str(path))
+    bench.store(1)
+    first, second = (bench.engine.put_match(tokens(2, start))[0] for start in (1000, 2000))
+    held, _ = bench.engine.put_match(tokens(1))  # ends before its batch is made
+    bench.engine.launch([first, held, second], block_ids=[[1, 2], [], [3, 4]], as_batch=True)
+    bench.transfer.finish(bench.graph_ids[-1])
+    prefetch = bench.engine.prefetch_async(tokens(1))
+    cancelled, live = (bench.engine.put_match(tokens(1, start))[0] for start in (3000, 4000))
+    bench.engine.cancel(cancelled)
+    bench.engine.launch([cancelled, live], block_ids=[[1], [2]], as_batch=True)
+    bench.engine.shutdown()
+    found: dict[int | None, list[TraceOp]] = {}
+    for record in read_trace(path):
+        found.setdefault(record.task_id, []).append(record.op)
+    stored, given_up = [TraceOp.PUT, TraceOp.COMMIT], [TraceOp.PUT, TraceOp.ABORT]
+    assert found == {
+        1: stored,
+        first: stored,
+        second: stored,
+        held: stored,
+        prefetch: [TraceOp.PREFETCH, TraceOp.COMMIT],
+        cancelled: given_up,
+        live: given_up,
+    }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 
+import numpy as np
 import pytest
 
+from flexkv.common.request import KVResponseStatus as Status
 from flexkv.errors import ConfigError
+from tests.doubles import RankDouble
 from tests.task_bench import NUM_BLOCKS, Bench, tokens
 
 
@@ -59,6 +62,22 @@ def test_slots_that_are_prefaulted_but_not_mapped_yet_break_nothing() -> None:
     assert not bench.engine.is_ready()
     bench.transfer.set_available(3)
     assert bench.engine.is_ready()
+
+
+def test_a_rank_that_comes_back_with_other_blocks_is_asked_for_those() -> None:
+    bench = Bench(ranks=(RankDouble(num_blocks=600),))
+    bench.store(2)
+    bench.transfer.register(RankDouble(num_blocks=1024))
+    task_id, mask = bench.engine.get_match(tokens(2))
+    assert mask.all()
+    bench.engine.launch(task_id, block_ids=[np.array([1023, 5])])
+    bench.transfer.finish(bench.graph_ids[-1])
+    assert bench.status(task_id) is Status.SUCCESS
+    bench.transfer.register(RankDouble(num_blocks=8))
+    task_id, _ = bench.engine.get_match(tokens(2))
+    with pytest.raises(ValueError, match="names GPU block 8; the GPU has 8 blocks"):
+        bench.engine.launch(task_id, block_ids=[np.array([7, 8])])
+    bench.engine.launch(task_id, block_ids=[np.array([7, 6])])
 
 
 def test_a_cold_start_does_not_evict_what_it_has_just_stored() -> None:

@@ -17,11 +17,11 @@ import pytest
 
 import flexkv.transfer
 from flexkv import _core
-from flexkv._core import CompletionKind, OpStatus
+from flexkv._core import CompletionKind, OpStatus, OpType
 from flexkv.common.transfer import TransferOp, TransferOpGraph, TransferType
 from flexkv.errors import ConfigError
 from flexkv.transfer import GPUCPUTransferWorker, TransferEngine
-from tests.transfer.wire_agent import FAILED, WireAgent
+from tests.transfer.wire_agent import BYE, FAILED, WireAgent
 
 NUM_SLOTS = 10
 TIMEOUT_S = 20.0
@@ -88,6 +88,7 @@ def test_a_graph_runs_in_order_and_completes_once(engine: TransferEngine, agent:
         CompletionKind.GRAPH_RELEASED,
     ]
     assert [c.op_id for c in completions] == [first.op_id, second.op_id, -1, -1]
+    assert [(c.type, c.num_blocks) for c in completions[:2]] == [(OpType.H2D, 2), (OpType.D2H, 1)]
     assert {c.graph_id for c in completions} == {graph.graph_id}
     assert {c.status for c in completions} == {OpStatus.DONE}
     assert completions[0].bytes == 4096
@@ -155,6 +156,29 @@ def test_a_bad_graph_is_refused(engine: TransferEngine, agent: WireAgent, op: Tr
         engine.submit_transfer_graph(graph_of(op), TIMEOUT_S)
     assert engine.num_graphs == 0
     assert engine.poll() == []
+
+
+def test_the_device_blocks_that_every_rank_has_follow_the_last_registrations(tmp_path: Path) -> None:
+    engine = TransferEngine(str(tmp_path / "two.sock"), num_ranks=2)
+    engine.start()
+    assert engine.num_device_blocks == 0
+    agents = [WireAgent(engine.socket_path) for _ in range(2)]
+    agents[0].register(0, 2, num_blocks=70)
+    agents[1].register(1, 2, num_blocks=50)
+    assert engine.wait_ranks(TIMEOUT_S)
+    assert engine.num_device_blocks == 50
+    agents[1].send(BYE)
+    assert agents[1].is_closed()
+    agents[1].close()
+    assert engine.num_device_blocks == 50, "what it had, until it comes back"
+    agents[1] = WireAgent(engine.socket_path)
+    agents[1].register(1, 2, num_blocks=60)
+    engine.set_pool(_core.HostPool(NUM_SLOTS, [4096, 4096]))
+    assert agents[1].serve_pool() == NUM_SLOTS
+    assert engine.num_device_blocks == 60
+    for agent in agents:
+        agent.close()
+    engine.shutdown(0.0)
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf")])

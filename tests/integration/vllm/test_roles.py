@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from flexkv.common.address import own_socket
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.errors import ConfigError
 from flexkv.integration.vllm import roles
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
-from flexkv.kvtask import own_socket
 from flexkv.server.client import KVTPClient
 
 TPB = 16
