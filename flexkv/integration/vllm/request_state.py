@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexkv.common.block import IdArray
-from flexkv.common.hash_utils import Keys
-from flexkv.integration.vllm.request_keys import RequestKeys
+from flexkv.integration.vllm.request_keys import BlockContents, RequestKeys
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -57,10 +56,10 @@ class FlexKVGetTask:
 
 @dataclass(slots=True, eq=False)
 class FlexKVPutTask:
-    """A store: the first ``len(keys)`` blocks of the request are to be held, as far as they are not."""
+    """A store: the first ``len(contents)`` blocks of the request are to be held, as far as they are not."""
 
     state: RequestState
-    keys: Keys
+    contents: BlockContents
     block_ids: list[int]
     """Its device blocks that have them once `step` has run: as many or more."""
     step: int

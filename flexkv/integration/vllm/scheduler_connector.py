@@ -20,6 +20,7 @@ Thread safety: none; vLLM calls from one thread. No call waits longer than a few
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class FlexKVSchedulerConnector:
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
         self._has_cancelled = False  # results of what was cancelled are to be taken
         self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
-        self._to_store: dict[str, RequestState] = {}  # have blocks to store, first come first
+        self._to_store: OrderedDict[str, RequestState] = OrderedDict()  # have blocks to store, first come first
         self._stores = StoreQueue(manager, store_timeout_s)
         self._store_thread = StoreThread(self._stores) if own_thread else None
 
@@ -109,7 +110,7 @@ class FlexKVSchedulerConnector:
         if state.keys is None or not wanted or num_computed_tokens % self._tokens_per_block:
             return 0, False
         start = num_computed_tokens // self._tokens_per_block
-        end = min(state.keys.grow(request), (request.num_tokens - 1) // self._tokens_per_block)
+        end = min(state.keys.count(request), (request.num_tokens - 1) // self._tokens_per_block)
         match = state.load
         if match is not None and match.state is LoadState.MATCHED and match.start_block == start:
             return match.num_blocks * self._tokens_per_block, True  # asked again within a step
@@ -275,7 +276,7 @@ class FlexKVSchedulerConnector:
 
     def stats(self) -> CacheStats:
         """Return the counters."""
-        return self._manager.stats()
+        return self._manager.stats(settled=False)
 
     def turn_off(self, *, drained: bool) -> OffSchedulerConnector:
         """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called.
@@ -317,8 +318,13 @@ class FlexKVSchedulerConnector:
 
     def _match(self, state: RequestState, start: int, end: int) -> FlexKVGetTask | None:
         """Ask for blocks [start, end); None when none of them can be loaded."""
-        assert state.keys is not None
-        task_id, found = self._manager.get_span(state.keys.sequence(state.keys.first(end)), start)
+        request, keys = state.request, state.keys
+        assert keys is not None
+        key = keys.key(request, start)
+        first_key = keys.key(request, 0) if start else key
+        if self._manager.misses(key, first_key=first_key, num_blocks=end - start):
+            return None
+        task_id, found = self._manager.get_span(keys.sequence(keys.contents(request, end)), start)
         if found.num_blocks == 0:
             return None  # the task has ended already
         return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
@@ -357,8 +363,7 @@ class FlexKVSchedulerConnector:
         for _ in range(max(MAX_STORES_PER_STEP, len(self._to_store) // BACKLOG_STEPS)):
             if not self._to_store:
                 break
-            request_id = next(iter(self._to_store))
-            state = self._to_store.pop(request_id)
+            request_id, state = self._to_store.popitem(last=False)
             self._order_store(state, state.request.num_computed_tokens + scheduled.get(request_id, 0))
             state.due_step = self._step + 1
             self._due.setdefault(state.due_step, []).append(state)
@@ -386,11 +391,11 @@ class FlexKVSchedulerConnector:
         num_blocks = min(num_computed_tokens // self._tokens_per_block, len(state.block_ids))
         if num_blocks <= state.num_stored_blocks:
             return
-        num_blocks = min(num_blocks, state.keys.grow(state.request))
+        num_blocks = min(num_blocks, state.keys.count(state.request))
         if num_blocks <= state.num_stored_blocks:
             return
         state.num_stored_blocks = num_blocks
-        store = FlexKVPutTask(state, state.keys.first(num_blocks), state.block_ids[:num_blocks], self._step)
+        store = FlexKVPutTask(state, state.keys.contents(state.request, num_blocks), state.block_ids[:num_blocks], self._step)
         state.stores.add(store)
         self._stores.add(store)
 

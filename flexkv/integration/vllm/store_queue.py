@@ -119,8 +119,8 @@ class StoreQueue:
                 continue
             keys = order.state.keys
             assert keys is not None
-            task_id, missing = self._manager.put_span(keys.sequence(order.keys))
-            order.is_held = missing.end == len(order.keys)
+            task_id, missing = self._manager.put_span(keys.sequence(order.contents))
+            order.is_held = missing.end == len(order.contents)
             if missing.num_blocks == 0:
                 self._ended.append(order)
                 continue

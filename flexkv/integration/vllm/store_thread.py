@@ -7,7 +7,7 @@ the interpreter too: the thread lets it go first.
 from __future__ import annotations
 
 import threading
-import time
+from queue import Empty, SimpleQueue
 
 from flexkv.integration.vllm.store_queue import StoreQueue
 
@@ -18,7 +18,6 @@ HAND_OUT_S = 0.001
 MAX_DELAY_S = 0.05
 """After that long without a step what is left is worked off as well."""
 STOP_TIMEOUT_S = 5.0
-_IDLE_S = 3600.0
 
 
 class StoreThread:
@@ -26,9 +25,9 @@ class StoreThread:
 
     def __init__(self, queue: StoreQueue) -> None:
         self._queue = queue
-        self._wake = threading.Event()
+        self._wakes: SimpleQueue[None] = SimpleQueue()  # cheaper to put to than an Event is to set
         self._is_idle = False
-        self._stopping = False
+        self._stopping = threading.Event()
         self._error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="fkv-stores", daemon=True)
         self.thread.start()
@@ -37,22 +36,22 @@ class StoreThread:
         """A step was planned: work off what is ordered. Raises what the thread died of."""
         if self._error is not None:
             raise self._error
-        self._wake.set()
+        self._wakes.put(None)
 
     def notice(self) -> None:
         """Something was ordered between steps; the next one may be long in coming."""
         if self._is_idle:
-            self._wake.set()
+            self._wakes.put(None)
 
     def stop(self) -> None:
         """Let the thread end after what it is at, and wait for that, with a bound. Idempotent."""
-        self._stopping = True
-        self._wake.set()
+        self._stopping.set()
+        self._wakes.put(None)
         self.thread.join(STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 self._pause()
                 self._queue.work()
                 self._queue.collect()
@@ -60,10 +59,16 @@ class StoreThread:
             self._error = error
 
     def _pause(self) -> None:
+        """Wait for a step, and until the engine has handed it out."""
         self._is_idle = True
+        timeout_s = None
         if self._queue.has_work:
-            self._is_idle = False
-        if self._wake.wait(_IDLE_S if self._is_idle else MAX_DELAY_S) and not self._stopping:
-            time.sleep(HAND_OUT_S)
+            self._is_idle, timeout_s = False, MAX_DELAY_S
+        try:
+            self._wakes.get(timeout=timeout_s)
+            self._stopping.wait(HAND_OUT_S)
+        except Empty:
+            pass
         self._is_idle = False
-        self._wake.clear()
+        while not self._wakes.empty():
+            self._wakes.get()
