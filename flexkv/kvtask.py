@@ -183,13 +183,15 @@ class KVTaskEngine:
         return task.task_id, task.span
 
     def misses(self, key: bytes, *, first_key: bytes, num_blocks: int) -> bool:
-        """Return whether a GET of `num_blocks` blocks, the first of which has `key`, would find nothing. O(1).
+        """Return whether a GET would find nothing. O(1).
 
-        If so it is counted as that GET, and there is no task; else nothing was changed. May be True where a
-        transfer has ended since the last call of another verb: completions are not looked at.
+        If so it is counted as that GET, and there is no task; else nothing was changed. May be True where a store has
+        ended since the last call of another verb: completions are not looked at.
 
         Args:
+            key: of the first block that is asked for.
             first_key: of the prompt's first block; tells whether what is held of the prompt is on the GPU already.
+            num_blocks: that are asked for.
         """
         with self._gate.lock:
             return self._flow.misses(key, first_key, num_blocks)

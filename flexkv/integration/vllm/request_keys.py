@@ -4,8 +4,8 @@ Keys come from the engine's own content hashes (`request.block_hashes`), which c
 prompt embeddings and the salt. Where these cannot be used (a hash that is not cryptographic or changes per process),
 keys come from the tokens, the salt goes into the namespace, and a request with content that tokens do not cover is
 not cached. Adapters are told apart by their files in both cases: a name may be given to other weights later. Each
-block is hashed once for its load and its stores: keys grow with the request. A streaming session may take tokens back; then its keys are made
-anew.
+block is hashed once for its load and its stores: keys grow with the request. A streaming session may take tokens
+back; then its keys are made anew.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class RequestKeys:
     def key(self, request: Request, block: int) -> bytes:
         """Return the key of one block. REQUIRES: `count` returned more."""
         if not self._use_engine_hashes:
-            return self._hash_tokens(request)[block].tobytes()
+            return bytes(self._hash_tokens(request)[block])
         return hash_utils.mix_one(request.block_hashes[block], self._root)
 
     def contents(self, request: Request, num_blocks: int) -> BlockContents:
@@ -106,7 +106,7 @@ class RequestKeys:
         """Return the blocks that `contents` returned, with their keys. O(blocks not seen before). Any thread."""
         hashes, known = self._known
         num_known = min(len(known), len(contents))
-        if not self._use_engine_hashes:
+        if isinstance(contents, np.ndarray):
             known = contents
         elif num_known and hashes[num_known - 1] != contents[num_known - 1]:
             known = _NO_KEYS  # tokens were taken back; a hash covers all blocks before its own

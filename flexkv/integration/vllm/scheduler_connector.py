@@ -395,7 +395,9 @@ class FlexKVSchedulerConnector:
         if num_blocks <= state.num_stored_blocks:
             return
         state.num_stored_blocks = num_blocks
-        store = FlexKVPutTask(state, state.keys.contents(state.request, num_blocks), state.block_ids[:num_blocks], self._step)
+        store = FlexKVPutTask(
+            state, state.keys.contents(state.request, num_blocks), state.block_ids[:num_blocks], self._step
+        )
         state.stores.add(store)
         self._stores.add(store)
 

@@ -55,7 +55,7 @@ class StoreThread:
                 self._pause()
                 self._queue.work()
                 self._queue.collect()
-        except BaseException as error:  # raised again in the scheduler's thread: nothing is lost
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the scheduler: nothing is lost
             self._error = error
 
     def _pause(self) -> None:
