@@ -19,6 +19,9 @@ def mix_engine_hashes(hashes: list[bytes] | tuple[bytes, ...] | numpy.typing.NDA
     Keys of the engine's hashes[start:], all of one width from 1 to 39 bytes. Shape: [n - start, 16].
     """
 
+def mix_engine_hash(hash: bytes, root: bytes) -> bytes:
+    """Key of one engine hash, as mix_engine_hashes makes it."""
+
 def sha256(data: bytes) -> bytes:
     """SHA-256 of the bytes."""
 

@@ -110,6 +110,7 @@ class KVManager:
     get_match = _Forward(KVTaskEngine.get_match)
     put_match = _Forward(KVTaskEngine.put_match)
     get_span = _Forward(KVTaskEngine.get_span)
+    misses = _Forward(KVTaskEngine.misses)
     put_span = _Forward(KVTaskEngine.put_span)
     get_async = _Forward(KVTaskEngine.get_async)
     put_async = _Forward(KVTaskEngine.put_async)

@@ -182,6 +182,20 @@ class KVTaskEngine:
             task = self._flow.get(request)
         return task.task_id, task.span
 
+    def misses(self, key: bytes, *, first_key: bytes, num_blocks: int) -> bool:
+        """Return whether a GET would find nothing. O(1).
+
+        If so it is counted as that GET, and there is no task; else nothing was changed. May be True where a store has
+        ended since the last call of another verb: completions are not looked at.
+
+        Args:
+            key: of the first block that is asked for.
+            first_key: of the prompt's first block; tells whether what is held of the prompt is on the GPU already.
+            num_blocks: that are asked for.
+        """
+        with self._gate.lock:
+            return self._flow.misses(key, first_key, num_blocks)
+
     def put_span(self, sequence: SequenceMeta) -> tuple[int, BlockSpan]:
         """Do what `put_match` does for a handle of `sequence()`, and answer in blocks: no mask is made."""
         request = KVRequest(type=KVRequestType.PUT, sequence=sequence, start_block=0, end_block=sequence.num_blocks)
@@ -367,9 +381,9 @@ class KVTaskEngine:
         self._recorder.close()
         return drained
 
-    def stats(self) -> CacheStats:
-        """Return the counters and levels at this moment."""
-        with self._gate.entered():
+    def stats(self, *, settled: bool = True) -> CacheStats:
+        """Return the counters and levels at this moment; if not `settled`, as of the last call of another verb."""
+        with self._gate.entered() if settled else self._gate.lock:
             counters = self._recorder.counters
             counters.tasks_running = self._tasks.num_running
             counters.dropped_results = self._tasks.num_dropped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -360,6 +361,41 @@ def test_misses_have_reasons() -> None:
     }
     stats = bench.engine.stats()
     assert (stats.get_requests, stats.hit_blocks) == (7, 2)
+
+
+def test_a_miss_that_is_seen_at_its_first_key_is_counted_and_makes_no_task() -> None:
+    bench = Bench(ranks=())
+    held, unready, unknown = (bench.engine.sequence(tokens(3, seed)) for seed in (0, 800, 4000))
+    keys = {name: [bytes(key) for key in sequence.block_hashes] for name, sequence in
+            {"held": held, "unready": unready, "unknown": unknown}.items()}  # fmt: skip
+
+    def misses(name: str, block: int = 0) -> bool:
+        return bench.engine.misses(keys[name][block], first_key=keys[name][0], num_blocks=3 - block)
+
+    assert not misses("held"), "not ready: to be planned, which says why"
+    bench.transfer.register(RankDouble())
+    bench.store(2)
+    bench.put(3, 800)
+    before = bench.engine.stats()
+    assert [misses(name) for name in keys] == [False, False, True]
+    assert [misses("held", block) for block in (1, 2)] == [False, True]
+    assert misses("unknown", 1)
+    stats = bench.engine.stats(settled=False)
+    assert stats.get_requests - before.get_requests == 3
+    assert stats.queried_blocks - before.queried_blocks == 3 + 1 + 2
+    assert {reason: count for reason, count in stats.misses.items() if count} == {
+        MissReason.NO_MATCH: 2,
+        MissReason.ON_GPU: 1,
+    }
+    assert bench.engine.poll().keys() == set(), "a miss has no result to take"
+
+
+def test_with_a_trace_no_request_is_answered_without_a_record(tmp_path: Path) -> None:
+    bench = Bench(trace_path=str(tmp_path / "trace.jsonl"))
+    bench.store(1)
+    key = bytes(bench.engine.sequence(tokens(1, 4000)).block_hashes[0])
+    assert not bench.engine.misses(key, first_key=key, num_blocks=1)
+    bench.engine.shutdown()
 
 
 def test_over_its_budget_of_quarantined_slots_the_tier_is_off() -> None:

@@ -95,6 +95,14 @@ KeyArray mix(nb::handle hashes, nb::handle root, std::int64_t start) {
   return mix_list(items, root_key, static_cast<std::size_t>(first));
 }
 
+nb::bytes mix_one(const nb::bytes& hash, nb::handle root) {
+  const auto* const row = reinterpret_cast<const std::uint8_t*>(hash.c_str());
+  BlockKey key;
+  mix_engine_hashes(std::span<const std::uint8_t* const>(&row, 1), hash.size(), key_arg(root, "root"),
+                    std::span<BlockKey>(&key, 1));
+  return nb::bytes(&key, sizeof key);
+}
+
 nb::bytes sha256_of(const nb::bytes& data) {
   const auto digest = sha256({reinterpret_cast<const std::uint8_t*>(data.c_str()), data.size()});
   return nb::bytes(digest.data(), digest.size());
@@ -110,6 +118,9 @@ void bind_hash(nb::module_& m) {
         nb::sig("def mix_engine_hashes(hashes: list[bytes] | tuple[bytes, ...] | " KEYS
                 ", root: bytes, start: int = 0) -> " KEYS),
         "Keys of the engine's hashes[start:], all of one width from 1 to 39 bytes. Shape: [n - start, 16].");
+  m.def("mix_engine_hash", &mix_one, "hash"_a, "root"_a.none(),
+        nb::sig("def mix_engine_hash(hash: bytes, root: bytes) -> bytes"),
+        "Key of one engine hash, as mix_engine_hashes makes it.");
   m.def("sha256", &sha256_of, "data"_a, "SHA-256 of the bytes.");
   m.def("hash_uses_sha_ni", &hash_uses_sha_ni, "True when the CPU's SHA instructions are in use.");
 }

@@ -82,6 +82,10 @@ class GlobalCacheEngine:
         """The same as `match_all`."""
         return self.match_all(sequence_meta, now_s)
 
+    def holds(self, key: bytes) -> bool:
+        """Return whether a tier has the block, its bytes there yet or not. O(1)."""
+        return self.cpu_cache_engine.holds(key)
+
     def prepare_get(
         self, sequence: SequenceMeta, start_block: int = 0, end_block: int | None = None, *, now_s: int = 0
     ) -> GetReservation:

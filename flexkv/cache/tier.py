@@ -91,6 +91,10 @@ class CacheEngine:
         """
         return self.index.match(sequence.block_hashes[:num_blocks], now_s)
 
+    def holds(self, key: bytes) -> bool:
+        """Return whether the block is visible here, its bytes there yet or not. O(1)."""
+        return self.index.find(key) is not None
+
     def take(self, num_blocks: int) -> Slots:
         """Reserve up to `num_blocks` slots, evicting when short; fewer come back when the rest is pinned or in use.
 

@@ -142,6 +142,14 @@ def mix(hashes: Sequence[bytes] | Keys, root: bytes, start: int = 0) -> Keys:
         raise ValueError(f"block_hashes or its root cannot be used: {error}") from error
 
 
+def mix_one(engine_hash: bytes, root: bytes) -> bytes:
+    """Return the key of one content hash of an engine; like `mix`, a tenth of its time. Raises ValueError like it."""
+    try:
+        return _core.mix_engine_hash(engine_hash, root)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a block hash or its root cannot be used: {error}") from error
+
+
 def load_key_file(path: str | os.PathLike[str]) -> bytes:
     """Read the secret that keys the hash: a regular file of at least 16 bytes that only its owner can read.
 

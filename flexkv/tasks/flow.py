@@ -102,6 +102,17 @@ class TaskFlow:
         self._recorder.got(request, task, reservation)
         return task if reservation.num_blocks else self._commit(task)
 
+    def misses(self, key: bytes, first_key: bytes, num_blocks: int) -> bool:
+        """Count a GET that would find nothing, and say so; False when it has to be planned to know, or to be traced."""
+        cache = self.tier.cache
+        if self.closed or self.tier.state is not TierState.SERVING or cache is None or self._recorder.is_tracing:
+            return False
+        if cache.holds(key):
+            return False
+        held_before = key != first_key and cache.holds(first_key)
+        self._recorder.found_nothing(num_blocks, MissReason.ON_GPU if held_before else MissReason.NO_MATCH)
+        return True
+
     def put(self, request: KVRequest) -> KVTask:
         """Plan a PUT. With nothing to store the task is COMPLETED at once."""
         cache = self.tier.cache

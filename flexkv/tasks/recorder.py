@@ -84,6 +84,11 @@ class Recorder:
         """Whether the tiers should publish to this recorder."""
         return self._collector is not None or self._tracer is not None
 
+    @property
+    def is_tracing(self) -> bool:
+        """Whether every request is written to a trace."""
+        return self._tracer is not None
+
     def publish(self, event: KVEvent) -> None:
         """Take one event of a tier (EventCollector)."""
         if self._tracer is not None and isinstance(event, BlocksRemoved):
@@ -100,6 +105,12 @@ class Recorder:
     def take_events(self) -> list[KVEvent]:
         """Return the events kept since the last call; none unless the collector is an EventBuffer."""
         return self._collector.take() if isinstance(self._collector, EventBuffer) else []
+
+    def found_nothing(self, num_blocks: int, reason: MissReason) -> None:
+        """A GET was not planned, since it would have been empty. REQUIRES: not `is_tracing`."""
+        self.counters.get_requests += 1
+        self.counters.queried_blocks += num_blocks
+        self.counters.miss(reason)
 
     def missed(self, request: KVRequest, task: KVTask, reason: MissReason) -> None:
         """A GET was answered without asking the cache."""

@@ -19,6 +19,7 @@ from flexkv.common.hash_utils import (
     hash_blocks,
     load_key_file,
     mix,
+    mix_one,
     model_fingerprint,
     root_key,
     weights_identity,
@@ -64,6 +65,7 @@ def test_mixed_keys_are_the_hash_of_root_and_engine_hash(hashes: list[bytes], da
     expected = [hashlib.sha256(root + value).digest()[:16] for value in hashes[start:]]
     for given_hashes in (hashes, tuple(hashes)):
         assert [key.tobytes() for key in mix(given_hashes, root, start)] == expected
+        assert [mix_one(bytes(one), root) for one in given_hashes[start:]] == expected
 
 
 def test_keys_of_format_version_1_never_change() -> None:
@@ -71,7 +73,16 @@ def test_keys_of_format_version_1_never_change() -> None:
     assert root.hex() == "baae3e2fe326b5adebcebaa244f8e53a"
     keys = hash_blocks(np.arange(8, dtype=np.int64), 4, root)
     assert keys[1].tobytes().hex() == "cdb769a8e359e826e7a606ace9ecdc97"
+    assert mix_one(bytes(32), root).hex() == "d2e80e5ab048b95d653aaa0fb4a5946b"
     assert mix([bytes(32)], root)[0].tobytes().hex() == "d2e80e5ab048b95d653aaa0fb4a5946b"
+
+
+@pytest.mark.parametrize(
+    ("engine_hash", "root"), [(b"", bytes(16)), (bytes(40), bytes(16)), (bytes(8), b""), ("x", bytes(16))]
+)
+def test_one_hash_that_cannot_be_mixed_is_refused(engine_hash: bytes, root: bytes) -> None:
+    with pytest.raises(ValueError, match="block hash or its root"):
+        mix_one(engine_hash, root)
 
 
 @given(st.binary(max_size=40), NAMESPACES, st.integers(0, 255), st.sampled_from([1, 16, 128]))

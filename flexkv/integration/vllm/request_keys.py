@@ -4,8 +4,8 @@ Keys come from the engine's own content hashes (`request.block_hashes`), which c
 prompt embeddings and the salt. Where these cannot be used (a hash that is not cryptographic or changes per process),
 keys come from the tokens, the salt goes into the namespace, and a request with content that tokens do not cover is
 not cached. Adapters are told apart by their files in both cases: a name may be given to other weights later. Each
-block is hashed once: keys grow with the request. A streaming session may take tokens back; then its keys are made
-anew.
+block is hashed once for its load and its stores: keys grow with the request. A streaming session may take tokens
+back; then its keys are made anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from flexkv.common.hash_utils import KEY_BYTES, Keys
 if TYPE_CHECKING:
     from vllm.v1.request import Request
 
-__all__ = ["Adapters", "RequestKeys", "request_namespace"]
+__all__ = ["Adapters", "BlockContents", "RequestKeys", "request_namespace"]
+
+BlockContents = Sequence[bytes] | Keys
+"""What blocks have: the engine's hashes of them, or their keys."""
+_NO_KEYS: Keys = np.empty((0, KEY_BYTES), dtype=np.uint8)
 
 
 class Adapters:
@@ -66,12 +70,13 @@ def request_namespace(request: Request, use_engine_hashes: bool, adapters: Adapt
 class RequestKeys:
     """Keys of a request's whole blocks, as far as its tokens are confirmed and cover its content.
 
-    Belongs to the scheduler's thread.
+    Belongs to the scheduler's thread, but for `sequence`. With the engine's hashes keys are made as late as they are
+    needed, by whoever needs them; from tokens at once, by the scheduler's thread: tokens may be taken back later.
 
-    Invariant: `_keys[i]` is the key of block i of the request as it stands, after `grow`.
+    Invariant: `_known` is a prefix of some content the request had, and its keys.
     """
 
-    __slots__ = ("_engine_hashes", "_keys", "_last_hash", "_namespace", "_root", "_tokens_per_block")
+    __slots__ = ("_known", "_last_token", "_namespace", "_root", "_tokens_per_block", "_use_engine_hashes")
 
     def __init__(
         self, root: bytes, tokens_per_block: int, use_engine_hashes: bool, namespace: Sequence[str] = ()
@@ -79,45 +84,57 @@ class RequestKeys:
         self._root = root
         self._namespace = namespace
         self._tokens_per_block = tokens_per_block
-        self._engine_hashes = use_engine_hashes
-        self._keys: Keys = np.empty((0, KEY_BYTES), dtype=np.uint8)
-        self._last_hash: Any = None  # the engine hash, or the last token, that the last key was made from
+        self._use_engine_hashes = use_engine_hashes
+        self._known: tuple[BlockContents, Keys] = ((), _NO_KEYS)  # replaced as a whole: two threads do
+        self._last_token = -1  # the one that the last key was made from
 
-    def grow(self, request: Request) -> int:
-        """Take in new whole blocks; returns their number so far. O(new blocks)."""
-        hashes: list[bytes] = request.block_hashes
-        num_confirmed = len(hashes) if self._engine_hashes else request.num_tokens // self._tokens_per_block
-        num_known = len(self._keys)
-        if num_known and (num_confirmed < num_known or self._mark(request, num_known) != self._last_hash):
-            self._keys, num_known = self._keys[:0], 0
-        if num_confirmed == num_known:
-            return num_known
-        if not self._engine_hashes and getattr(request, "mm_features", None):
-            return num_known  # a session that images were added to: its further tokens do not cover them
-        if self._engine_hashes:
-            new = hash_utils.mix(hashes, self._root, num_known)
-        else:
-            tokens = np.array(request.all_token_ids[num_known * self._tokens_per_block :], dtype=np.int64)
-            parent = self._keys[-1].tobytes() if num_known else self._root
-            new = hash_utils.hash_blocks(tokens, self._tokens_per_block, parent)
-        self._keys = np.concatenate([self._keys, new]) if num_known else new
-        self._last_hash = self._mark(request, num_confirmed)
-        return num_confirmed
+    def count(self, request: Request) -> int:
+        """Return the number of whole blocks that can have keys now."""
+        return len(request.block_hashes) if self._use_engine_hashes else len(self._hash_tokens(request))
 
-    def sequence(self, num_blocks: int) -> SequenceMeta:
-        """Return the first `num_blocks` blocks with their keys. REQUIRES: `grow` returned as many."""
-        keys = self._keys[:num_blocks]
-        return SequenceMeta(
+    def key(self, request: Request, block: int) -> bytes:
+        """Return the key of one block. REQUIRES: `count` returned more."""
+        if not self._use_engine_hashes:
+            return bytes(self._hash_tokens(request)[block])
+        return hash_utils.mix_one(request.block_hashes[block], self._root)
+
+    def contents(self, request: Request, num_blocks: int) -> BlockContents:
+        """Return what the first blocks have now, as `sequence` takes it; never changes. REQUIRES: `count` blocks."""
+        return request.block_hashes[:num_blocks] if self._use_engine_hashes else self._hash_tokens(request)[:num_blocks]
+
+    def sequence(self, contents: BlockContents) -> SequenceMeta:
+        """Return the blocks that `contents` returned, with their keys. O(blocks not seen before). Any thread."""
+        hashes, known = self._known
+        num_known = min(len(known), len(contents))
+        if isinstance(contents, np.ndarray):
+            known = contents
+        elif num_known and hashes[num_known - 1] != contents[num_known - 1]:
+            known = _NO_KEYS  # tokens were taken back; a hash covers all blocks before its own
+        sequence = SequenceMeta(
             None,
             self._tokens_per_block,
             self._namespace,
-            block_hashes=keys,
+            block_hashes=contents,
             root=self._root,
-            num_tokens=num_blocks * self._tokens_per_block,
-            prefix_keys=keys,
+            num_tokens=len(contents) * self._tokens_per_block,
+            prefix_keys=known,
         )
+        if self._use_engine_hashes and len(known) < len(contents):
+            self._known = (contents, sequence.block_hashes)
+        return sequence
 
-    def _mark(self, request: Request, num_blocks: int) -> Any:
-        if self._engine_hashes:
-            return request.block_hashes[num_blocks - 1]
-        return request.all_token_ids[num_blocks * self._tokens_per_block - 1]
+    def _hash_tokens(self, request: Request) -> Keys:
+        """Return the keys of the request's whole blocks. O(new blocks)."""
+        keys = self._known[1]
+        num_blocks = request.num_tokens // self._tokens_per_block
+        end = len(keys) * self._tokens_per_block
+        if end and (num_blocks < len(keys) or request.all_token_ids[end - 1] != self._last_token):
+            keys, end = _NO_KEYS, 0
+        if num_blocks > len(keys) and not getattr(request, "mm_features", None):  # tokens do not cover added images
+            tokens = np.array(request.all_token_ids[end:], dtype=np.int64)
+            parent = keys[-1].tobytes() if end else self._root
+            new = hash_utils.hash_blocks(tokens, self._tokens_per_block, parent)
+            keys = np.concatenate([keys, new])
+            self._last_token = request.all_token_ids[num_blocks * self._tokens_per_block - 1]
+        self._known = ((), keys)
+        return keys

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexkv.common.block import IdArray
-from flexkv.integration.vllm.request_keys import RequestKeys
+from flexkv.integration.vllm.request_keys import BlockContents, RequestKeys
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -54,13 +54,20 @@ class FlexKVGetTask:
     block_ids: IdArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FlexKVPutTask:
-    """A store that reads device blocks of the request, and is to be committed."""
+    """A store: the first ``len(contents)`` blocks of the request are to be held, as far as they are not."""
 
-    request_id: str
-    task_id: int
-    block_ids: IdArray
+    state: RequestState
+    contents: BlockContents
+    block_ids: list[int]
+    """Its device blocks that have them once `step` has run: as many or more."""
+    step: int
+    task_id: int | None = None
+    """Of the batch it was launched in."""
+    is_doomed: bool = False
+    is_held: bool = False
+    """Once ended: whether all its blocks were held then."""
 
 
 @dataclass(slots=True)
@@ -78,7 +85,10 @@ class RequestState:
     in_prompt: bool = True
     """Whether blocks of its prompt have not been offered yet."""
     load: FlexKVGetTask | None = None
-    stores: dict[int, FlexKVPutTask] = field(default_factory=dict)
+    stores: set[FlexKVPutTask] = field(default_factory=set)
+    """Those that have not ended; what was doomed for a preemption does not count."""
+    lacks_blocks: bool = False
+    """A store of it ended without all its blocks being held: they are offered again at its end."""
     may_load: bool = True
     may_store: bool = True
     finished: bool = False
@@ -102,5 +112,6 @@ class RequestState:
         self.num_stored_blocks = 0
         self.due_step = 0
         self.in_prompt = True
-        self.stores = {}
+        self.stores = set()
+        self.lacks_blocks = False
         self.has_loaded = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import ItemsView, ValuesView
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from flexkv.common.debug import flexkv_logger
@@ -78,9 +79,8 @@ class RequestTable:
                 state.block_ids = list(new.block_ids[0])
                 changed.append(state)
         cached = scheduler_output.scheduled_cached_reqs
-        for request_id, new_block_ids in zip(cached.req_ids, cached.new_block_ids, strict=True):
-            if new_block_ids is None:
-                continue
+        gains = cached.new_block_ids  # None for most of them
+        for request_id, new_block_ids in zip(compress(cached.req_ids, gains), filter(None, gains), strict=True):
             state = self._states.get(request_id)
             if state is None:
                 continue

@@ -80,6 +80,7 @@ def make_scheduler_role(
         may_load=transfer.is_kv_consumer,
         may_store=transfer.is_kv_producer,
         store_timeout_s=STORE_TIMEOUT_FACTOR * config.cache_config.transfer_timeout_s,
+        own_thread=True,
     )
 
 

@@ -6,19 +6,21 @@ then loads, then stores, then matches that were not taken), then the workers run
 Step tickets: the step being built is numbered before anything is launched. A store runs after the step that computes
 its tokens; a load after the step before it, since its device blocks may have belonged to a request of that step. A
 failed load is told to the workers in the next step's notice and settled when that step comes back, because vLLM reads
-the failed blocks from the workers' output, before it reads which loads ended.
+the failed blocks from the workers' output, before it reads which loads ended. Stores are only ordered here: they are
+planned and launched while the model runs (store_queue.py), on a thread of their own if there is one.
 
 Invariants
  1. vLLM hears exactly once of each load it was promised, and of each request whose blocks it holds for us.
  2. Blocks are let go only when no transfer we count on touches them; stores whose blocks vLLM takes away are doomed
     first.
  3. Nothing here changes vLLM's objects, except the sets of finished requests it asks to have filled.
-Thread safety: none; vLLM calls from one thread. No call waits longer than a millisecond, `reset_cache` and `shutdown`
-excepted.
+Thread safety: none; vLLM calls from one thread. No call waits longer than a few milliseconds, `reset_cache` and
+`shutdown` excepted.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,8 @@ from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask, 
 from flexkv.integration.vllm.request_table import RequestTable
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.integration.vllm.scheduler_role import StepNotice
+from flexkv.integration.vllm.store_queue import StoreQueue
+from flexkv.integration.vllm.store_thread import StoreThread
 
 if TYPE_CHECKING:
     from vllm.v1.core.kv_cache_manager import KVCacheBlocks
@@ -62,6 +66,7 @@ class FlexKVSchedulerConnector:
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
         decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
             more, and a preemption loses more.
+        own_thread: whether stores are planned and launched on a thread of their own; else as each step is planned.
     """
 
     def __init__(
@@ -74,24 +79,27 @@ class FlexKVSchedulerConnector:
         may_store: bool = True,
         store_timeout_s: float | None = None,
         decode_store_blocks: int = DECODE_STORE_BLOCKS,
+        own_thread: bool = False,
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
         self._may_load = may_load
         self._may_store = may_store
-        self._store_timeout_s = store_timeout_s
         self._decode_store_blocks = decode_store_blocks
         self._step = 0
         self._last_step_was_empty = False
         self._requests = RequestTable(manager, tokens_per_block, use_engine_hashes)
         self._matched: dict[str, RequestState] = {}  # asked in this step
         self._planned: list[FlexKVGetTask] = []  # allocated in this step, to be launched at its end
-        self._new_stores: list[FlexKVPutTask] = []
-        self._running: dict[int, list[RequestState]] = {}  # by task id: launched, end not seen; a batch has several
+        self._loading: dict[int, RequestState] = {}  # by task id: launched, end not seen
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
+        self._held: dict[str, RequestState] = {}  # vLLM is done with them, and keeps their blocks for us
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
+        self._has_cancelled = False  # results of what was cancelled are to be taken
         self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
-        self._to_store: dict[str, RequestState] = {}  # have blocks to store, first come first
+        self._to_store: OrderedDict[str, RequestState] = OrderedDict()  # have blocks to store, first come first
+        self._stores = StoreQueue(manager, store_timeout_s)
+        self._store_thread = StoreThread(self._stores) if own_thread else None
 
     # ---- while vLLM schedules
 
@@ -102,7 +110,7 @@ class FlexKVSchedulerConnector:
         if state.keys is None or not wanted or num_computed_tokens % self._tokens_per_block:
             return 0, False
         start = num_computed_tokens // self._tokens_per_block
-        end = min(state.keys.grow(request), (request.num_tokens - 1) // self._tokens_per_block)
+        end = min(state.keys.count(request), (request.num_tokens - 1) // self._tokens_per_block)
         match = state.load
         if match is not None and match.state is LoadState.MATCHED and match.start_block == start:
             return match.num_blocks * self._tokens_per_block, True  # asked again within a step
@@ -151,38 +159,28 @@ class FlexKVSchedulerConnector:
         self._plan_stores(scheduler_output)
         self.launch_tasks()
         self.cancel_tasks()
-        self._rest_if_idle(scheduler_output.total_num_scheduled_tokens == 0)
+        self._begin_stores()
+        if scheduler_output.total_num_scheduled_tokens:
+            self._last_step_was_empty = False
+        else:
+            self._rest()
         failed: set[int] = set()
         for state in self._unsettled.values():
             if state.load is not None and state.load.state is LoadState.FAILED and not state.finished:
                 state.load.state = LoadState.TOLD
                 failed.update(state.load.block_ids.tolist())
-        return StepNotice(self._step, bool(self._running or self._unsettled), frozenset(failed))
+        return StepNotice(self._step, bool(self._loading or self._unsettled or self._held), frozenset(failed))
 
     def launch_tasks(self) -> None:
-        """Launch what was planned since the last call: loads after the step before, stores after this one, as one."""
-        loads, stores = self._planned, self._new_stores
-        self._planned, self._new_stores = [], []
+        """Launch the loads that were planned since the last call: after the step before."""
+        loads, self._planned = self._planned, []
         for load in loads:
             assert load.task_id is not None
             load.state = LoadState.RUNNING
-            self._running[load.task_id] = [self._requests[load.request_id]]
+            self._loading[load.task_id] = self._requests[load.request_id]
         if loads:
             ids = [load.task_id for load in loads if load.task_id is not None]
             self._manager.launch(ids, block_ids=[load.block_ids for load in loads], after_step=self._step - 1)
-        if stores:
-            (batch_id,) = self._manager.launch(
-                [store.task_id for store in stores],
-                block_ids=[store.block_ids for store in stores],
-                as_batch=True,
-                after_step=self._step,
-                timeout_s=self._store_timeout_s,
-            )
-            states = self._running[batch_id] = [self._requests[store.request_id] for store in stores]
-            for store, state in zip(stores, states, strict=True):
-                del state.stores[store.task_id]
-                store.task_id = batch_id
-                state.stores[batch_id] = store
 
     def cancel_tasks(self) -> None:
         """Cancel the matches of this step that vLLM did not schedule."""
@@ -192,13 +190,19 @@ class FlexKVSchedulerConnector:
         if self._discarded:
             self._manager.cancel(self._discarded)
             self._discarded = []
+            self._has_cancelled = True
 
     # ---- when a step came back, and at the end of a request
 
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
         self.launch_tasks()
-        self._collect()
+        if self._store_thread is None:
+            self._begin_stores()
+        if self._loading or self._has_cancelled:
+            self._has_cancelled = False
+            self._stores.collect()
+        self._note_results()
         received: set[str] = set()
         sent: set[str] = set()
         for request_id, state in list(self._unsettled.items()):
@@ -220,6 +224,7 @@ class FlexKVSchedulerConnector:
             elif state.finished:
                 sent.add(request_id)
             if state.finished:
+                self._held.pop(request_id, None)
                 self._requests.drop(request_id)
         if received:
             output.finished_recving = (output.finished_recving or set()) | received
@@ -235,19 +240,22 @@ class FlexKVSchedulerConnector:
         self._to_store.pop(request.request_id, None)
         state.due_step = 0
         if not state.is_loading:
-            state.num_stored_blocks = 0  # offered once more: what there was no room for, or was evicted meanwhile
-            self._plan_store(state, request.num_computed_tokens)  # launched with others', when the step's end is told
+            if state.lacks_blocks:
+                state.num_stored_blocks = 0
+            self._order_store(state, request.num_computed_tokens)
         state.finished = state.is_loading or bool(state.stores)
         if not state.finished:
             self._unsettled.pop(request.request_id, None)
             self._requests.drop(request.request_id)
-        return state.finished, None
+            return False, None
+        self._held[request.request_id] = state
+        if self._store_thread is not None:
+            self._store_thread.notice()
+        return True, None
 
     def has_pending_block_frees(self) -> bool:
         """Whether finished requests still hold device blocks, which are let go without a preemption."""
-        if any(state.finished for state in self._unsettled.values()):
-            return True
-        return any(state.finished for states in self._running.values() for state in states)
+        return bool(self._held)
 
     # ---- the rest
 
@@ -257,8 +265,10 @@ class FlexKVSchedulerConnector:
         Running loads run on; returns when transfers in flight have ended, at most `transfer_timeout_s` later.
         """
         self.cancel_tasks()
+        self._stores.drop()
         self._manager.reset()
-        self._collect()
+        self._stores.collect()
+        self._note_results()
         for state in self._requests.values():
             state.may_store = not state.holds_blocks
         logger.info("cache reset requests_running=%d", len(self._requests))
@@ -266,7 +276,7 @@ class FlexKVSchedulerConnector:
 
     def stats(self) -> CacheStats:
         """Return the counters."""
-        return self._manager.stats()
+        return self._manager.stats(settled=False)
 
     def turn_off(self, *, drained: bool) -> OffSchedulerConnector:
         """Return the role that winds up what vLLM was promised. REQUIRES: `shutdown` was called.
@@ -276,7 +286,7 @@ class FlexKVSchedulerConnector:
                 bytes would be worse (D16).
         """
         if not drained:
-            logger.error("copies did not end; requests that wait for them stay held requests=%d", len(self._running))
+            logger.error("copies did not end; requests that wait for them stay held requests=%d", len(self._held))
             return OffSchedulerConnector(self._tokens_per_block, step=self._step)
         failed: dict[str, Iterable[int]] = {}
         told: dict[str, Iterable[int]] = {}
@@ -300,14 +310,21 @@ class FlexKVSchedulerConnector:
 
     def shutdown(self) -> bool:
         """Stop the manager; False when a copy may still touch device blocks. Idempotent."""
+        if self._store_thread is not None:
+            self._store_thread.stop()
         return self._manager.shutdown()
 
     # ---- inside
 
     def _match(self, state: RequestState, start: int, end: int) -> FlexKVGetTask | None:
         """Ask for blocks [start, end); None when none of them can be loaded."""
-        assert state.keys is not None
-        task_id, found = self._manager.get_span(state.keys.sequence(end), start)
+        request, keys = state.request, state.keys
+        assert keys is not None
+        key = keys.key(request, start)
+        first_key = keys.key(request, 0) if start else key
+        if self._manager.misses(key, first_key=first_key, num_blocks=end - start):
+            return None
+        task_id, found = self._manager.get_span(keys.sequence(keys.contents(request, end)), start)
         if found.num_blocks == 0:
             return None  # the task has ended already
         return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
@@ -327,10 +344,7 @@ class FlexKVSchedulerConnector:
         if state is None:
             return
         if state.stores:
-            task_ids = list(state.stores)
-            self._manager.doom(task_ids)  # with what others store in the same batch: at their end it is offered again
-            for task_id in task_ids:
-                self._forget_store(task_id, state)
+            self._stores.doom(state.stores)
         state.forget_blocks()
         self._to_store.pop(request_id, None)
         state.may_store = True
@@ -349,9 +363,8 @@ class FlexKVSchedulerConnector:
         for _ in range(max(MAX_STORES_PER_STEP, len(self._to_store) // BACKLOG_STEPS)):
             if not self._to_store:
                 break
-            request_id = next(iter(self._to_store))
-            state = self._to_store.pop(request_id)
-            self._plan_store(state, state.request.num_computed_tokens + scheduled.get(request_id, 0))
+            request_id, state = self._to_store.popitem(last=False)
+            self._order_store(state, state.request.num_computed_tokens + scheduled.get(request_id, 0))
             state.due_step = self._step + 1
             self._due.setdefault(state.due_step, []).append(state)
 
@@ -371,49 +384,57 @@ class FlexKVSchedulerConnector:
         state.due_step = self._step + num_missing_tokens  # a step computes at least one
         self._due.setdefault(state.due_step, []).append(state)
 
-    def _plan_store(self, state: RequestState, num_computed_tokens: int) -> None:
-        """Reserve room for whole blocks of confirmed tokens that have not been offered yet."""
+    def _order_store(self, state: RequestState, num_computed_tokens: int) -> None:
+        """Order whole blocks of confirmed tokens to be stored, if some have not been offered yet."""
         if state.keys is None or not self._may_store or not state.may_store:
             return
         num_blocks = min(num_computed_tokens // self._tokens_per_block, len(state.block_ids))
         if num_blocks <= state.num_stored_blocks:
             return
-        num_blocks = min(num_blocks, state.keys.grow(state.request))
+        num_blocks = min(num_blocks, state.keys.count(state.request))
         if num_blocks <= state.num_stored_blocks:
             return
-        task_id, missing = self._manager.put_span(state.keys.sequence(num_blocks))
         state.num_stored_blocks = num_blocks
-        if missing.num_blocks == 0:
-            return  # the task has ended already
-        block_ids = np.array(state.block_ids[missing.start : missing.end], dtype=np.int64)
-        store = FlexKVPutTask(state.request.request_id, task_id, block_ids)
-        state.stores[task_id] = store
-        self._new_stores.append(store)
+        store = FlexKVPutTask(
+            state, state.keys.contents(state.request, num_blocks), state.block_ids[:num_blocks], self._step
+        )
+        state.stores.add(store)
+        self._stores.add(store)
 
-    def _rest_if_idle(self, is_empty: bool) -> None:
+    def _begin_stores(self) -> None:
+        if not self._stores.has_work:
+            return
+        if self._store_thread is not None:
+            self._store_thread.begin()
+        else:
+            self._stores.work()
+            self._stores.collect()
+
+    def _rest(self) -> None:
         """Wait briefly for a transfer when the engine has nothing else to do, rather than let it spin."""
-        if is_empty and self._last_step_was_empty and self._running and not self._unsettled:
-            self._collect()
+        if self._last_step_was_empty and (self._loading or self._held) and not self._unsettled:
+            self._stores.work()
+            self._stores.collect()
+            self._note_results()
             if not self._unsettled:
                 self._manager.wait_any(IDLE_WAIT_S)
-        self._last_step_was_empty = is_empty
+        self._last_step_was_empty = True
 
-    def _collect(self) -> None:
-        """Note the tasks that ended; results nobody waits for (cancelled, doomed) are taken with them."""
-        for task_id, response in self._manager.poll().items():
-            for state in self._running.pop(task_id, ()):
-                if state.stores.pop(task_id, None) is None:
-                    self._load_ended(state, response)
-                if state.finished or state.is_loading:
-                    self._unsettled[state.request.request_id] = state
-
-    def _forget_store(self, task_id: int, state: RequestState) -> None:
-        """The request has no part in the store any more; others of its batch wait for the end of it."""
-        others = [other for other in self._running.get(task_id, ()) if other is not state]
-        if others:
-            self._running[task_id] = others
-        else:
-            self._running.pop(task_id, None)
+    def _note_results(self) -> None:
+        """Note what ended; results nobody waits for (cancelled, doomed) are taken with them."""
+        for store in self._stores.take_ended():
+            state = store.state
+            if store not in state.stores:
+                continue  # doomed when its request was preempted
+            state.stores.remove(store)
+            state.lacks_blocks |= not store.is_held
+            if state.finished and not state.stores:
+                self._unsettled[state.request.request_id] = state
+        for response in self._stores.take_other_results():
+            loading = self._loading.pop(response.task_id, None)
+            if loading is not None:
+                self._load_ended(loading, response)
+                self._unsettled[loading.request.request_id] = loading
 
     def _load_ended(self, state: RequestState, response: KVResponse) -> None:
         load = state.load

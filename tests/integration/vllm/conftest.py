@@ -43,6 +43,15 @@ class FakeManager:
         end = next((index for index, key in enumerate(keys) if key not in self.ready), len(keys))
         return self._create("get", keys, start_block, max(start_block, end))
 
+    def misses(self, key, *, first_key, num_blocks):
+        assert num_blocks > 0
+        assert first_key == key or self.sees(first_key) or not self.sees(key), "a block is held without its parent"
+        self.num_matches += not self.sees(key)  # else the match follows
+        return not self.sees(key)
+
+    def sees(self, key):
+        return key in self.ready or key in self.unready
+
     def put_span(self, sequence):
         keys = [bytes(key) for key in sequence.block_hashes]
         held = self.ready | self.unready

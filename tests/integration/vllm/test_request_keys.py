@@ -26,7 +26,12 @@ def counted(monkeypatch):
         counts.append(len(tokens) // tokens_per_block)
         return real_hash(tokens, tokens_per_block, parent)
 
+    def mix_one(engine_hash, root):
+        counts.append(1)
+        return real_mix([engine_hash], root).tobytes()
+
     monkeypatch.setattr(hash_utils, "mix", mix)
+    monkeypatch.setattr(hash_utils, "mix_one", mix_one)
     monkeypatch.setattr(hash_utils, "hash_blocks", hash_blocks)
     return counts
 
@@ -35,31 +40,34 @@ def counted(monkeypatch):
 def test_each_block_is_hashed_once(make_request, counted, use_engine_hashes):
     request = make_request("a", 17)
     keys = RequestKeys(ROOT, 4, use_engine_hashes)
-    assert keys.grow(request) == 4
-    assert keys.grow(request) == 4
+    assert keys.count(request) == keys.count(request) == 4
+    first = keys.contents(request, 4)
+    held = keys.sequence(first).block_hashes
     request.append(*range(9))
-    assert keys.grow(request) == 6
+    assert keys.count(request) == 6
+    found = keys.sequence(keys.contents(request, 6)).block_hashes
     assert counted == [4, 2]
     if use_engine_hashes:
         expected = hash_utils.mix(request.block_hashes, ROOT)
     else:
         expected = hash_utils.hash_blocks(np.array(request.all_token_ids, dtype=np.int64), 4, ROOT)
-    assert np.array_equal(keys.sequence(6).block_hashes, expected)
-    assert np.array_equal(keys.sequence(2).block_hashes, expected[:2])
-    assert keys.sequence(2).num_tokens == 8
+    assert np.array_equal(found, expected)
+    assert np.array_equal(held, expected[:4])
+    assert np.array_equal(keys.sequence(first).block_hashes, expected[:4])
+    assert keys.sequence(keys.contents(request, 2)).num_tokens == 8
+    assert [keys.key(request, block) for block in (0, 5)] == [expected[0].tobytes(), expected[5].tobytes()]
 
 
 @pytest.mark.parametrize("use_engine_hashes", [True, False])
 def test_tokens_taken_back_and_replaced_give_new_keys(make_request, use_engine_hashes):
     request = make_request("a", 20)
     keys = RequestKeys(ROOT, 4, use_engine_hashes)
-    keys.grow(request)
-    old = keys.sequence(5).block_hashes.copy()
+    old = keys.sequence(keys.contents(request, keys.count(request))).block_hashes.copy()
     del request.all_token_ids[18:]
     del request.block_hashes[4:]
     request.append(901, 902, 903, 904)
-    assert keys.grow(request) == 5
-    new = keys.sequence(5).block_hashes
+    assert keys.count(request) == 5
+    new = keys.sequence(keys.contents(request, 5)).block_hashes
     assert np.array_equal(new[:4], old[:4])
     assert not np.array_equal(new[4], old[4])
 
@@ -125,15 +133,14 @@ def test_an_adapter_keeps_its_identity_until_it_is_loaded_again(make_request, tm
 def test_images_added_to_a_session_end_what_its_tokens_can_name(make_request):
     request = make_request("a", 8)
     by_tokens, by_hashes = RequestKeys(ROOT, 4, False), RequestKeys(ROOT, 4, True)
-    assert by_tokens.grow(request) == by_hashes.grow(request) == 2
+    assert by_tokens.count(request) == by_hashes.count(request) == 2
     request.mm_features = [object()]
     request.append(*range(8))
-    assert by_tokens.grow(request) == 2
-    assert by_hashes.grow(request) == 4
+    assert by_tokens.count(request) == 2
+    assert by_hashes.count(request) == 4
 
 
 def test_a_sequence_knows_its_namespace(make_request):
     request = make_request("a", 8)
     keys = RequestKeys(ROOT, 4, True, ["lora", "weights"])
-    keys.grow(request)
-    assert tuple(keys.sequence(2).namespace) == ("lora", "weights")
+    assert tuple(keys.sequence(keys.contents(request, 2)).namespace) == ("lora", "weights")

@@ -350,7 +350,6 @@ def test_blocks_of_an_aborted_request_are_pending_until_vllm_is_told(
     assert scheduler.finish(request)
     assert connector.has_pending_block_frees()
     manager.end()
-    connector._collect()
     assert connector.has_pending_block_frees()
     scheduler.step()
     assert not connector.has_pending_block_frees()
