@@ -68,7 +68,7 @@ def test_an_error_of_ours_in_the_middle_of_a_load_is_computed_again(engine, prom
     def broken():
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(engine.connector.scheduler, "_collect", broken)
+    monkeypatch.setattr(engine.connector.scheduler, "_note_results", broken)
     assert finish(engine) == cold
     engine.settle()
     assert engine.answers([text]) == [cold]
