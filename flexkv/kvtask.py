@@ -172,17 +172,26 @@ class KVTaskEngine:
             task = self._flow.put(request)
         return task.task_id, self._mask(request, task)
 
-    def get_span(self, sequence: SequenceMeta, start_block: int = 0) -> tuple[int, BlockSpan]:
-        """Do what `get_match` does for a handle of `sequence()`, and answer in blocks: no mask is made. O(log n)."""
+    def get_span(
+        self, sequence: SequenceMeta, start_block: int = 0, *, is_repeat: bool = False
+    ) -> tuple[int, BlockSpan]:
+        """Do what `get_match` does for a handle of `sequence()`, and answer in blocks: no mask is made. O(log n).
+
+        `is_repeat`: the caller asks again what was a miss; if it still is, that is not counted a second time.
+        """
         request = KVRequest(
-            type=KVRequestType.GET, sequence=sequence, start_block=start_block, end_block=sequence.num_blocks
+            type=KVRequestType.GET,
+            sequence=sequence,
+            start_block=start_block,
+            end_block=sequence.num_blocks,
+            is_repeat=is_repeat,
         )
         self._hash(request)
         with self._gate.entered():
             task = self._flow.get(request)
         return task.task_id, task.span
 
-    def misses(self, key: bytes, *, first_key: bytes, num_blocks: int) -> bool:
+    def misses(self, key: bytes, *, first_key: bytes, num_blocks: int, is_repeat: bool = False) -> bool:
         """Return whether a GET would find nothing. O(1).
 
         If so it is counted as that GET, and there is no task; else nothing was changed. May be True where a store has
@@ -192,9 +201,10 @@ class KVTaskEngine:
             key: of the first block that is asked for.
             first_key: of the prompt's first block; tells whether what is held of the prompt is on the GPU already.
             num_blocks: that are asked for.
+            is_repeat: the caller asks again what was a miss; if it still is, that is not counted a second time.
         """
         with self._gate.lock:
-            return self._flow.misses(key, first_key, num_blocks)
+            return self._flow.misses(key, first_key, num_blocks, is_repeat=is_repeat)
 
     def put_span(self, sequence: SequenceMeta) -> tuple[int, BlockSpan]:
         """Do what `put_match` does for a handle of `sequence()`, and answer in blocks: no mask is made."""

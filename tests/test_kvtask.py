@@ -360,7 +360,49 @@ def test_misses_have_reasons() -> None:
         MissReason.ON_GPU: 2,
     }
     stats = bench.engine.stats()
-    assert (stats.get_requests, stats.hit_blocks) == (7, 2)
+    assert (stats.get_requests, stats.hit_blocks) == (6, 0), "the one that found something was not launched"
+
+
+def test_a_get_that_finds_something_counts_once_it_is_launched() -> None:
+    bench = Bench()
+    bench.store(2)
+
+    def counted() -> tuple[int, int, int]:
+        stats = bench.engine.stats()
+        return stats.get_requests, stats.queried_blocks, stats.hit_blocks
+
+    task_id, _ = bench.engine.get_match(tokens(3))
+    assert counted() == (0, 0, 0)
+    bench.engine.cancel(task_id)
+    assert counted() == (0, 0, 0)
+    task_id, _ = bench.engine.get_match(tokens(3))
+    bench.engine.launch(task_id, block_ids=[np.array([0, 1])])
+    assert counted() == (1, 3, 2)
+    asked = [bench.engine.get_match(text)[0] for text in (tokens(2), tokens(3, 800), tokens(4))]
+    assert counted() == (2, 6, 2), "an empty one counts at once"
+    blocks = [np.array(ids, dtype=np.int64) for ids in ([2, 3], [], [4, 5])]
+    bench.engine.launch(asked, block_ids=blocks, as_batch=True)
+    assert counted() == (4, 12, 6)
+
+
+def test_a_miss_that_is_asked_for_again_is_counted_once() -> None:
+    bench = Bench(ranks=())
+    unknown = bench.engine.sequence(tokens(2))
+    bench.engine.get_span(unknown)
+    bench.engine.get_span(unknown, is_repeat=True)
+    assert bench.engine.stats().misses[MissReason.NOT_READY] == 1
+    bench.transfer.register(RankDouble())
+    key = bytes(unknown.block_hashes[0])
+    bench.engine.get_span(unknown)
+    bench.engine.get_span(unknown, is_repeat=True)
+    for is_repeat in (False, True):
+        assert bench.engine.misses(key, first_key=key, num_blocks=2, is_repeat=is_repeat)
+    stats = bench.engine.stats()
+    assert (stats.get_requests, stats.queried_blocks, stats.misses[MissReason.NO_MATCH]) == (3, 6, 2)
+    bench.store(2)
+    task_id, _ = bench.engine.get_span(unknown, is_repeat=True)
+    bench.engine.launch(task_id, block_ids=[np.array([0, 1])])
+    assert bench.engine.stats().hit_blocks == 2, "a hit counts whatever was before"
 
 
 def test_a_miss_that_is_seen_at_its_first_key_is_counted_and_makes_no_task() -> None:

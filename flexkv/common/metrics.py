@@ -126,7 +126,7 @@ class Counters:
     skipped_blocks: dict[SkipReason, int] = field(default_factory=lambda: dict.fromkeys(SkipReason, 0))
     get_requests: int = 0
     put_requests: int = 0
-    queried_blocks: int = 0  # whole blocks GETs asked for
+    queried_blocks: int = 0  # whole blocks asked for by GETs that were launched, or found nothing
     hit_blocks: int = 0  # of these, held and ready
     put_blocks: int = 0  # blocks PUTs planned to write
     loaded_blocks: int = 0

@@ -78,7 +78,8 @@ class KVRequest:
     """One GET, PUT or PREFETCH, after its arguments have been checked.
 
     Blocks [start_block, end_block) of the sequence are asked for: those a GET may load, or a PUT may write (from
-    block 0). `expiry_s` is on the task engine's clock; None means never.
+    block 0). `expiry_s` is on the task engine's clock; None means never. `is_repeat`: it was a miss and is asked
+    for again; if it still is a miss, that is not counted.
     """
 
     type: KVRequestType
@@ -88,3 +89,4 @@ class KVRequest:
     priority: int = 0
     tenant: int = 0
     expiry_s: int | None = None
+    is_repeat: bool = False

@@ -102,15 +102,16 @@ class TaskFlow:
         self._recorder.got(request, task, reservation)
         return task if reservation.num_blocks else self._commit(task)
 
-    def misses(self, key: bytes, first_key: bytes, num_blocks: int) -> bool:
+    def misses(self, key: bytes, first_key: bytes, num_blocks: int, *, is_repeat: bool) -> bool:
         """Count a GET that would find nothing, and say so; False when it has to be planned to know, or to be traced."""
         cache = self.tier.cache
         if self.closed or self.tier.state is not TierState.SERVING or cache is None or self._recorder.is_tracing:
             return False
         if cache.holds(key):
             return False
-        held_before = key != first_key and cache.holds(first_key)
-        self._recorder.found_nothing(num_blocks, MissReason.ON_GPU if held_before else MissReason.NO_MATCH)
+        if not is_repeat:
+            held_before = key != first_key and cache.holds(first_key)
+            self._recorder.found_nothing(num_blocks, MissReason.ON_GPU if held_before else MissReason.NO_MATCH)
         return True
 
     def put(self, request: KVRequest) -> KVTask:
@@ -166,6 +167,7 @@ class TaskFlow:
         Cannot raise for bad input.
         """
         task.launched = True
+        self._recorder.launched(task)
         build = store_graph if task.type is KVRequestType.PUT else load_graph
         graph = build([reservation.slots for reservation in task.reservations], blocks, launch.after_step)
         if graph.num_ops == 0:
@@ -253,7 +255,10 @@ class TaskFlow:
 
     def _create(self, request: KVRequest, reservation: Reservation | None) -> KVTask:
         span = _NOTHING if reservation is None else reservation.span
-        return self.tasks.create(request.type, request.sequence.num_tokens, span, reservation, self._clock_s())
+        num_asked = request.end_block - request.start_block
+        return self.tasks.create(
+            request.type, request.sequence.num_tokens, num_asked, span, reservation, self._clock_s()
+        )
 
     def _apply_completions(self) -> bool:
         """Apply what was completed and return whether there was anything; after an error the next call goes on."""

@@ -107,28 +107,25 @@ class Recorder:
         return self._collector.take() if isinstance(self._collector, EventBuffer) else []
 
     def found_nothing(self, num_blocks: int, reason: MissReason) -> None:
-        """A GET was not planned, since it would have been empty. REQUIRES: not `is_tracing`."""
+        """A GET was a miss."""
         self.counters.get_requests += 1
         self.counters.queried_blocks += num_blocks
         self.counters.miss(reason)
 
     def missed(self, request: KVRequest, task: KVTask, reason: MissReason) -> None:
         """A GET was answered without asking the cache."""
-        self.counters.get_requests += 1
-        self.counters.queried_blocks += request.end_block - request.start_block
-        self.counters.miss(reason)
+        if not request.is_repeat:
+            self.found_nothing(request.end_block - request.start_block, reason)
         self._trace(TraceOp.GET, task, request, reason=reason.value)
 
     def got(self, request: KVRequest, task: KVTask, reservation: GetReservation) -> None:
-        """A GET was planned."""
-        self.counters.get_requests += 1
-        self.counters.queried_blocks += request.end_block - request.start_block
-        self.counters.hit_blocks += reservation.num_blocks
+        """A GET was planned. One that found something is counted once it is launched."""
         reason = ""
         if reservation.num_blocks == 0:
             miss = _miss_reason(request, reservation)
-            self.counters.miss(miss)
             reason = miss.value
+            if not request.is_repeat:
+                self.found_nothing(request.end_block - request.start_block, miss)
         self._trace(
             TraceOp.GET,
             task,
@@ -152,6 +149,16 @@ class Recorder:
         self.counters.skip(SkipReason.ALREADY_STORED, reservation.span.start)
         self.counters.skip(SkipReason.NO_SLOTS, reservation.num_skipped)
         self._trace(TraceOp.PUT, task, request, matched=reservation.span.start, num_blocks=reservation.num_blocks)
+
+    def launched(self, task: KVTask) -> None:
+        """A task was launched. What a GET asked for counts from here on: an engine looks up what it has no room for."""
+        if task.type is not KVRequestType.GET:
+            return
+        for part in task.parts:
+            if part.span.num_blocks:
+                self.counters.get_requests += 1
+                self.counters.queried_blocks += part.num_asked
+                self.counters.hit_blocks += part.span.num_blocks
 
     def prefetched(self, request: KVRequest, task: KVTask) -> None:
         """A PREFETCH was planned."""

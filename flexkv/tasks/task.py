@@ -69,16 +69,20 @@ class Part:
     Attributes:
         task_id: the task that the request was answered with.
         num_tokens: length of its sequence.
+        num_asked: blocks that were asked for.
         span: the blocks it moves.
         reservation: what it holds of the cache; None when it was not asked, and once the reservation has ended.
         ended_before: it had ended when its task was merged into a batch.
     """
 
-    __slots__ = ("ended_before", "num_tokens", "reservation", "span", "task_id")
+    __slots__ = ("ended_before", "num_asked", "num_tokens", "reservation", "span", "task_id")
 
-    def __init__(self, task_id: TaskId, num_tokens: int, span: BlockSpan, reservation: Reservation | None) -> None:
+    def __init__(
+        self, task_id: TaskId, num_tokens: int, num_asked: int, span: BlockSpan, reservation: Reservation | None
+    ) -> None:
         self.task_id = task_id
         self.num_tokens = num_tokens
+        self.num_asked = num_asked
         self.span = span
         self.reservation = reservation
         self.ended_before = False
@@ -205,13 +209,14 @@ class KVTaskManager:
         self,
         request_type: KVRequestType,
         num_tokens: int,
+        num_asked: int,
         span: BlockSpan,
         reservation: Reservation | None,
         now_s: float,
     ) -> KVTask:
         """Return a new un-launched task of one part."""
         task_id = TaskId(next(self._ids))
-        return self._add(task_id, request_type, (Part(task_id, num_tokens, span, reservation),), now_s)
+        return self._add(task_id, request_type, (Part(task_id, num_tokens, num_asked, span, reservation),), now_s)
 
     def merge(self, tasks: Sequence[KVTask], now_s: float) -> KVTask:
         """Return a batch that takes over the parts of un-launched or ended tasks; their records go."""

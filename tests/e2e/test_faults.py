@@ -252,9 +252,9 @@ def test_an_abort_while_waiting_lets_the_match_go(engine, texts, expected):
     engine.add("first", texts[0], ANSWER_TOKENS)
     engine.add("second", texts[1], ANSWER_TOKENS)
     engine.until(lambda: len(engine.scheduler.running) == 2, "two running requests", step=True)
-    gets = engine.stats()["get_requests"]
+    cancelled = engine.stats()["cancelled_tasks"]
     engine.add("waiting", texts[2])
-    engine.until(lambda: engine.stats()["get_requests"] > gets, "the match", step=True)
+    engine.until(lambda: engine.stats()["cancelled_tasks"] > cancelled, "a match without room", step=True)
     assert engine.request("waiting").status.name == "WAITING"
     engine.llm.llm_engine.abort_request(["waiting"])
     engine.manager.check_invariants()

@@ -126,12 +126,14 @@ def test_asking_twice_costs_no_second_match_and_a_match_not_scheduled_is_release
     engine.drop_gpu_cache()
     engine.add("again", text)
     request = engine.request("again")
-    gets = engine.stats()["get_requests"]
+    before = engine.stats()
     answers = {engine.connector.get_num_new_matched_tokens(request, 0) for _ in range(3)}
     assert answers == {(288, True)}
-    assert engine.stats()["get_requests"] == gets + 1
     engine.llm.llm_engine.abort_request(["again"])
     engine.settle()
+    after = engine.stats()
+    assert after["cancelled_tasks"] == before["cancelled_tasks"] + 1
+    assert (after["get_requests"], after["hit_blocks"]) == (before["get_requests"], before["hit_blocks"])
     engine.manager.check_invariants()
     assert engine.stats()["tasks_running"] == 0
 

@@ -89,6 +89,8 @@ class RequestState:
     """Those that have not ended; what was doomed for a preemption does not count."""
     lacks_blocks: bool = False
     """A store of it ended without all its blocks being held: they are offered again at its end."""
+    missed_at: int = -1
+    """The block from which nothing was found when it was last asked for; vLLM asks anew while it has no room."""
     may_load: bool = True
     may_store: bool = True
     finished: bool = False
@@ -112,6 +114,7 @@ class RequestState:
         self.num_stored_blocks = 0
         self.due_step = 0
         self.in_prompt = True
+        self.missed_at = -1
         self.stores = set()
         self.lacks_blocks = False
         self.has_loaded = False

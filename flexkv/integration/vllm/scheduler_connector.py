@@ -322,11 +322,15 @@ class FlexKVSchedulerConnector:
         assert keys is not None
         key = keys.key(request, start)
         first_key = keys.key(request, 0) if start else key
-        if self._manager.misses(key, first_key=first_key, num_blocks=end - start):
+        is_repeat = state.missed_at == start
+        state.missed_at = start
+        if self._manager.misses(key, first_key=first_key, num_blocks=end - start, is_repeat=is_repeat):
             return None
-        task_id, found = self._manager.get_span(keys.sequence(keys.contents(request, end)), start)
+        sequence = keys.sequence(keys.contents(request, end))
+        task_id, found = self._manager.get_span(sequence, start, is_repeat=is_repeat)
         if found.num_blocks == 0:
             return None  # the task has ended already
+        state.missed_at = -1
         return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
 
     def _discard(self, match: FlexKVGetTask) -> None:

@@ -30,6 +30,7 @@ class FakeManager:
         self.ended = {}
         self.launches = []
         self.num_matches = 0
+        self.repeats = []  # of each match, whether it was asked as one
         self.is_shut_down = False
         self.room = None  # blocks a put may still take; None: no limit
 
@@ -37,17 +38,21 @@ class FakeManager:
         root = root_key(b"model", namespace, 0, TOKENS_PER_BLOCK)
         return SequenceMeta(token_ids, TOKENS_PER_BLOCK, block_hashes=block_hashes, root=root, num_tokens=num_tokens)
 
-    def get_span(self, sequence, start_block=0):
+    def get_span(self, sequence, start_block=0, *, is_repeat=False):
         self.num_matches += 1
+        self.repeats.append(is_repeat)
         keys = [bytes(key) for key in sequence.block_hashes]
         end = next((index for index, key in enumerate(keys) if key not in self.ready), len(keys))
         return self._create("get", keys, start_block, max(start_block, end))
 
-    def misses(self, key, *, first_key, num_blocks):
+    def misses(self, key, *, first_key, num_blocks, is_repeat=False):
         assert num_blocks > 0
         assert first_key == key or self.sees(first_key) or not self.sees(key), "a block is held without its parent"
-        self.num_matches += not self.sees(key)  # else the match follows
-        return not self.sees(key)
+        if self.sees(key):
+            return False  # the match follows
+        self.num_matches += 1
+        self.repeats.append(is_repeat)
+        return True
 
     def sees(self, key):
         return key in self.ready or key in self.unready

@@ -75,6 +75,27 @@ def test_asking_again_within_a_step_is_one_match_and_a_match_not_scheduled_is_ca
     assert launches(manager, "get") == []
 
 
+def test_a_miss_that_waits_for_room_is_a_repeat_until_it_hits_or_is_preempted(
+    manager, connector, scheduler, make_request, run_to_end
+):
+    request = make_request("a", 22)
+
+    def ask(start: int) -> bool:
+        connector.get_num_new_matched_tokens(request, start)
+        scheduler.step()
+        return manager.repeats[-1]
+
+    assert [ask(0), ask(0), ask(4), ask(4), ask(0)] == [False, True, False, True, False]
+    run_to_end(20)
+    assert [ask(0), ask(0)] == [True, False], "a hit is no miss to repeat"
+    manager.ready.clear()
+    assert [ask(0), ask(0)] == [False, True]
+    scheduler.admit(request)
+    scheduler.preempt(request)
+    scheduler.step()
+    assert not ask(0)
+
+
 def test_a_store_runs_after_the_step_that_computes_it(manager, scheduler, make_request):
     request = make_request("a", 18)
     scheduler.admit(request)
