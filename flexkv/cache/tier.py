@@ -17,6 +17,7 @@ from flexkv.cache.mempool import Mempool, Slots, as_slots
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match, RadixTree
 from flexkv.common.block import SequenceMeta
 from flexkv.common.checks import as_block_size
+from flexkv.common.config import DEFAULT_EVICT_RATIO
 from flexkv.common.events import EventCollector
 from flexkv.common.hash_utils import Keys
 from flexkv.common.storage import DeviceType
@@ -35,8 +36,8 @@ class CacheEngine:
         device_type: which tier; named in events.
         num_blocks: capacity in blocks.
         tokens_per_block: a power of two.
-        evict_ratio: when slots are short, at least this part of the capacity is evicted at once (never more than 256
-            blocks beyond what is asked), so that freed slots form longer runs. In [0, 1).
+        evict_ratio: the part of the capacity that is kept free once it was full, so that freed slots have time to join
+            into runs. In [0, 1). A call evicts at most 256 blocks more than it takes.
         policy: name of an eviction policy.
         available: slots that may be handed out already; all when None.
         collector: takes KV events of this tier.
@@ -50,7 +51,7 @@ class CacheEngine:
         device_type: DeviceType,
         num_blocks: int,
         tokens_per_block: int,
-        evict_ratio: float = 0.05,
+        evict_ratio: float = DEFAULT_EVICT_RATIO,
         policy: str = DEFAULT_POLICY,
         *,
         available: int | None = None,
@@ -68,7 +69,7 @@ class CacheEngine:
         self.num_reserved = 0
         self.num_evicted = 0
         self._has_stopped_growing = False
-        self._evict_batch = min(int(evict_ratio * num_blocks), MAX_EVICT_BATCH_BLOCKS)
+        self._spare_blocks = int(evict_ratio * num_blocks)
         self._quarantined = np.zeros(num_blocks, dtype=np.bool_)
         self._events: BlockEvents | None = None
         if collector is not None:
@@ -100,9 +101,9 @@ class CacheEngine:
 
         While further slots are still to become available nothing is evicted: a cold start keeps what it has stored.
         """
-        short = num_blocks - self.mempool.num_free_blocks
-        if short > 0 and not self.is_growing:
-            victims = self.index.evict(max(short, self._evict_batch))
+        short = num_blocks + self._spare_blocks - self.mempool.num_free_blocks
+        if num_blocks > 0 and short > 0 and not self.is_growing:
+            victims = self.index.evict(min(short, num_blocks + MAX_EVICT_BATCH_BLOCKS))
             self.num_evicted += len(victims)
             self._free(victims)
         slots = self.mempool.allocate_blocks(min(num_blocks, self.mempool.num_free_blocks))

@@ -21,6 +21,7 @@ from flexkv.errors import ConfigError
 
 __all__ = [
     "DEFAULT_CPU_CACHE_BYTES",
+    "DEFAULT_EVICT_RATIO",
     "CacheConfig",
     "ModelConfig",
     "dtype_name",
@@ -28,6 +29,7 @@ __all__ = [
 
 GIB = 1 << 30
 DEFAULT_CPU_CACHE_BYTES = GIB
+DEFAULT_EVICT_RATIO = 0.02
 MAX_BLOCKS = 1 << 31
 MAX_TRANSFER_TIMEOUT_S = 1e6  # the native engine's (csrc/transfer/op_graph.h)
 _CPU_ONLY = "this version has the CPU tier only"
@@ -144,7 +146,8 @@ class CacheConfig:
     `num_ssd_blocks` and `num_remote_blocks` mean nothing while their tier is off.
 
     Attributes:
-        evict_ratio: when slots run out, this part of the pool is evicted at once (0: only what is needed).
+        evict_ratio: the part of a tier's slots that is kept free once it was full (0: none). What is freed joins into
+            longer runs before it is used again, and copies of long runs are fast.
         transfer_timeout_s: bound of a transfer; its task fails then, its slots wait in quarantine until nothing
             touches them.
         max_quarantined_fraction: above this part of the slots in quarantine the tier turns itself off.
@@ -162,7 +165,7 @@ class CacheConfig:
     num_cpu_blocks: int | None = None
     num_ssd_blocks: int | None = None
     num_remote_blocks: int | None = None
-    evict_ratio: float = 0.05
+    evict_ratio: float = DEFAULT_EVICT_RATIO
     _: KW_ONLY
     cpu_cache_bytes: int | None = None
     eviction_policy: str = "lru"

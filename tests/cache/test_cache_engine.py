@@ -198,15 +198,34 @@ def test_eviction_for_a_put_never_takes_the_parent_of_what_is_stored() -> None:
     assert cache.prepare_get(sequence(8)).num_blocks == 4
 
 
-def test_eviction_takes_no_more_than_asked_but_for_the_ratio() -> None:
-    for ratio, kept in ((0.0, 98), (0.1, 90)):
+def test_eviction_takes_no_more_than_asked_but_for_the_part_that_is_kept_free() -> None:
+    for ratio, kept in ((0.0, 98), (0.1, 88)):
         tier = CacheEngine(DeviceType.CPU, 100, TPB, ratio)
         chain = sequence(100)
         tier.insert(chain, tier.take(100))
         tier.publish(chain, tier.match(chain).slots(), 0)
+        assert len(tier.take(0)) == 0
+        assert tier.index.num_blocks == 100, "nothing was asked for"
         assert len(tier.take(2)) == 2
         assert tier.index.num_blocks == kept
+        assert tier.mempool.num_free_blocks == int(ratio * 100)
         tier.check_invariants()
+
+
+def test_the_part_that_is_kept_free_comes_to_be_in_bounded_steps_and_may_be_used_up() -> None:
+    tier = CacheEngine(DeviceType.CPU, 1000, TPB, 0.5)
+    chain = sequence(1000)
+    tier.insert(chain, tier.take(1000))
+    tier.publish(chain, tier.match(chain).slots(), 0)
+    assert len(tier.take(1)) == 1
+    assert tier.num_evicted == 257
+    assert len(tier.take(1)) == 1
+    assert (tier.num_evicted, tier.mempool.num_free_blocks) == (502, 500)
+    deepest = tier.match(chain).deepest_visible
+    tier.pin(deepest)
+    assert len(tier.take(600)) == 500, "what is kept free serves when nothing can be evicted"
+    tier.unpin(deepest)
+    tier.check_invariants()
 
 
 def test_expired_blocks_are_no_match_and_give_way_to_a_new_store() -> None:
