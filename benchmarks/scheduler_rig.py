@@ -11,6 +11,7 @@ import gc
 import itertools
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -88,12 +89,13 @@ def engine_config(folder: Path, *, num_running: int, step_tokens: int, num_slots
 
 
 class Timer:
-    """CPU time of this thread inside methods of `owner`, by step; wraps the methods in place."""
+    """CPU time inside methods of `owner`, of whichever thread calls them, by step; wraps the methods in place."""
 
     def __init__(self, owner: Any, methods: Sequence[str]) -> None:
         self.steps: list[dict[str, int]] = []
         self.num_calls: Counter[str] = Counter()
         self._current: dict[str, int] = {}
+        self._lock = threading.Lock()
         for name in methods:
             setattr(owner, name, self._timed(name, getattr(owner, name)))
 
@@ -103,16 +105,19 @@ class Timer:
         def timed(*args: Any, **kwargs: Any) -> Any:
             start_ns = clock()
             answer = method(*args, **kwargs)
-            self._current[name] = self._current.get(name, 0) + clock() - start_ns
-            self.num_calls[name] += 1
+            spent_ns = clock() - start_ns
+            with self._lock:
+                self._current[name] = self._current.get(name, 0) + spent_ns
+                self.num_calls[name] += 1
             return answer
 
         return timed
 
     def end_step(self) -> None:
         """Book what was spent since the last call as one step."""
-        self.steps.append(self._current)
-        self._current = {}
+        with self._lock:
+            self.steps.append(self._current)
+            self._current = {}
 
 
 class Engine:
@@ -180,6 +185,13 @@ class Engine:
     def counters(self) -> CacheStats | None:
         """Return our counters; None without the connector."""
         return self.scheduler.connector.impl.scheduler.stats() if self.worker is not None else None
+
+    def store_thread_ns(self) -> int:
+        """Return the CPU time that our thread beside the scheduler's has had; 0 without the connector."""
+        if self.worker is None:
+            return 0
+        thread = self.scheduler.connector.impl.scheduler._store_thread.thread
+        return time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident))
 
     def drop_own_cache(self) -> bool:
         """Empty the engine's own prefix cache; False while a finished request's blocks are held."""

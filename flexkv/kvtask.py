@@ -2,8 +2,8 @@
 
 What happens to a task is in flexkv/tasks/flow.py, records in flexkv/tasks/task.py, checks of arguments in
 flexkv/tasks/requests.py; here are locking and waiting. Thread safety: all methods, any thread. One mutex; every public
-call drains completions first; hashing, waiting and shutting down happen outside the mutex. Nothing waits without a
-bound, and no thread is started here.
+call drains completions first, but for `misses` and `stats(settled=False)`; hashing, waiting and shutting down happen
+outside the mutex. Nothing waits without a bound, and no thread is started here.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ class KVTaskEngine:
     def misses(self, key: bytes, *, first_key: bytes, num_blocks: int, is_repeat: bool = False) -> bool:
         """Return whether a GET would find nothing. O(1).
 
-        If so it is counted as that GET, and there is no task; else nothing was changed. May be True where a store has
-        ended since the last call of another verb: completions are not looked at.
+        If so it is counted as that GET, and there is no task; else nothing was changed. Completions are not looked at:
+        it is False where blocks still show of a store that has failed since the last call of another verb.
 
         Args:
             key: of the first block that is asked for.
@@ -206,13 +206,17 @@ class KVTaskEngine:
         with self._gate.lock:
             return self._flow.misses(key, first_key, num_blocks, is_repeat=is_repeat)
 
-    def put_span(self, sequence: SequenceMeta) -> tuple[int, BlockSpan]:
-        """Do what `put_match` does for a handle of `sequence()`, and answer in blocks: no mask is made."""
+    def put_span(self, sequence: SequenceMeta) -> tuple[int, BlockSpan, bool]:
+        """Do what `put_match` does for a handle of `sequence()`, and answer in blocks: no mask is made.
+
+        Returns: the task id, the blocks still to be written, and whether those before them have their bytes: if not,
+        other tasks are still writing some, and may fail.
+        """
         request = KVRequest(type=KVRequestType.PUT, sequence=sequence, start_block=0, end_block=sequence.num_blocks)
         self._hash(request)
         with self._gate.entered():
             task = self._flow.put(request)
-        return task.task_id, task.span
+        return task.task_id, task.span, task.is_prefix_ready
 
     def get_async(
         self,

@@ -125,7 +125,9 @@ class GlobalCacheEngine:
         held = int(match.num_visible)
         slots = self._take_and_insert(sequence, match, missing, meta) if missing else match.slots_range(0, 0)
         span = BlockSpan(held, held + len(slots))
-        return PutReservation(self.cpu_cache_engine, sequence, span, slots, meta, missing - len(slots))
+        num_skipped, is_prefix_ready = missing - len(slots), int(match.num_ready) == held
+        tier = self.cpu_cache_engine
+        return PutReservation(tier, sequence, span, slots, meta, num_skipped, is_prefix_ready=is_prefix_ready)
 
     def _take_and_insert(self, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> Slots:
         """Return the slots of the blocks that were inserted behind those that match.

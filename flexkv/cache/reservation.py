@@ -152,7 +152,8 @@ class GetReservation(Reservation):
 class PutReservation(Reservation):
     """Blocks to write, inserted unready and pinned.
 
-    `num_skipped`: missing blocks it leaves out since slots were short.
+    `num_skipped`: missing blocks it leaves out since slots were short. `is_prefix_ready`: whether the blocks before the
+    span had their bytes; if not, somebody was still writing them.
     """
 
     def __init__(
@@ -163,10 +164,13 @@ class PutReservation(Reservation):
         slots: Slots,
         meta: EntryMeta,
         num_skipped: int,
+        *,
+        is_prefix_ready: bool,
     ) -> None:
         super().__init__(tier, sequence, span, slots)
         self.meta = meta
         self.num_skipped = num_skipped
+        self.is_prefix_ready = is_prefix_ready
         self._first_key = sequence.block_hashes[span.start] if len(slots) else None
 
     def _on_commit(self) -> None:

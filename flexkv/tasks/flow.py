@@ -125,6 +125,7 @@ class TaskFlow:
         meta = EntryMeta(tenant=request.tenant, priority=request.priority, expiry_s=expiry_s)
         reservation = cache.prepare_put(request.sequence, request.end_block, meta, now_s=int(self._clock_s()))
         task = self._create(request, reservation)
+        task.is_prefix_ready = reservation.is_prefix_ready
         self._recorder.planned_put(request, task, reservation)
         return task if reservation.num_blocks else self._commit(task)
 

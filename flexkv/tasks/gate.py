@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from flexkv.errors import ServerError
+from flexkv.common.process import OwnProcess
 from flexkv.tasks.flow import TaskFlow
 
 __all__ = ["Gate"]
@@ -65,7 +65,7 @@ class Gate:
 
     def __init__(self, flow: TaskFlow, completions_fd: int) -> None:
         self._lock = threading.Lock()
-        self._owner_pid = os.getpid()
+        self._process = OwnProcess()
         self.closed = threading.Event()
         self._flow = flow
         self._completions_fd = completions_fd
@@ -75,15 +75,12 @@ class Gate:
     @property
     def in_forked_child(self) -> bool:
         """True in a child of the process that made this."""
-        return os.getpid() != self._owner_pid
+        return self._process.is_forked_child
 
     @property
     def lock(self) -> threading.Lock:
         """The mutex, for what needs no completions; `entered` takes it too. Raises ServerError in a forked child."""
-        if self.in_forked_child:
-            raise ServerError(
-                f"this cache belongs to process {self._owner_pid}; a forked child must make and start its own"
-            )
+        self._process.check()
         return self._lock
 
     def entered(self) -> _Entry:

@@ -100,12 +100,14 @@ class KVTask:
         parts: what it is made of, in the order of the GPU blocks given at its launch.
         outcome: how a running task will end once it is released; None while that is open.
         doomed: its blocks were taken away from the engine: never commit it.
+        is_prefix_ready: of a PUT: the blocks it found had their bytes when it was planned.
     """
 
     __slots__ = (
         "created_s",
         "doomed",
         "graph_id",
+        "is_prefix_ready",
         "launched",
         "outcome",
         "parts",
@@ -135,6 +137,7 @@ class KVTask:
         self.launched = False
         self.doomed = False
         self.timed_out = False
+        self.is_prefix_ready = False
 
     @property
     def is_ended(self) -> bool:

@@ -207,6 +207,9 @@ def forks_a_child_that_calls_verbs(host: Host) -> None:
     verbs: list[Callable[[], object]] = [
         lambda: manager.get_match(tokens(1)),
         lambda: manager.put_match(tokens(1)),
+        lambda: manager.get_span(manager.sequence(tokens(1))),
+        lambda: manager.put_span(manager.sequence(tokens(1))),
+        lambda: manager.misses(bytes(16), first_key=bytes(16), num_blocks=1),
         lambda: manager.get_async(tokens(1), slots_of([1])),
         lambda: manager.put_async(tokens(1), slots_of([1])),
         lambda: manager.prefetch_async(tokens(1)),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexkv.common.block import IdArray
+from flexkv.common.block import IdArray, SequenceMeta
 from flexkv.integration.vllm.request_keys import BlockContents, RequestKeys
 
 if TYPE_CHECKING:
@@ -65,9 +65,11 @@ class FlexKVPutTask:
     step: int
     task_id: int | None = None
     """Of the batch it was launched in."""
+    sequence: SequenceMeta | None = None
+    """Its blocks with their keys, once they were made."""
     is_doomed: bool = False
     is_held: bool = False
-    """Once ended: whether all its blocks were held then."""
+    """Once ended: whether all its blocks were held then, and nobody was still writing one of them."""
 
 
 @dataclass(slots=True)

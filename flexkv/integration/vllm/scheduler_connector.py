@@ -1,7 +1,8 @@
 """The scheduler role: asks the cache what it holds of a request, has it loaded and stored, tells vLLM when that ended.
 
-Order within one scheduler step: questions and allocations, then `build_connector_meta` (preempted requests first,
-then loads, then stores, then matches that were not taken), then the workers run, then `update_connector_output`.
+Order within one scheduler step: questions and allocations, then `build_connector_meta` (preempted requests first, then
+stores are ordered, loads launched, matches that were not taken cancelled, and the stores begun), then the workers run,
+then `update_connector_output`.
 
 Step tickets: the step being built is numbered before anything is launched. A store runs after the step that computes
 its tokens; a load after the step before it, since its device blocks may have belonged to a request of that step. A
@@ -95,7 +96,7 @@ class FlexKVSchedulerConnector:
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
         self._held: dict[str, RequestState] = {}  # vLLM is done with them, and keeps their blocks for us
         self._discarded: list[int] = []  # matches nobody wants: to be cancelled
-        self._has_cancelled = False  # results of what was cancelled are to be taken
+        self._has_untaken = False  # results nobody waits for are to be taken: of cancelled matches, and of empty ones
         self._due: dict[int, list[RequestState]] = {}  # by step: to be looked at for blocks to store
         self._to_store: OrderedDict[str, RequestState] = OrderedDict()  # have blocks to store, first come first
         self._stores = StoreQueue(manager, store_timeout_s)
@@ -153,6 +154,7 @@ class FlexKVSchedulerConnector:
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
         """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
+        self._check_store_thread()
         self._step += 1
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
@@ -190,17 +192,18 @@ class FlexKVSchedulerConnector:
         if self._discarded:
             self._manager.cancel(self._discarded)
             self._discarded = []
-            self._has_cancelled = True
+            self._has_untaken = True
 
     # ---- when a step came back, and at the end of a request
 
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
+        self._check_store_thread()
         self.launch_tasks()
         if self._store_thread is None:
             self._begin_stores()
-        if self._loading or self._has_cancelled:
-            self._has_cancelled = False
+        if self._loading or self._has_untaken:
+            self._has_untaken = False
             self._stores.collect()
         self._note_results()
         received: set[str] = set()
@@ -236,6 +239,7 @@ class FlexKVSchedulerConnector:
         state = self._requests.get(request.request_id)
         if state is None:
             return False, None
+        self._note_results()
         self._drop_match(state)
         self._to_store.pop(request.request_id, None)
         state.due_step = 0
@@ -310,6 +314,7 @@ class FlexKVSchedulerConnector:
 
     def shutdown(self) -> bool:
         """Stop the manager; False when a copy may still touch device blocks. Idempotent."""
+        self._stores.drop()
         if self._store_thread is not None:
             self._store_thread.stop()
         return self._manager.shutdown()
@@ -328,8 +333,9 @@ class FlexKVSchedulerConnector:
             return None
         sequence = keys.sequence(keys.contents(request, end))
         task_id, found = self._manager.get_span(sequence, start, is_repeat=is_repeat)
-        if found.num_blocks == 0:
-            return None  # the task has ended already
+        if found.num_blocks == 0:  # the task has ended already
+            self._has_untaken = True
+            return None
         state.missed_at = -1
         return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
 
@@ -404,6 +410,10 @@ class FlexKVSchedulerConnector:
         )
         state.stores.add(store)
         self._stores.add(store)
+
+    def _check_store_thread(self) -> None:
+        if self._store_thread is not None:
+            self._store_thread.check()
 
     def _begin_stores(self) -> None:
         if not self._stores.has_work:

@@ -29,7 +29,10 @@ class StepNotice:
 
 
 class SchedulerRole(Protocol):
-    """What vLLM's scheduler asks, from its thread. No call waits longer than a millisecond, `reset_cache` excepted."""
+    """What vLLM's scheduler asks, from its thread.
+
+    No call waits longer than a few milliseconds, `reset_cache` and `shutdown` excepted.
+    """
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         """Return how many tokens beyond the computed ones can be loaded, and whether asynchronously."""

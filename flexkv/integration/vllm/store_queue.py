@@ -10,7 +10,8 @@ Invariants
  1. Each order ends exactly once.
  2. When `doom` or `drop` has returned, no order it was for is committed later: they and a launch exclude each other.
 
-Thread safety: all methods, any thread. The lock is held for a few launches at most.
+Thread safety: `work` and `collect`: any thread, several at once too. The others: the scheduler's thread alone. The lock
+is held for one batch at most, and while no keys are made. In a forked child whatever takes it raises ServerError.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexkv.cache.span import BlockSpan
 from flexkv.common.block import IdArray
+from flexkv.common.process import OwnProcess
 from flexkv.common.request import KVResponse, KVResponseStatus
 from flexkv.integration.vllm.request_state import FlexKVPutTask
 
@@ -33,6 +36,23 @@ __all__ = ["StoreQueue"]
 
 MAX_BATCH_ORDERS = 8
 """Stores of one launch, and so of one hold of the lock: about a millisecond at most."""
+
+
+class _FairLock:
+    """A lock for `with`. Whoever waits gets it before who had it gets it back: the worker takes it again and again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = threading.Lock()
+        self._process = OwnProcess()
+
+    def __enter__(self) -> None:
+        self._process.check()
+        with self._next:
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class StoreQueue:
@@ -46,16 +66,11 @@ class StoreQueue:
     def __init__(self, manager: KVManager, timeout_s: float | None = None) -> None:
         self._manager = manager
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
+        self._lock = _FairLock()
         self._ordered: deque[FlexKVPutTask] = deque()
         self._launched: dict[int, list[FlexKVPutTask]] = {}
         self._ended: deque[FlexKVPutTask] = deque()
         self._other_results: deque[KVResponse] = deque()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is ordered or launched, and nothing that ended waits to be taken."""
-        return not (self._ordered or self._launched or self._ended)
 
     @property
     def has_work(self) -> bool:
@@ -67,8 +82,8 @@ class StoreQueue:
         self._ordered.append(order)
 
     def work(self) -> None:
-        """Plan and launch what is ordered, as batches."""
-        while self._ordered:
+        """Plan and launch what is ordered, as batches. What raises leaves its orders as they were."""
+        while self._make_keys():
             with self._lock:
                 self._launch_some()
 
@@ -107,28 +122,40 @@ class StoreQueue:
             self._ended.extend(self._ordered)
             self._ordered.clear()
 
+    def _make_keys(self) -> bool:
+        """Make the keys of the next batch; False when nothing is ordered."""
+        with self._lock:
+            orders = [self._ordered[i] for i in range(min(len(self._ordered), MAX_BATCH_ORDERS))]
+        for order in orders:
+            if order.sequence is None:
+                assert order.state.keys is not None
+                order.sequence = order.state.keys.sequence(order.contents)
+        return bool(orders)
+
     def _launch_some(self) -> None:
-        """Launch a batch. REQUIRES: the lock."""
+        """Launch what has its keys, as a batch. REQUIRES: the lock."""
         orders: list[FlexKVPutTask] = []
         task_ids: list[int] = []
         block_ids: list[IdArray] = []
-        while self._ordered and len(orders) < MAX_BATCH_ORDERS:
-            order = self._ordered.popleft()
-            if order.is_doomed:
-                self._ended.append(order)
-                continue
-            keys = order.state.keys
-            assert keys is not None
-            task_id, missing = self._manager.put_span(keys.sequence(order.contents))
-            order.is_held = missing.end == len(order.contents)
-            if missing.num_blocks == 0:
-                self._ended.append(order)
-                continue
-            orders.append(order)
-            task_ids.append(task_id)
-            block_ids.append(np.array(order.block_ids[missing.start : missing.end], dtype=np.int64))
-        if not orders:
-            return
+        done = False
+        try:
+            while self._ordered and self._ordered[0].sequence is not None and len(orders) < MAX_BATCH_ORDERS:
+                order = self._ordered.popleft()
+                orders.append(order)
+                missing = None if order.is_doomed else self._plan(order, task_ids)
+                if missing is None:
+                    self._ended.append(orders.pop())
+                else:
+                    block_ids.append(np.array(order.block_ids[missing.start : missing.end], dtype=np.int64))
+            if orders:
+                self._launch(orders, task_ids, block_ids)
+            done = True
+        finally:
+            if not done:
+                self._ordered.extendleft(reversed(orders))
+                self._manager.cancel(task_ids)
+
+    def _launch(self, orders: list[FlexKVPutTask], task_ids: list[int], block_ids: list[IdArray]) -> None:
         step = max(order.step for order in orders)
         (batch_id,) = self._manager.launch(
             task_ids, block_ids=block_ids, as_batch=True, after_step=step, timeout_s=self._timeout_s
@@ -136,6 +163,16 @@ class StoreQueue:
         self._launched[batch_id] = orders
         for order in orders:
             order.task_id = batch_id
+
+    def _plan(self, order: FlexKVPutTask, task_ids: list[int]) -> BlockSpan | None:
+        """Reserve slots for what is not held; None when that is nothing."""
+        assert order.sequence is not None
+        task_id, missing, is_prefix_ready = self._manager.put_span(order.sequence)
+        order.is_held = is_prefix_ready and missing.end == len(order.contents)
+        if missing.num_blocks == 0:
+            return None
+        task_ids.append(task_id)
+        return missing
 
     def _file(self, results: dict[int, KVResponse]) -> None:
         if not results:

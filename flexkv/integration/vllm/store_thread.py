@@ -9,9 +9,13 @@ from __future__ import annotations
 import threading
 from queue import Empty, SimpleQueue
 
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.process import OwnProcess
 from flexkv.integration.vllm.store_queue import StoreQueue
 
 __all__ = ["StoreThread"]
+
+logger = flexkv_logger(__name__)
 
 HAND_OUT_S = 0.001
 """What the engine gets to hand a step out."""
@@ -21,7 +25,10 @@ STOP_TIMEOUT_S = 5.0
 
 
 class StoreThread:
-    """Runs until `stop`. What it raises is raised by the next `begin`. Thread safety: all methods, any thread."""
+    """Runs until `stop`. What it dies of is logged, and raised by `check`. Thread safety: all methods, any thread.
+
+    In a forked child there is no thread: nothing waits for it there.
+    """
 
     def __init__(self, queue: StoreQueue) -> None:
         self._queue = queue
@@ -29,13 +36,17 @@ class StoreThread:
         self._is_idle = False
         self._stopping = threading.Event()
         self._error: BaseException | None = None
+        self._process = OwnProcess()
         self.thread = threading.Thread(target=self._run, name="fkv-stores", daemon=True)
         self.thread.start()
 
-    def begin(self) -> None:
-        """A step was planned: work off what is ordered. Raises what the thread died of."""
+    def check(self) -> None:
+        """Raise RuntimeError if the thread has died: what is ordered will never be launched."""
         if self._error is not None:
-            raise self._error
+            raise RuntimeError("the thread that makes stores has died") from self._error
+
+    def begin(self) -> None:
+        """A step was planned: work off what is ordered."""
         self._wakes.put(None)
 
     def notice(self) -> None:
@@ -44,19 +55,30 @@ class StoreThread:
             self._wakes.put(None)
 
     def stop(self) -> None:
-        """Let the thread end after what it is at, and wait for that, with a bound. Idempotent."""
+        """Let the thread end after what it is at, and wait for that, with a bound. Idempotent.
+
+        While orders are left it is at them: drop them first.
+        """
+        if self._process.is_forked_child:
+            return
         self._stopping.set()
         self._wakes.put(None)
         self.thread.join(STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
+            while True:
                 self._pause()
-                self._queue.work()
-                self._queue.collect()
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the scheduler: nothing is lost
-            self._error = error
+                if self._stopping.is_set():
+                    return
+                self._work()
+        except BaseException as error:
+            self._error = error  # before the log: nobody is to wait for this thread meanwhile
+            logger.exception("the thread that makes stores died")
+
+    def _work(self) -> None:
+        self._queue.work()
+        self._queue.collect()
 
     def _pause(self) -> None:
         """Wait for a step, and until the engine has handed it out."""

@@ -1,5 +1,8 @@
 """A small cache and a small vLLM scheduler, so that the connector runs without either.
 
+What takes `connector` runs twice: stores are made as each step is planned, and on the connector's own thread, which a
+LockstepThread runs at those very moments.
+
 FakeManager keeps keys instead of bytes. FakeScheduler hands out device blocks as vLLM does, calls the connector in
 vLLM's order, and asserts what vLLM asserts. Nothing completes by itself: tests say when.
 """
@@ -7,6 +10,7 @@ vLLM's order, and asserts what vLLM asserts. Nothing completes by itself: tests 
 from __future__ import annotations
 
 import hashlib
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +20,7 @@ from flexkv.common.block import SequenceMeta
 from flexkv.common.hash_utils import root_key
 from flexkv.common.request import KVResponse, KVResponseStatus
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
+from flexkv.integration.vllm.store_thread import StoreThread
 
 TOKENS_PER_BLOCK = 4
 
@@ -24,6 +29,7 @@ class FakeManager:
     """KVManager's verbs over a set of keys. Tasks end when a test calls `end`."""
 
     def __init__(self):
+        self.lock = threading.Lock()  # of results: a test ends tasks while a thread polls
         self.ready = set()
         self.unready = set()
         self.tasks = {}
@@ -64,7 +70,7 @@ class FakeManager:
         end = len(keys) if self.room is None else min(len(keys), start + self.room)
         task_id, span = self._create("put", keys, start, end)
         self.unready.update(keys[start:end])
-        return task_id, span
+        return task_id, span, self.ready.issuperset(keys[:start])
 
     def _create(self, kind, keys, start, end):
         task_id = len(self.tasks) + 1
@@ -105,9 +111,10 @@ class FakeManager:
 
     def end(self, status=KVResponseStatus.SUCCESS, kind=None):
         """End all running tasks (of a kind)."""
-        for task_id, task in self.tasks.items():
-            if task.state == "running" and kind in (None, task.kind):
-                self._end(task_id, KVResponseStatus.CANCELLED if task.doomed else status)
+        with self.lock:
+            for task_id, task in self.tasks.items():
+                if task.state == "running" and kind in (None, task.kind):
+                    self._end(task_id, KVResponseStatus.CANCELLED if task.doomed else status)
 
     def _end(self, task_id, status):
         task = self.tasks[task_id]
@@ -119,7 +126,8 @@ class FakeManager:
                 self.ready.update(task.keys)
 
     def poll(self):
-        ended, self.ended = self.ended, {}
+        with self.lock:
+            ended, self.ended = self.ended, {}
         return ended
 
     def wait_any(self, timeout_s):
@@ -295,9 +303,53 @@ def manager():
     return FakeManager()
 
 
+class LockstepThread(StoreThread):
+    """Whoever wakes it waits for what it does."""
+
+    def __init__(self, queue):
+        self._working = threading.Lock()
+        self._worked = threading.Event()
+        super().__init__(queue)
+
+    def _work(self):
+        with self._working:
+            try:
+                super()._work()
+            finally:
+                self._worked.set()
+
+    def begin(self):
+        with self._working:  # it also works of its own accord: what it began before now does not count
+            self._worked.clear()
+        super().begin()
+        assert self._worked.wait(20)
+
+    def notice(self):
+        self.begin()
+
+
+@pytest.fixture(params=[False, True], ids=["in the step", "own thread"])
+def make_connector(request, manager):
+    made = []
+
+    def make(**options):
+        options = {"tokens_per_block": TOKENS_PER_BLOCK, "decode_store_blocks": 1} | options
+        connector = FlexKVSchedulerConnector(options.pop("manager", manager), **options)
+        if request.param:
+            connector._store_thread = LockstepThread(connector._stores)
+        made.append(connector)
+        return connector
+
+    yield make
+    for connector in made:
+        if connector._store_thread is not None:
+            connector._store_thread.stop()
+            assert not connector._store_thread.thread.is_alive()
+
+
 @pytest.fixture
-def connector(manager):
-    return FlexKVSchedulerConnector(manager, tokens_per_block=TOKENS_PER_BLOCK, decode_store_blocks=1)
+def connector(make_connector):
+    return make_connector()
 
 
 @pytest.fixture

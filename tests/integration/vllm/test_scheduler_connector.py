@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from flexkv.common.request import KVResponseStatus
-from flexkv.integration.vllm.scheduler_connector import MAX_STORES_PER_STEP, FlexKVSchedulerConnector
+from flexkv.integration.vllm.scheduler_connector import MAX_STORES_PER_STEP
 
 
 @pytest.fixture
@@ -404,12 +404,12 @@ def test_a_load_that_cannot_be_planned_any_more_is_a_failed_load(
     assert not scheduler.loading
 
 
-def test_roles_decide_what_is_done(manager, make_request, run_to_end):
+def test_roles_decide_what_is_done(make_connector, make_request, run_to_end):
     run_to_end(20)
     request = make_request("a", 22)
-    producer = FlexKVSchedulerConnector(manager, tokens_per_block=4, may_load=False)
+    producer = make_connector(decode_store_blocks=16, may_load=False)
     assert producer.get_num_new_matched_tokens(request, 0) == (0, False)
-    consumer = FlexKVSchedulerConnector(manager, tokens_per_block=4, may_store=False)
+    consumer = make_connector(decode_store_blocks=16, may_store=False)
     assert consumer.get_num_new_matched_tokens(request, 0) == (20, True)
 
 
@@ -507,8 +507,8 @@ def test_going_off_with_copies_that_did_not_end_lets_no_block_go(
         assert not scheduler.notice.failed_block_ids
 
 
-def test_a_running_request_stores_what_it_generates_in_groups(manager, scheduler, make_request):
-    scheduler.connector = FlexKVSchedulerConnector(manager, tokens_per_block=4, decode_store_blocks=3)
+def test_a_running_request_stores_what_it_generates_in_groups(manager, make_connector, scheduler, make_request):
+    scheduler.connector = make_connector(decode_store_blocks=3)
     request = make_request("a", 8)
     scheduler.admit(request)
     scheduler.step()
@@ -558,3 +558,35 @@ def test_a_preemption_dooms_its_batch_and_others_hear_of_its_end(manager, schedu
     scheduler.step()
     assert not scheduler.held
     assert not manager.ready
+
+
+def test_the_answers_to_empty_matches_are_taken(manager, make_connector, scheduler, make_request):
+    """A consumer has no stores with which results would be taken."""
+    scheduler.connector = consumer = make_connector(may_store=False)
+    request = make_request("a", 18)
+    manager.unready.add(bytes(consumer._requests.of(request).keys.key(request, 0)))
+    assert scheduler.admit(request) == 0
+    assert len(manager.ended) == 1
+    scheduler.step()
+    assert manager.ended == {}
+
+
+def test_blocks_that_somebody_else_was_still_writing_are_offered_again(manager, scheduler, make_request):
+    first, second = make_request("a", 18), make_request("b", 22)
+    scheduler.admit(first)
+    scheduler.step()
+    scheduler.admit(second)
+    scheduler.step()
+    (_, task) = [task for task in manager.tasks.values() if task.kind == "put"]
+    assert len(task.keys) == 1, "the rest of the prompt is on its way"
+    scheduler.preempt(first)
+    scheduler.step()
+    manager.end()
+    scheduler.step()
+    assert manager.ready == set(task.keys), "a block without its prefix, in this simple cache"
+    assert scheduler.finish(second)
+    scheduler.step()
+    manager.end()
+    scheduler.step()
+    assert len(manager.ready) == 5
+    assert scheduler.held == set()

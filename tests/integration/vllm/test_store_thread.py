@@ -5,6 +5,7 @@ Gates decide who runs when; the only times waited for are bounds.
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from flexkv.common.hash_utils import root_key
 from flexkv.common.request import KVResponseStatus as Status
+from flexkv.errors import ServerError
 from flexkv.integration.vllm.request_keys import RequestKeys
 from flexkv.integration.vllm.request_state import FlexKVPutTask, RequestState
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
@@ -20,6 +22,20 @@ from flexkv.integration.vllm.store_thread import StoreThread
 from tests.integration.vllm.conftest import TOKENS_PER_BLOCK, FakeManager, FakeRequest, FakeScheduler
 
 BOUND_S = 20.0
+
+
+class WatchedLock:
+    """Says when somebody waits for it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.is_waited_for = threading.Event()
+        self.locked, self.release = self._lock.locked, self._lock.release
+
+    def acquire(self):
+        if not self._lock.acquire(blocking=False):
+            self.is_waited_for.set()
+            assert self._lock.acquire(timeout=BOUND_S)
 
 
 class GatedManager(FakeManager):
@@ -34,6 +50,7 @@ class GatedManager(FakeManager):
         self.took = threading.Event()  # results
         self.error = None
         self.doomed = []
+        self.cancelled = []
         self.is_launching = False
 
     def launch(self, *args, **kwargs):
@@ -41,11 +58,16 @@ class GatedManager(FakeManager):
         self.launching.set()
         assert self.may_launch.wait(BOUND_S)
         if self.error is not None:
+            self.is_launching = False
             raise self.error
         answer = super().launch(*args, **kwargs)
         self.is_launching = False
         self.launched.release()
         return answer
+
+    def cancel(self, task_ids):
+        self.cancelled += task_ids
+        super().cancel(task_ids)
 
     def doom(self, task_ids):
         assert not self.is_launching, "doomed amid a launch"
@@ -66,7 +88,30 @@ def manager():
 
 @pytest.fixture
 def queue(manager):
-    return StoreQueue(manager)
+    return watched(StoreQueue(manager))
+
+
+def watched(queue):
+    queue._lock._lock = WatchedLock()
+    return queue
+
+
+def let_go_once_waited_for(manager, queue):
+    """Let the launch go on as soon as somebody waits for it to end. Returns the thread that does."""
+
+    def wait():
+        was_waited_for.append(queue._lock._lock.is_waited_for.wait(BOUND_S))
+        manager.may_launch.set()
+
+    was_waited_for = []
+    thread = threading.Thread(target=wait)
+    thread.start()
+
+    def check():
+        thread.join(BOUND_S)
+        assert was_waited_for == [True], "nobody waited for the launch"
+
+    return check
 
 
 @pytest.fixture
@@ -106,7 +151,7 @@ def test_orders_are_launched_in_batches_after_their_last_step_and_end_once(manag
     queue.collect()
     assert queue.take_ended() == orders
     assert all(one.is_held for one in orders)
-    assert queue.is_empty
+    assert not queue.has_work
     queue.collect()
     assert queue.take_ended() == []
 
@@ -154,7 +199,7 @@ def test_a_doom_amid_a_launch_waits_for_it_and_dooms_what_it_launched(manager, q
     assert manager.launching.wait(BOUND_S)
     dooming = threading.Thread(target=queue.doom, args=([one],))
     dooming.start()
-    assert dooming.is_alive()
+    assert queue._lock._lock.is_waited_for.wait(BOUND_S)
     assert manager.doomed == []
     manager.may_launch.set()
     dooming.join(BOUND_S)
@@ -210,29 +255,91 @@ def test_an_order_between_steps_wakes_an_idle_thread(manager, queue, thread, ord
     assert manager.launched.acquire(timeout=BOUND_S)
 
 
-def test_what_the_thread_dies_of_is_raised_by_the_next_step(manager, queue, thread, order):
+def test_an_order_whose_prefix_somebody_writes_is_not_held(manager, queue, order):
+    one = order()
+    manager.unready.add(bytes(one.state.keys.sequence(one.contents).block_hashes[0]))
+    queue.add(one)
+    queue.work()
+    manager.end()
+    queue.collect()
+    assert queue.take_ended() == [one]
+    assert not one.is_held
+
+
+def test_orders_are_kept_and_plans_cancelled_when_a_launch_raises(manager, queue, order):
+    orders = [order() for _ in range(MAX_BATCH_ORDERS + 1)]
+    for one in orders:
+        queue.add(one)
+    manager.error = OSError("no more")
+    with pytest.raises(OSError, match="no more"):
+        queue.work()
+    assert len(manager.cancelled) == MAX_BATCH_ORDERS
+    assert queue.has_work
+    manager.error = None
+    queue.work()
+    manager.end()
+    queue.collect()
+    assert queue.take_ended() == orders
+    assert all(one.is_held for one in orders)
+
+
+def test_what_the_thread_dies_of_is_raised_until_it_is_heard(manager, queue, thread, order):
+    thread.check()
     manager.error = OSError("no more")
     queue.add(order())
     thread.begin()
     thread.thread.join(BOUND_S)
     for _ in range(2):
-        with pytest.raises(OSError, match="no more"):
-            thread.begin()
+        with pytest.raises(RuntimeError, match="has died") as raised:
+            thread.check()
+        assert raised.value.__cause__ is manager.error
 
 
-def test_nothing_is_launched_after_a_stop(manager, queue, order):
+def test_keys_are_made_without_the_lock(manager, queue, order):
+    one = order()
+    make, were_locked = one.state.keys.sequence, []
+
+    class Keys:
+        def sequence(self, contents):
+            were_locked.append(queue._lock._lock.locked())
+            return make(contents)
+
+    one.state.keys = Keys()
+    queue.add(one)
+    queue.work()
+    assert were_locked == [False]
+    assert len(manager.launches) == 1
+
+
+def test_what_waits_at_a_stop_is_not_launched(manager, queue, order):
     thread = StoreThread(queue)
+    queue.add(order())  # it has not been told
     thread.stop()
     thread.stop()
     assert not thread.thread.is_alive()
-    queue.add(order())
     thread.notice()
     assert manager.launches == []
+
+
+def test_a_forked_child_gets_an_error_and_no_hang_of_a_lock_that_was_held(queue, thread, order):
+    with queue._lock:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                thread.stop()
+                queue.doom([order()])
+            except ServerError:
+                code = 0
+            finally:
+                os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.fixture
 def connector(manager):
     connector = FlexKVSchedulerConnector(manager, tokens_per_block=TOKENS_PER_BLOCK, own_thread=True)
+    watched(connector._stores)
     yield connector
     connector.shutdown()
 
@@ -265,8 +372,9 @@ def test_a_preemption_amid_a_launch_leaves_nothing_of_it_visible(manager, connec
     scheduler.step()
     assert manager.launching.wait(BOUND_S)
     scheduler.preempt(request)
-    threading.Timer(0, manager.may_launch.set).start()  # the step waits for the launch, which waits for this
+    check = let_go_once_waited_for(manager, connector._stores)
     scheduler.step()
+    check()
     assert len(manager.doomed) == 1
     manager.end()
     assert manager.ready == set()
@@ -282,11 +390,51 @@ def test_a_reset_drops_what_was_ordered_and_lets_the_request_go(manager, connect
     other = FakeRequest("b", 18, seed=1)
     scheduler.admit(other)
     scheduler.step()
-    threading.Timer(0, manager.may_launch.set).start()
+    check = let_go_once_waited_for(manager, connector._stores)
     connector.reset_cache()
+    check()
     scheduler.finish(request)
     scheduler.finish(other)
     assert scheduler.held == set()
     manager.end()
     assert manager.ready == set()
     assert len(connector._requests) == 0
+
+
+def test_a_dead_thread_is_heard_of_though_only_a_finished_request_waits(manager, connector):
+    scheduler = FakeScheduler(connector)
+    request = FakeRequest("a", 18)
+    scheduler.admit(request)
+    scheduler.step()
+    assert manager.launched.acquire(timeout=BOUND_S)
+    manager.error = OSError("no more")
+    request.append(*range(4))
+    request.num_computed_tokens = request.num_tokens
+    scheduler._allocate(request, request.num_tokens)
+    connector._requests["a"].block_ids = list(scheduler.tables["a"])
+    assert scheduler.finish(request)
+    connector._store_thread.thread.join(BOUND_S)
+    with pytest.raises(RuntimeError, match="has died"):
+        scheduler.step(come_back=False)
+    with pytest.raises(RuntimeError, match="has died"):
+        scheduler.come_back(scheduler.notice)
+    manager.end()
+    connector.shutdown()
+    scheduler.connector = connector.turn_off(drained=True)
+    scheduler.step()
+    assert scheduler.held == set()
+
+
+def test_a_shutdown_launches_nothing_more(manager, connector):
+    scheduler = FakeScheduler(connector)
+    manager.may_launch.clear()
+    scheduler.admit(FakeRequest("a", 18))
+    scheduler.step()
+    assert manager.launching.wait(BOUND_S)
+    scheduler.admit(FakeRequest("b", 18, seed=1))
+    scheduler.step()
+    check = let_go_once_waited_for(manager, connector._stores)
+    connector.shutdown()
+    check()
+    assert len(manager.launches) == 1
+    assert not connector._store_thread.thread.is_alive()
