@@ -45,7 +45,9 @@ class Bench:
         model = ModelConfig(1, 1, 4, dtype="uint8")
         address = f"ipc://{folder}/register"
         self.manager = KVManager(
-            model, CacheConfig(tokens_per_block=TOKENS_PER_BLOCK, num_cpu_blocks=slots), gpu_register_port=address
+            model,
+            CacheConfig(tokens_per_block=TOKENS_PER_BLOCK, num_cpu_blocks=slots, evict_ratio=0.0),
+            gpu_register_port=address,
         )
         self.manager.start()
         self.gpu = rng.integers(0, 255, (prompt_blocks, 1, TOKENS_PER_BLOCK, 8), dtype=np.uint8)
