@@ -129,7 +129,7 @@ e2e: install
 	@$(VLLM)/python -P -W ignore -m benchmarks.bench_scheduler_cost --tiny >/dev/null
 
 .PHONY: wheel
-wheel:
+wheel: setup
 	@scripts/setup_env.sh wheel
 	@JOBS=$(JOBS) scripts/wheel.sh
 

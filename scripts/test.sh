@@ -15,6 +15,7 @@ steps=(
   "threads on one KVManager under ASan+UBSan and TSan|stress"
   "benchmark smoke|bench-smoke"
   "pip install|install"
+  "manylinux wheel, in an environment without a compiler|wheel"
   "end-to-end tests on a real vLLM|e2e"
 )
 start=$SECONDS

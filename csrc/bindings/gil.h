@@ -1,16 +1,15 @@
-// Letting the GIL go around native work. nanobind's own guard takes it back in a destructor that may not unwind; when
-// the interpreter ends under a daemon thread, Python before 3.14 unwinds that thread at just this point, and the
-// process would abort. Here such a thread stays where it is until the process has ended.
+// Letting the GIL go around native work. nanobind's own guard takes it back in a destructor, through which Python
+// before 3.14 unwinds a daemon thread when the interpreter ends: a destructor may not be unwound, and the unwinder that
+// does it need not be the one that a C++ library of ours brought along. So no frame of ours is (restore_thread.h).
 #pragma once
 #include <Python.h>
-#include <cxxabi.h>
 #include <nanobind/nanobind.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <optional>
 
+#include "bindings/restore_thread.h"
 #include "transfer/timeout.h"
 
 namespace flexkv {
@@ -18,13 +17,7 @@ namespace flexkv {
 class GilRelease {
  public:
   GilRelease() : thread_(PyEval_SaveThread()) {}
-  ~GilRelease() {
-    try {
-      PyEval_RestoreThread(thread_);
-    } catch (const abi::__forced_unwind&) {
-      for (;;) ::pause();  // never left: the process ends without this thread
-    }
-  }
+  ~GilRelease() { restore_thread_or_end(thread_); }
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
 
