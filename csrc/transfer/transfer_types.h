@@ -4,19 +4,33 @@
 #include <string>
 #include <vector>
 
+#include "cache/hash.h"
+
 namespace flexkv {
 
 enum class OpType : std::uint8_t { h2d, d2h, disk2h, h2disk, remote2h, h2remote, virtual_op };
 enum class OpStatus : std::uint8_t { waiting, running, done, failed, timed_out, cancelled };
 enum class CompletionKind : std::uint8_t { op, graph_status, graph_released };
 
+// Which blocks a disk op moves: stretches of chains, one behind the other. Block i has keys[i] and parents[i]; the
+// parent of a chain's first block is all zero. What else a record says is of the op as a whole.
+struct ChainSpec {
+  std::vector<BlockKey> keys;            // one per block
+  std::vector<BlockKey> parents;         // h2disk: one per block; disk2h: empty
+  std::uint32_t expiry_s = 0xffffffffu;  // h2disk: seconds since 1970; the maximum means never
+  std::uint16_t tenant = 0;
+  std::uint8_t group = 0;
+  std::uint8_t priority = 0;
+};
+
 struct OpSpec {
   std::int64_t op_id = 0;
   OpType type = OpType::virtual_op;
-  std::vector<std::int64_t> src;  // h2d: host slots;  d2h: device blocks
-  std::vector<std::int64_t> dst;  // h2d: device blocks;  d2h: host slots
+  std::vector<std::int64_t> src;  // h2d, h2disk: host slots;  d2h: device blocks;  disk2h: disk slots
+  std::vector<std::int64_t> dst;  // h2d: device blocks;  d2h, disk2h: host slots;  h2disk: disk slots
   std::uint64_t after_step = 0;
   std::vector<std::int64_t> predecessors;  // op ids, of this graph or of a held one
+  ChainSpec chain;                         // disk2h, h2disk
 };
 
 struct GraphSpec {
@@ -35,6 +49,10 @@ struct Completion {
   std::uint64_t bytes = 0;           // op: over all ranks
   double seconds = 0;                // op: slowest rank's copy time
   std::string error;                 // what and where, empty when done
+  // A disk op that failed: positions in src and dst of the blocks that were not moved well, and why.
+  std::vector<std::uint32_t> failed_blocks;
+  std::uint32_t num_bad_checksums = 0;
+  int io_errno = 0;
 };
 
 struct RankInfo {

@@ -1,0 +1,106 @@
+// SsdStore: the bytes of the SSD tier. Executes DISK2H and H2DISK ops over one or several directories, one thread each,
+// against the host pool; every block that is read is checked before it counts as read (D13). It decides nothing: which
+// block lies in which slot is the cache engine's to say, and a record tells it again after a restart (D12).
+//
+// Slot s lies in directory s % num_directories, as its slot s / num_directories: a run of slots is striped. A directory
+// with fewer slots than others bounds all. Reads go before writes in a device's queue, and only a few writes are in
+// flight at a time, so that a read never waits for a queue of writes.
+//
+// An op: submitted -> every block done, failed or dropped -> one DiskAck. A block that fails does not keep the others
+// from being moved: the ack names the positions that are not good. `cancel` drops the blocks that were not started.
+// Slots and host memory of an op are in use until its ack. Thread safety: all members, any thread; nothing blocks but
+// the constructor, scan, renew, stop and the destructor.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "storage/ssd_directory.h"
+#include "transfer/host_pool.h"
+#include "transfer/transfer_types.h"
+
+namespace flexkv {
+
+struct SsdStoreConfig {
+  std::vector<std::string> directories;     // at least one; each gets the same part of the capacity
+  std::string fingerprint;                  // hex
+  std::string model;                        // for people
+  std::vector<std::uint64_t> extent_bytes;  // per shard: the stride of the host pool's
+  std::uint32_t tokens_per_block = 16;
+  std::uint64_t capacity_bytes = 0;  // of all directories
+  std::string io_engine = "auto";    // "auto", "io_uring" or "threads"
+  unsigned read_depth = 16;          // blocks in flight per directory
+  unsigned write_depth = 8;
+};
+
+// One op has ended. `failed` has the positions (indices into src and dst) of the blocks that were not moved well,
+// ascending; of a read, what lies in their host slots is undefined.
+struct DiskAck {
+  std::int64_t op_id = 0;
+  bool cancelled = false;   // blocks were dropped before they were started; they are in `failed`
+  std::uint64_t bytes = 0;  // of the good blocks
+  std::uint64_t duration_ns = 0;
+  std::uint32_t num_bad_checksums = 0;
+  int io_errno = 0;  // of the first block that failed so; 0: none did
+  std::vector<std::uint32_t> failed;
+  std::string error;  // what and where, for a person; empty when all are good
+};
+
+struct SsdScan {  // columns of one length, in order of `sequence`, oldest first
+  std::vector<std::int64_t> slots;
+  std::vector<BlockKey> keys;
+  std::vector<BlockKey> parents;
+  std::vector<std::uint32_t> expiry_s;  // since 1970
+  std::vector<std::uint16_t> tenants;
+  std::vector<std::uint8_t> groups;
+  std::vector<std::uint8_t> priorities;
+};
+
+struct SsdDeviceInfo {
+  std::string path;
+  std::string io_engine;
+  std::string why_not_io_uring;
+  bool is_direct = false;
+  std::int64_t queued_reads = 0;  // blocks, not started
+  std::int64_t queued_writes = 0;
+  std::int64_t in_flight = 0;
+  std::uint64_t bytes_read = 0;
+  std::uint64_t bytes_written = 0;
+  std::uint64_t read_errors = 0;
+  std::uint64_t write_errors = 0;
+  std::uint64_t bad_checksums = 0;
+};
+
+class SsdStore {
+ public:
+  // Opens every directory. Throws SsdBusy, SsdConfigError, std::invalid_argument or std::system_error.
+  explicit SsdStore(SsdStoreConfig config, FileSystem& files = posix_file_system());
+  ~SsdStore();  // stop(5)
+  SsdStore(const SsdStore&) = delete;
+  SsdStore& operator=(const SsdStore&) = delete;
+
+  [[nodiscard]] std::int64_t num_slots() const;
+  [[nodiscard]] std::uint64_t slot_bytes() const;
+  // What lies in it, once, before start. Throws std::system_error.
+  [[nodiscard]] SsdScan scan(std::uint32_t now_s);
+  // Lets ops run. `done` is called from the devices' threads, once per op; it must return soon and not call back.
+  // REQUIRES: shard r of the pool has stride extent_bytes[r].
+  void start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done);
+  void submit(const OpSpec& op);  // REQUIRES: started; disk2h or h2disk, ids in range, one key per block
+  void cancel(std::int64_t op_id);
+  // Forgets all blocks, durably: a new store id in every directory. Ops that were submitted before fail or leave
+  // nothing that checks. 0 or an errno: then the store takes no more writes and serves no reads.
+  [[nodiscard]] int renew();
+  // Drops what is not started and drains what is; makes all durable. False when I/O was still in flight after
+  // `timeout_s`: its thread, files and the pool are kept for good (D16). Idempotent.
+  [[nodiscard]] bool stop(double timeout_s);
+  [[nodiscard]] std::vector<SsdDeviceInfo> devices() const;
+
+ private:
+  class Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace flexkv
