@@ -3,8 +3,12 @@
 CacheEngine decides for one tier (flexkv/cache/tier.py).
 
 Two phases (D9): `prepare_get` and `prepare_put` match, pin, reserve and return a reservation; its `commit` or `abort`
-ends it, once, whatever happened between. Pure: no I/O, no threads, the clock is passed in. This version has the CPU
-tier. Thread safety: none; the owner (one KVTaskEngine) holds a lock.
+ends it, once, whatever happened between. Pure: no I/O, no threads, the clock is passed in. Thread safety: none; the
+owner (one KVTaskEngine) holds a lock.
+
+Every block that goes to or from the GPU passes through the CPU tier. `prepare_stage` plans what the SSD tier has beyond
+it (D15), `prepare_offload` what it has beyond the SSD tier. A GET may count on blocks that are on their way to the CPU
+tier already, whoever asked for them (`arrivals`).
 """
 
 from __future__ import annotations
@@ -12,12 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+
 from flexkv.cache.mempool import Slots
 from flexkv.cache.namespace_roots import NamespaceRoots
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match
 from flexkv.cache.reservation import GetReservation, PutReservation, Reservation
 from flexkv.cache.span import BlockSpan, blocks_of_mapping, get_span, put_span
 from flexkv.cache.tier import CacheEngine
+from flexkv.cache.tier_move import Arrivals, TierMove
 from flexkv.cache.transfer_pattern import load_graph, store_graph
 from flexkv.common.block import BoolArray, IdArray, SequenceMeta, as_mask
 from flexkv.common.config import CacheConfig, ModelConfig
@@ -69,6 +76,7 @@ class GlobalCacheEngine:
             available=available,
             collector=collector,
         )
+        self.arrivals = Arrivals(self.cpu_cache_engine.num_blocks)
         self.ssd_cache_engine: CacheEngine | None = None
         self.remote_cache_engine: CacheEngine | None = None
 
@@ -82,23 +90,101 @@ class GlobalCacheEngine:
         """The same as `match_all`."""
         return self.match_all(sequence_meta, now_s)
 
+    def attach_ssd(self, tier: CacheEngine) -> None:
+        """Have an SSD tier from now on; once."""
+        assert self.ssd_cache_engine is None, "the SSD tier is attached once"
+        self.ssd_cache_engine = tier
+
     def holds(self, key: bytes) -> bool:
         """Return whether a tier has the block, its bytes there yet or not. O(1)."""
-        return self.cpu_cache_engine.holds(key)
+        ssd = self.ssd_cache_engine
+        return self.cpu_cache_engine.holds(key) or (ssd is not None and ssd.holds(key))
 
     def prepare_get(
         self, sequence: SequenceMeta, start_block: int = 0, end_block: int | None = None, *, now_s: int = 0
     ) -> GetReservation:
-        """Match and pin the ready blocks of [start_block, end_block); the default end is the last whole block."""
+        """Match and pin the blocks of [start_block, end_block) that are ready or arriving in the CPU tier.
+
+        The default end is the last whole block.
+        """
         tier = self.cpu_cache_engine
         match = tier.match(sequence, now_s, end_block)
-        num_ready = int(match.num_ready)
-        if num_ready > start_block:
-            span, slots = BlockSpan(start_block, num_ready), match.slots_range(start_block, num_ready)
-            return GetReservation(tier, sequence, span, slots, int(match.num_visible), num_ready)
-        nothing: Slots = match.slots_range(0, 0)
-        span = BlockSpan(start_block, start_block)
-        return GetReservation(tier, sequence, span, nothing, int(match.num_visible), num_ready)
+        num_ready, num_visible = int(match.num_ready), int(match.num_visible)
+        end = num_ready
+        if self.arrivals.num_slots and num_visible > num_ready:
+            end += self._count_arriving(match.slots_range(num_ready, num_visible))
+        if end <= start_block:
+            nothing: Slots = match.slots_range(0, 0)
+            span = BlockSpan(start_block, start_block)
+            return GetReservation(tier, sequence, span, nothing, num_visible, num_ready)
+        span, slots = BlockSpan(start_block, end), match.slots_range(start_block, end)
+        num_arriving = end - max(start_block, num_ready)
+        return GetReservation(tier, sequence, span, slots, num_visible, num_ready, num_arriving)
+
+    def _count_arriving(self, slots: Slots) -> int:
+        """Return how many of the leading blocks are ready or arriving."""
+        for block in np.flatnonzero(self.arrivals.ops(slots) < 0):
+            if not self.cpu_cache_engine.index.is_ready(int(slots[block])):
+                return int(block)
+        return len(slots)
+
+    def num_to_stage(self, sequence: SequenceMeta, end_block: int | None = None, *, now_s: int = 0) -> int:
+        """Return how many blocks the SSD tier has ready beyond what the CPU tier has, of [0, end_block). O(log n).
+
+        They count as used in the SSD tier, with those before them: what is loaded from the CPU tier keeps its copy.
+        """
+        ssd = self.ssd_cache_engine
+        if ssd is None:
+            return 0
+        there = ssd.match(sequence, now_s, end_block)
+        if there.num_ready == 0:
+            return 0
+        ssd.pin(int(there.deepest_ready))
+        ssd.unpin(int(there.deepest_ready))
+        here = self.cpu_cache_engine.match(sequence, now_s, end_block)
+        return max(0, int(there.num_ready) - int(here.num_visible))
+
+    def prepare_stage(self, sequence: SequenceMeta, end_block: int | None = None, *, now_s: int = 0) -> TierMove | None:
+        """Reserve CPU slots for the blocks that the SSD tier has beyond the CPU tier's; None when that is nothing.
+
+        Fewer than there are when slots are short; the blocks left out are the last ones.
+        """
+        ssd = self.ssd_cache_engine
+        if ssd is None:
+            return None
+        there = ssd.match(sequence, now_s, end_block)
+        num_ready = int(there.num_ready)
+        if num_ready == 0:
+            return None
+        meta = ssd.meta_of(int(there.deepest_ready))
+        target = self._put_into(self.cpu_cache_engine, sequence, num_ready, meta, now_s)
+        if target.num_blocks == 0:
+            target.commit()
+            return None
+        slots = there.slots_range(target.span.start, target.span.end)
+        return TierMove(GetReservation(ssd, sequence, target.span, slots, num_ready, num_ready), target)
+
+    def prepare_offload(
+        self, sequence: SequenceMeta, num_blocks: int, meta: EntryMeta = _DEFAULT_META, *, now_s: int = 0
+    ) -> TierMove | None:
+        """Reserve SSD slots for those of the first `num_blocks` blocks that the CPU tier alone has ready.
+
+        None when that is nothing. The blocks stay in the CPU tier until they are written (D10).
+        """
+        ssd = self.ssd_cache_engine
+        if ssd is None:
+            return None
+        here = self.cpu_cache_engine.match(sequence, now_s, num_blocks)
+        num_ready = int(here.num_ready)
+        if num_ready == 0:
+            return None
+        target = self._put_into(ssd, sequence, num_ready, meta, now_s)
+        if target.num_blocks == 0:
+            target.commit()
+            return None
+        slots = here.slots_range(target.span.start, target.span.end)
+        source = GetReservation(self.cpu_cache_engine, sequence, target.span, slots, num_ready, num_ready)
+        return TierMove(source, target)
 
     def prepare_put(
         self, sequence: SequenceMeta, num_blocks: int | None = None, meta: EntryMeta = _DEFAULT_META, *, now_s: int = 0
@@ -107,45 +193,31 @@ class GlobalCacheEngine:
 
         Shrinks when slots are short: the blocks left out are always the last ones.
         """
-        tier = self.cpu_cache_engine
         total = sequence.num_blocks if num_blocks is None else min(num_blocks, sequence.num_blocks)
+        return self._put_into(self.cpu_cache_engine, sequence, total, meta, now_s)
+
+    @staticmethod
+    def _put_into(
+        tier: CacheEngine, sequence: SequenceMeta, total: int, meta: EntryMeta, now_s: int
+    ) -> PutReservation:
         match = tier.match(sequence, now_s, total)
         held = int(match.num_visible)
-        if held == 0:
-            return self._insert_missing(sequence, match, total, meta)
         parent = int(match.deepest_visible)
-        tier.pin(parent)  # neither the eviction for the missing blocks nor anything else may take it
+        if held:
+            tier.pin(parent)  # neither the eviction for the missing blocks nor anything else may take it
         try:
-            tier.raise_meta(parent, meta)
-            return self._insert_missing(sequence, match, total - held, meta)
+            if held:
+                tier.raise_meta(parent, meta)
+            missing = total - held
+            slots = _take_and_insert(tier, sequence, match, missing, meta) if missing else match.slots_range(0, 0)
+            span = BlockSpan(held, held + len(slots))
+            is_prefix_ready = int(match.num_ready) == held
+            return PutReservation(
+                tier, sequence, span, slots, meta, missing - len(slots), is_prefix_ready=is_prefix_ready
+            )
         finally:
-            tier.unpin(parent)
-
-    def _insert_missing(self, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> PutReservation:
-        held = int(match.num_visible)
-        slots = self._take_and_insert(sequence, match, missing, meta) if missing else match.slots_range(0, 0)
-        span = BlockSpan(held, held + len(slots))
-        num_skipped, is_prefix_ready = missing - len(slots), int(match.num_ready) == held
-        tier = self.cpu_cache_engine
-        return PutReservation(tier, sequence, span, slots, meta, num_skipped, is_prefix_ready=is_prefix_ready)
-
-    def _take_and_insert(self, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> Slots:
-        """Return the slots of the blocks that were inserted behind those that match.
-
-        Fewer than `missing` when short.
-        """
-        tier, held = self.cpu_cache_engine, int(match.num_visible)
-        tier.drop_expired(match)
-        slots = tier.take(missing)
-        if len(slots) == 0:
-            return slots
-        status: InsertStatus | None = None
-        try:
-            status = tier.insert(sequence, slots, held, meta, num_blocks=held + len(slots))
-        finally:
-            if status != InsertStatus.INSERTED:
-                tier.recycle(slots)
-        return slots if status == InsertStatus.INSERTED else slots[:0]
+            if held:
+                tier.unpin(parent)
 
     def get(
         self,
@@ -229,18 +301,42 @@ class GlobalCacheEngine:
 
     @property
     def num_quarantined_blocks(self) -> int:
-        """Blocks of plans that failed and whose ops have not been heard of (loads and stores)."""
+        """Host blocks of plans that failed and whose ops have not been heard of (loads and stores)."""
         return self.cpu_cache_engine.ledger.num_quarantined_blocks
 
     @property
     def num_live_reservations(self) -> int:
-        """Reservations that have not ended."""
-        return len(self.cpu_cache_engine.ledger.live)
+        """Reservations that have not ended, of all tiers."""
+        return sum(len(tier.ledger.live) for tier in self._tiers())
+
+    def _tiers(self) -> list[CacheEngine]:
+        ssd = self.ssd_cache_engine
+        return [self.cpu_cache_engine] if ssd is None else [self.cpu_cache_engine, ssd]
 
     def reset(self) -> None:
         """Drop every block of every tier. Reservations stay valid; what they write is never seen."""
-        self.cpu_cache_engine.reset()
+        for tier in self._tiers():
+            tier.reset()
 
     def check_invariants(self) -> None:
         """Raise when counts differ, or a block is pinned by no live reservation. O(capacity)."""
-        self.cpu_cache_engine.check_invariants()
+        for tier in self._tiers():
+            tier.check_invariants()
+
+
+def _take_and_insert(
+    tier: CacheEngine, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta
+) -> Slots:
+    """Return the slots of the blocks that were inserted behind those that match. Fewer than `missing` when short."""
+    held = int(match.num_visible)
+    tier.drop_expired(match)
+    slots = tier.take(missing)
+    if len(slots) == 0:
+        return slots
+    status: InsertStatus | None = None
+    try:
+        status = tier.insert(sequence, slots, held, meta, num_blocks=held + len(slots))
+    finally:
+        if status != InsertStatus.INSERTED:
+            tier.recycle(slots)
+    return slots if status == InsertStatus.INSERTED else slots[:0]

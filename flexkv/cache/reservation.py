@@ -78,11 +78,14 @@ class Reservation:
         """True until commit or abort."""
         return self.state in _OPEN
 
-    def commit(self) -> None:
-        """The plan was carried out: pins go, what was written becomes ready. Raises RuntimeError unless PREPARED."""
+    def commit(self, num_blocks: int | None = None) -> None:
+        """The plan was carried out: pins go, what was written becomes ready. Raises RuntimeError unless PREPARED.
+
+        `num_blocks`: only the first so many were written well; the rest is taken back.
+        """
         self._step(ReservationState.COMMITTED, frozenset({ReservationState.PREPARED}))
         try:
-            self._on_commit()
+            self._on_commit(self.num_blocks if num_blocks is None else num_blocks)
         finally:
             self._end()
 
@@ -122,7 +125,7 @@ class Reservation:
         if self.num_blocks:
             self.tier.unpin(int(self.slots[-1]))
 
-    def _on_commit(self) -> None:
+    def _on_commit(self, num_blocks: int) -> None:
         """What a commit does beside unpinning."""
 
     def _on_doom(self) -> None:
@@ -133,7 +136,10 @@ class Reservation:
 
 
 class GetReservation(Reservation):
-    """Blocks to load, pinned. `num_visible` and `num_ready` say how much of the sequence the tier holds."""
+    """Blocks to load, pinned. `num_visible` and `num_ready` say how much of the sequence the tier holds.
+
+    `num_arriving`: of its last blocks, how many were still on their way from a slower tier when it was prepared.
+    """
 
     def __init__(
         self,
@@ -143,10 +149,12 @@ class GetReservation(Reservation):
         slots: Slots,
         num_visible: int,
         num_ready: int,
+        num_arriving: int = 0,
     ) -> None:
         super().__init__(tier, sequence, span, slots)
         self.num_visible = num_visible
         self.num_ready = num_ready
+        self.num_arriving = num_arriving
 
 
 class PutReservation(Reservation):
@@ -173,8 +181,10 @@ class PutReservation(Reservation):
         self.is_prefix_ready = is_prefix_ready
         self._first_key = sequence.block_hashes[span.start] if len(slots) else None
 
-    def _on_commit(self) -> None:
-        self.tier.publish(self.sequence, self.slots, self.span.start, self.meta)
+    def _on_commit(self, num_blocks: int) -> None:
+        if num_blocks < self.num_blocks:
+            self.tier.drop(self.sequence.block_hashes[self.span.start + num_blocks], int(self.slots[num_blocks]))
+        self.tier.publish(self.sequence, self.slots[:num_blocks], self.span.start, self.meta)
 
     def _on_doom(self) -> None:
         if self._first_key is not None:

@@ -153,6 +153,10 @@ class CacheEngine:
         """Keep a block and its ancestors from eviction."""
         self.index.pin(slot)
 
+    def meta_of(self, slot: int) -> EntryMeta:
+        """Return what a block carries beside its key."""
+        return self.index.meta_of(slot)
+
     def raise_meta(self, slot: int, meta: EntryMeta) -> None:
         """Let a pinned block and its ancestors have at least this priority and expiry."""
         self.index.raise_meta(slot, meta)

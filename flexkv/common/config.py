@@ -7,8 +7,9 @@ write settings: flexkv/common/settings.py.
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 
@@ -32,7 +33,7 @@ DEFAULT_CPU_CACHE_BYTES = GIB
 DEFAULT_EVICT_RATIO = 0.02
 MAX_BLOCKS = 1 << 31
 MAX_TRANSFER_TIMEOUT_S = 1e6  # the native engine's (csrc/transfer/op_graph.h)
-_CPU_ONLY = "this version has the CPU tier only"
+IO_ENGINES = ("auto", "io_uring", "threads")
 
 _DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
     {
@@ -90,6 +91,22 @@ def _check_number(key: str, value: object, fix: str, accepts: Callable[[float], 
         raise _bad(key, value, fix)
 
 
+def _directories(value: object) -> tuple[str, ...]:
+    """Return the directories of the SSD tier. Raises ConfigError on an empty or doubled name."""
+    parts = value.split(";") if isinstance(value, str) else value
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        raise _bad("ssd_cache_dir", value, "use a directory, several with ';' between them, or a list of them")
+    names = tuple(part.strip() for part in parts)
+    if names in ((), ("",)):
+        return ()
+    if "" in names:
+        raise _bad("ssd_cache_dir", value, "a name between ';' is empty; take it out")
+    real = [os.path.realpath(name) for name in names]
+    if len(set(real)) != len(real):
+        raise _bad("ssd_cache_dir", value, "a directory is named twice; name each once")
+    return names
+
+
 def _check_flag(key: str, value: object) -> None:
     if not isinstance(value, bool):
         raise _bad(key, value, "use True or False")
@@ -143,9 +160,16 @@ class CacheConfig:
     """What to keep, where, and how much of it.
 
     Size of the CPU tier: `num_cpu_blocks`, or `cpu_cache_bytes` (over all ranks) in its place; with neither, 1 GiB.
-    `num_ssd_blocks` and `num_remote_blocks` mean nothing while their tier is off.
+    Of the SSD tier: `num_ssd_blocks` or `ssd_cache_bytes`, a hard cap on all that lies in its directories; it needs
+    `enable_ssd` and `ssd_cache_dir`. `num_ssd_blocks` and `num_remote_blocks` mean nothing while their tier is off.
 
     Attributes:
+        ssd_cache_dir: directories over which blocks are striped, each with the same part of the capacity; a string
+            with ``;`` between them is taken too.
+        ssd_io_engine: "io_uring", "threads", or "auto": io_uring where the kernel lets us.
+        ssd_write_queue_s: writes that would wait longer than this, at the rate that was measured, are dropped (D10).
+        ssd_stage_timeout_s: an engine is not kept waiting for reads longer than this (D15).
+        model_name: for people who look into a directory.
         evict_ratio: the part of a tier's slots that is kept free once it was full (0: none). What is freed joins into
             longer runs before it is used again, and copies of long runs are fast.
         transfer_timeout_s: bound of a transfer; its task fails then, its slots wait in quarantine until nothing
@@ -178,11 +202,18 @@ class CacheConfig:
     fingerprint: str = ""
     key_file: str | None = None
     trace_path: str | None = None
+    ssd_cache_dir: tuple[str, ...] = ()
+    ssd_cache_bytes: int | None = None
+    ssd_io_engine: str = "auto"
+    ssd_write_queue_s: float = 2.0
+    ssd_stage_timeout_s: float = 5.0
+    model_name: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens_per_block", as_block_size("tokens_per_block", self.tokens_per_block, 1 << 20))
         self._check_tiers()
         self._check_sizes()
+        self._check_ssd()
         layout = KVCacheLayoutType.parse(self.cpu_kv_layout_type, "cpu_kv_layout_type")
         if layout is not KVCacheLayoutType.BLOCKWISE:
             raise _bad("cpu_kv_layout_type", layout.name, "the host holds a block in one extent; use BLOCKWISE")
@@ -212,18 +243,32 @@ class CacheConfig:
     def _check_tiers(self) -> None:
         for key in ("enable_cpu", "enable_ssd", "enable_remote"):
             _check_flag(key, getattr(self, key))
-        if self.enable_ssd:
-            raise _bad(
-                "enable_ssd", True, f"the SSD tier is not available in this version; set enable_ssd=False ({_CPU_ONLY})"
-            )
         if self.enable_remote:
             raise _bad(
                 "enable_remote",
                 True,
-                f"the remote tier is not available in this version; set enable_remote=False ({_CPU_ONLY})",
+                "the remote tier is not available in this version; set enable_remote=False",
             )
         if not self.enable_cpu:
-            raise _bad("enable_cpu", False, f"nothing could be kept; set enable_cpu=True ({_CPU_ONLY})")
+            raise _bad("enable_cpu", False, "all blocks pass through host memory; set enable_cpu=True")
+
+    def _check_ssd(self) -> None:
+        object.__setattr__(self, "ssd_cache_dir", _directories(self.ssd_cache_dir))
+        if self.ssd_io_engine not in IO_ENGINES:
+            raise _bad("ssd_io_engine", self.ssd_io_engine, f"use one of {', '.join(IO_ENGINES)}")
+        for key in ("ssd_write_queue_s", "ssd_stage_timeout_s"):
+            _check_number(key, getattr(self, key), "use seconds above 0, at most 3600", lambda s: 0 < s <= 3600)
+        if self.ssd_cache_bytes is not None:
+            _set_count(self, "ssd_cache_bytes", maximum=1 << 60)
+        if not self.enable_ssd:
+            return
+        if not self.ssd_cache_dir:
+            raise _bad("ssd_cache_dir", "", "the SSD tier is on; name a directory for it, or set enable_ssd=False")
+        if (self.num_ssd_blocks is None) == (self.ssd_cache_bytes is None):
+            given = f"num_ssd_blocks={self.num_ssd_blocks} and ssd_cache_bytes={self.ssd_cache_bytes}"
+            raise ConfigError(f"{given}; the SSD tier is on, give exactly one of them", key="ssd_cache_bytes")
+        if self.num_ssd_blocks == 0:
+            raise _bad("num_ssd_blocks", 0, "the SSD tier is on; set it to 1 or more, or enable_ssd=False")
 
     def _check_sizes(self) -> None:
         if self.num_cpu_blocks is not None:

@@ -98,7 +98,7 @@ def _parse_address(key: str, value: object) -> str:
 def _parse_unavailable(key: str, value: object) -> None:
     if value is None or value is False or str(value).strip().lower() in ("", "0", "0.0", "false", "no", "off"):
         return
-    raise _bad(key, value, "this version has the CPU tier only, and loads whole blocks; unset it")
+    raise _bad(key, value, "this version has the CPU and SSD tiers, and loads whole blocks; unset it")
 
 
 def _parse_gib(key: str, value: object) -> int:
@@ -126,10 +126,14 @@ CONFIG_KEYS: Mapping[str, Callable[[str, object], object]] = MappingProxyType(
         "key_file": _parse_text,
         "trace_path": _parse_text,
         "enable_layerwise_transfer": _parse_unavailable,
-        "enable_ssd": _parse_unavailable,
-        "ssd_cache_gb": _parse_unavailable,
-        "ssd_cache_dir": _parse_unavailable,
-        "num_ssd_blocks": _parse_unavailable,
+        "enable_ssd": _parse_bool,
+        "ssd_cache_gb": _parse_gib,
+        "ssd_cache_bytes": parse_size,
+        "ssd_cache_dir": _parse_text,
+        "num_ssd_blocks": _parse_int,
+        "ssd_io_engine": _parse_text,
+        "ssd_write_queue_s": _parse_float,
+        "ssd_stage_timeout_s": _parse_float,
         "enable_remote": _parse_unavailable,
         "remote_cache_gb": _parse_unavailable,
         "remote_cache_dir": _parse_unavailable,

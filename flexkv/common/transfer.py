@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import NewType
 
 from flexkv.common.block import IdArray, as_id_vector
 from flexkv.common.checks import as_int
+from flexkv.common.hash_utils import KEY_BYTES, Keys
 
-__all__ = ["GraphId", "NativeOp", "OpId", "TransferOp", "TransferOpGraph", "TransferType"]
+__all__ = ["DiskBlocks", "GraphId", "NativeDiskBlocks", "NativeOp", "OpId", "TransferOp", "TransferOpGraph", "TransferType"]
 
 OpId = NewType("OpId", int)
 GraphId = NewType("GraphId", int)
-NativeOp = tuple[int, int, IdArray, IdArray, int, list[int]]
-"""What `_core.TransferEngine.submit` takes: (op_id, type, src, dst, after_step, predecessors)."""
+NativeDiskBlocks = tuple[Keys, Keys | None, int, int, int, int]
+"""(keys, parents, expiry_s, tenant, group, priority)"""
+NativeOp = tuple[int, int, IdArray, IdArray, int, list[int], NativeDiskBlocks | None]
+"""What `_core.TransferEngine.submit` takes: (op_id, type, src, dst, after_step, predecessors, disk blocks)."""
+_NEVER_S = 0xFFFFFFFF
 
 _ids = itertools.count()  # ops and graphs; next() is atomic
 
@@ -39,6 +44,29 @@ class TransferType(IntEnum):
     VIRTUAL = 6  # moves nothing; joins others
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DiskBlocks:
+    """Which blocks a DISK2H or H2DISK op moves: a read is checked against it, a write is recorded with it.
+
+    Attributes:
+        keys: one per block. Shape: (n, 16).
+        parents: of an H2DISK: the key before each; zeros where a chain begins. Shape: (n, 16). None of a DISK2H.
+        expiry_s: of an H2DISK: when the blocks expire, in seconds since 1970; the default means never.
+        tenant, group, priority: of an H2DISK.
+    """
+
+    keys: Keys
+    parents: Keys | None = None
+    expiry_s: int = _NEVER_S
+    tenant: int = 0
+    group: int = 0
+    priority: int = 0
+
+    def to_native(self) -> NativeDiskBlocks:
+        """Return it as the native engine takes it. Arrays are shared, not copied."""
+        return self.keys, self.parents, self.expiry_s, self.tenant, self.group, self.priority
+
+
 class TransferOp:
     """One copy of blocks along one route.
 
@@ -51,6 +79,7 @@ class TransferOp:
         layer_id, layer_granularity: the layers it moves: `layer_granularity` of them from `layer_id` on; -1 means all.
         successors, predecessors: op ids, in addition to the edges the graph adds.
         after_step: the engine step after which it may run (0: at once).
+        disk: of DISK2H and H2DISK: which blocks these are.
 
     Raises:
         ValueError: naming the argument.
@@ -58,6 +87,7 @@ class TransferOp:
 
     __slots__ = (
         "after_step",
+        "disk",
         "dst_block_ids",
         "graph_id",
         "layer_granularity",
@@ -81,6 +111,7 @@ class TransferOp:
         successors: Iterable[int] | None = None,
         predecessors: Iterable[int] | None = None,
         after_step: int = 0,
+        disk: DiskBlocks | None = None,
     ) -> None:
         try:
             self.transfer_type = TransferType(transfer_type)
@@ -99,6 +130,9 @@ class TransferOp:
         if layer_granularity == 0:
             raise ValueError("layer_granularity is 0; use a number of layers, or -1 for all")
         self.after_step = as_int("after_step", after_step)
+        self.disk = disk
+        if disk is not None and disk.keys.shape != (len(self.src_block_ids), KEY_BYTES):
+            raise ValueError(f"disk.keys has shape {disk.keys.shape}; it needs one key for each of the block ids")
         self.successors: set[OpId] = {OpId(as_int("successors", op)) for op in successors or ()}
         self.predecessors: set[OpId] = {OpId(as_int("predecessors", op)) for op in predecessors or ()}
 
@@ -232,6 +266,7 @@ class TransferOpGraph:
                 op.dst_block_ids,
                 op.after_step,
                 sorted(op.predecessors),
+                None if op.disk is None else op.disk.to_native(),
             )
             for op in self._ops.values()
         ]

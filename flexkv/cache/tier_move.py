@@ -1,0 +1,108 @@
+"""TierMove: blocks on their way between two tiers. Arrivals: which host slots are being filled from a slower tier.
+
+A move pins its blocks where they are, and has inserted them unready where they go. It ends once: by `commit`, which may
+be of its first blocks only, or by `abort`. Pure; thread safety: none, the owner holds a lock.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flexkv.cache.mempool import Slots
+from flexkv.cache.reservation import GetReservation, PutReservation
+from flexkv.cache.span import BlockSpan
+from flexkv.common.block import SequenceMeta
+from flexkv.common.hash_utils import KEY_BYTES, Keys
+from flexkv.common.transfer import OpId
+
+__all__ = ["Arrivals", "TierMove"]
+
+NOTHING = -1
+"""In a vector of ops: the block waits for none."""
+
+
+class TierMove:
+    """Blocks `span` of a sequence, read from `source.slots` and written to `target.slots`."""
+
+    __slots__ = ("source", "target")
+
+    def __init__(self, source: GetReservation, target: PutReservation) -> None:
+        assert source.span == target.span, f"{source.span} is to become {target.span}"
+        self.source = source
+        self.target = target
+
+    @property
+    def span(self) -> BlockSpan:
+        """The blocks it moves."""
+        return self.target.span
+
+    @property
+    def num_blocks(self) -> int:
+        """How many it moves."""
+        return self.target.num_blocks
+
+    @property
+    def sequence(self) -> SequenceMeta:
+        """Whose blocks they are."""
+        return self.target.sequence
+
+    @property
+    def keys(self) -> Keys:
+        """Of its blocks. Shape: (n, 16)."""
+        return self.sequence.block_hashes[self.span.start : self.span.end]
+
+    @property
+    def parents(self) -> Keys:
+        """The key before each of its blocks; zeros for the first block of the chain. Shape: (n, 16)."""
+        if self.span.start:
+            return self.sequence.block_hashes[self.span.start - 1 : self.span.end - 1]
+        return np.concatenate([np.zeros((1, KEY_BYTES), dtype=np.uint8), self.sequence.block_hashes[: self.span.end - 1]])
+
+    @property
+    def is_quarantined(self) -> bool:
+        """True while an op that touches its slots has not been heard of."""
+        return self.target.is_quarantined
+
+    def commit(self, num_good: int) -> None:
+        """Let the first `num_good` blocks be seen where they went; the rest is taken back."""
+        self.source.commit()
+        if num_good:
+            self.target.commit(num_good)
+        else:
+            self.target.abort()
+
+    def abort(self) -> None:
+        """Nothing of it counts, and no op touches its slots any more."""
+        self.source.abort()
+        self.target.abort()
+
+    def quarantine(self) -> None:
+        """It failed, but an op may still touch its slots."""
+        self.source.quarantine()
+        self.target.quarantine()
+
+
+class Arrivals:
+    """By host slot: the op that is bringing its bytes from a slower tier, so that others can wait for it and not read
+    the same block again (joined loads).
+    """
+
+    def __init__(self, num_slots: int) -> None:
+        self._ops: npt.NDArray[np.int64] = np.full(num_slots, NOTHING, dtype=np.int64)
+        self.num_slots = 0
+
+    def expect(self, slots: Slots, op_id: OpId) -> None:
+        """The op will fill these slots."""
+        self._ops[slots] = op_id
+        self.num_slots += len(slots)
+
+    def clear(self, slots: Slots) -> None:
+        """The bytes are there, or will not come. REQUIRES: they were expected."""
+        self._ops[slots] = NOTHING
+        self.num_slots -= len(slots)
+
+    def ops(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """Return the op that each slot waits for, or -1. Shape: (n,)."""
+        waits: npt.NDArray[np.int64] = self._ops[slots]
+        return waits
