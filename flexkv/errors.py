@@ -3,6 +3,7 @@
     FlexKVError
     ├── ConfigError        (ValueError)   a setting that cannot work; raised at start, names the key
     ├── CapacityError                     slots or memory that cannot be had
+    ├── StoreBusyError                    somebody else serves from a directory; it can be tried again
     ├── TransferError                     an op failed
     │   ├── StorageIOError (OSError)      a read or write of a device or file failed
     │   ├── ChecksumError                 bytes came back that are not the ones written
@@ -29,6 +30,7 @@ __all__ = [
     "RemoteError",
     "ServerError",
     "StorageIOError",
+    "StoreBusyError",
     "TransferError",
     "TransferTimeout",
 ]
@@ -73,6 +75,10 @@ class ConfigError(FlexKVError, ValueError):
 
 class CapacityError(FlexKVError):
     """Slots or memory that cannot be had."""
+
+
+class StoreBusyError(FlexKVError):
+    """Somebody else serves from a directory, or holds all of its capacity."""
 
 
 class TransferError(FlexKVError):

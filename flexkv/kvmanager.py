@@ -110,6 +110,8 @@ class KVManager:
     get_match = _Forward(KVTaskEngine.get_match)
     put_match = _Forward(KVTaskEngine.put_match)
     get_span = _Forward(KVTaskEngine.get_span)
+    staging = _Forward(KVTaskEngine.staging)
+    note_prefill = _Forward(KVTaskEngine.note_prefill)
     misses = _Forward(KVTaskEngine.misses)
     put_span = _Forward(KVTaskEngine.put_span)
     get_async = _Forward(KVTaskEngine.get_async)

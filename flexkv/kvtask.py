@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flexkv.cache.span import BlockSpan, blocks_of_mapping
@@ -24,7 +25,7 @@ from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVRequest, KVRequestType, KVResponse
 from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
-from flexkv.tasks.flow import Launch, TaskFlow
+from flexkv.tasks.flow import Launch, StagingState, TaskFlow
 from flexkv.tasks.gate import Gate
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import EventBuffer, Recorder
@@ -38,16 +39,20 @@ from flexkv.tasks.requests import (
     check_gpu_blocks,
 )
 from flexkv.tasks.seams import Storage, Transfer
+from flexkv.tasks.ssd_tier import SsdTier
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.tasks.tier_mover import TierMover
 from flexkv.transfer.transfer_engine import TransferEngine
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "TaskStatus"]
+__all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "StagingState", "TaskStatus"]
 
 _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
+_STOP_SHARE = 0.3
+"""Of the time for a shutdown: what is kept for stopping once writes were given the rest."""
 _BRING_UP_SLICE_S = 0.01
 
 
@@ -85,8 +90,20 @@ class KVTaskEngine:
         self._tasks = KVTaskManager(cache_config.tokens_per_block, cache_config.max_finished_tasks)
         collector = self._recorder if self._recorder.wants_events else None
         store = storage or StorageEngine(model_config, cache_config)
+        now_s = lambda: clock() - start_s  # noqa: E731
         self._tier = HostTier(model_config, cache_config, self._transfer, store, collector)
-        self._flow = TaskFlow(self._tasks, self._tier, self._transfer, self._recorder, lambda: clock() - start_s)
+        self._ssd = SsdTier(cache_config, self._transfer, store, collector, now_s)
+        self._mover = TierMover(cache_config, self._transfer, self._ssd, self._recorder, now_s)
+        self._flow = TaskFlow(
+            self._tasks,
+            self._tier,
+            self._ssd,
+            self._mover,
+            self._transfer,
+            self._recorder,
+            now_s,
+            cache_config.transfer_timeout_s,
+        )
         self._gate = Gate(self._flow, self._transfer.event_fd)
 
     def start(self) -> None:
@@ -94,16 +111,16 @@ class KVTaskEngine:
         self._transfer.start()
 
     def is_ready(self) -> bool:
-        """Return whether every rank has registered and slots can be handed out.
+        """Return whether every rank has registered, slots can be had, and an SSD tier is open or known to be off.
 
         Raises:
-            ConfigError: the host tier cannot work; it never will be ready.
+            ConfigError: a tier cannot work as configured; it never will be ready.
         """
         with self._gate.entered():
-            failure = self._tier.failure
+            failure = self._tier.failure or self._ssd.failure
             if failure is not None:
                 raise ConfigError(str(failure), key=failure.key, tier=failure.tier) from failure
-            return not self._flow.closed and self._tier.has_slots
+            return not self._flow.closed and self._tier.has_slots and not self._ssd.is_opening
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until `is_ready`; False after `timeout_s` or a shutdown. Raises ConfigError like it."""
@@ -135,8 +152,9 @@ class KVTaskEngine:
     ) -> tuple[int, BoolArray]:
         """Find what can be loaded, and pin it until launched or cancelled.
 
-        In `token_mask` True means not on the GPU yet; it is not modified. `cpu_only` leaves lower tiers out: the CPU
-        tier is the only one here. See SequenceArguments for the keywords.
+        In `token_mask` True means not on the GPU yet; it is not modified. What the SSD tier has beyond the CPU tier is
+        on its way from here on, if reading it is faster than computing it; `cpu_only` leaves it out. A launch does not
+        wait for it: the load of each part begins when its bytes are there. See SequenceArguments for the keywords.
 
         Returns: the task id, and the mask of tokens to load: one block-aligned span that starts at the first block
         boundary at or after the first True of `token_mask` and stays within that stretch of Trues.
@@ -145,6 +163,8 @@ class KVTaskEngine:
             ValueError: naming the argument; nothing was changed.
         """
         request, _ = self._reader.get(token_ids, token_mask, namespace, arguments)
+        if cpu_only:
+            request = replace(request, cpu_only=True)
         self._hash(request)
         with self._gate.entered():
             task = self._flow.get(request)
@@ -173,7 +193,7 @@ class KVTaskEngine:
         return task.task_id, self._mask(request, task)
 
     def get_span(
-        self, sequence: SequenceMeta, start_block: int = 0, *, is_repeat: bool = False
+        self, sequence: SequenceMeta, start_block: int = 0, *, is_repeat: bool = False, cpu_only: bool = False
     ) -> tuple[int, BlockSpan]:
         """Do what `get_match` does for a handle of `sequence()`, and answer in blocks: no mask is made. O(log n).
 
@@ -185,11 +205,22 @@ class KVTaskEngine:
             start_block=start_block,
             end_block=sequence.num_blocks,
             is_repeat=is_repeat,
+            cpu_only=cpu_only,
         )
         self._hash(request)
         with self._gate.entered():
             task = self._flow.get(request)
         return task.task_id, task.span
+
+    def staging(self, task_id: int) -> StagingState:
+        """Return whether the blocks of a GET that waits for its launch are all in host memory, checked (D15)."""
+        with self._gate.entered():
+            return self._flow.staging(self._tasks.find(task_id))
+
+    def note_prefill(self, num_tokens: int, seconds: float) -> None:
+        """Say how long computing so many tokens of prompts took: what is slower to read is not loaded (D11)."""
+        with self._gate.lock:
+            self._mover.cost_model.observe_prefill(num_tokens, seconds)
 
     def misses(self, key: bytes, *, first_key: bytes, num_blocks: int, is_repeat: bool = False) -> bool:
         """Return whether a GET would find nothing. O(1).
@@ -253,8 +284,9 @@ class KVTaskEngine:
     def prefetch_async(
         self, token_ids: object = None, namespace: Sequence[str] | None = None, **arguments: Unpack[SequenceArguments]
     ) -> int:
-        """Bring blocks from lower tiers to the CPU tier; with the CPU tier alone it is done at once."""
+        """Bring blocks from lower tiers to the CPU tier, ahead of the request; done at once when there are none."""
         request = self._reader.prefetch(token_ids, namespace, arguments)
+        self._hash(request)
         with self._gate.entered():
             return self._flow.prefetch(request).task_id
 
@@ -326,15 +358,17 @@ class KVTaskEngine:
         """Wait until every task has ended, at most `timeout` seconds, and take the results of those that have.
 
         An id that is unknown (or whose result was taken) answers NOTFOUND, an un-launched one UNREADY; neither is
-        waited for. What still runs at the end answers TIMEOUT and runs on. With the CPU tier alone `completely` changes
-        nothing.
+        waited for. What still runs at the end answers TIMEOUT and runs on. `completely`: also wait until what a store
+        brought has been written to the SSD tier, or was dropped; the status is that of the store.
         """
         ids = as_task_ids(task_ids)
         deadline_s = time.monotonic() + as_timeout(timeout)
         with self._gate.entered():
             tasks = {task_id: self._tasks.find(task_id) for task_id in ids}
         launched = [task for task in tasks.values() if task is not None and task.launched]
-        self._gate.wait_until(lambda: all(task.is_ended for task in launched), deadline_s)
+        self._gate.wait_until(
+            lambda: all(self._flow.is_settled(task, completely=completely) for task in launched), deadline_s
+        )
         self._recorder.flush()
         with self._gate.lock:
             return {task_id: self._tasks.answer(task_id, task) for task_id, task in tasks.items()}
@@ -365,16 +399,18 @@ class KVTaskEngine:
     def reset(self) -> None:
         """Empty all tiers, and wait until transfers in flight have ended, at most `transfer_timeout_s`. Idempotent.
 
-        Un-launched tasks are cancelled; blocks of running stores will never be seen; running loads run on.
+        Un-launched tasks are cancelled; blocks of running stores will never be seen; running loads run on. When this
+        returns, what lay in the SSD tier will not be found after a restart either.
         """
         with self._gate.entered():
             graphs = self._flow.reset()
         deadline_s = time.monotonic() + self.cache_config.transfer_timeout_s
-        if not self._gate.wait_until(lambda: graphs.isdisjoint(self._tasks.graph_to_task), deadline_s):
+        if not self._gate.wait_until(lambda: not any(map(self._flow.is_in_flight, graphs)), deadline_s):
             _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
+        self._ssd.renew()
 
     def shutdown(self, timeout_s: float = 5.0) -> bool:
-        """Stop: un-launched tasks are cancelled, running ones drain for `timeout_s`, and fail then.
+        """Stop: un-launched tasks are cancelled, running ones and writes to the SSD tier drain for `timeout_s`.
 
         Later requests are misses. Idempotent; a second call returns the first one's answer.
 
@@ -384,11 +420,15 @@ class KVTaskEngine:
         timeout_s = as_timeout(timeout_s, "timeout_s")
         if self._gate.in_forked_child:
             return True
+        deadline_s = time.monotonic() + timeout_s
         try:
             with self._gate.entered():
                 self._flow.close()
+            if self._ssd.may_write:
+                self._gate.wait_until(lambda: self._flow.is_idle, deadline_s - _STOP_SHARE * timeout_s)
         finally:  # whatever went wrong: copies must not touch GPU blocks after this (D16)
-            drained = self._transfer.shutdown(timeout_s)
+            drained = self._transfer.shutdown(max(0.0, deadline_s - time.monotonic()))
+            drained = self._ssd.close(max(_MIN_TIMEOUT_S, deadline_s - time.monotonic())) and drained
             with self._gate.lock:
                 self._gate.close()
                 self._flow.abandon(drained=drained)
@@ -398,16 +438,7 @@ class KVTaskEngine:
     def stats(self, *, settled: bool = True) -> CacheStats:
         """Return the counters and levels at this moment; if not `settled`, as of the last call of another verb."""
         with self._gate.entered() if settled else self._gate.lock:
-            counters = self._recorder.counters
-            counters.tasks_running = self._tasks.num_running
-            counters.dropped_results = self._tasks.num_dropped
-            if self._tier.cache is not None:
-                tier = self._tier.cache.cpu_cache_engine
-                counters.slots_total = tier.num_blocks
-                counters.slots_used = tier.mempool.num_used_blocks
-                counters.slots_quarantined = self._tier.cache.num_quarantined_blocks
-                counters.evicted_blocks = tier.num_evicted
-            return counters.snapshot()
+            return self._flow.stats()
 
     def take_events(self) -> list[KVEvent]:
         """Return the KV events since the last call; none unless `event_collector` is an EventBuffer."""
@@ -429,14 +460,7 @@ class KVTaskEngine:
     def check_invariants(self) -> None:
         """Raise when slots, pins or reservations do not add up. O(capacity); for tests and for a doctor."""
         with self._gate.entered():
-            cache = self._tier.cache
-            if cache is None:
-                return
-            cache.check_invariants()
-            held = sum(1 for _ in self._tasks.reservations())
-            assert held == cache.num_live_reservations, (
-                f"{cache.num_live_reservations} reservations live, tasks hold {held}"
-            )
+            self._flow.check_invariants()
 
     def _hash(self, request: KVRequest) -> None:
         """Compute the keys outside the mutex, unless nothing would ask for them."""

@@ -164,10 +164,24 @@ class GlobalCacheEngine:
         slots = there.slots_range(target.span.start, target.span.end)
         return TierMove(GetReservation(ssd, sequence, target.span, slots, num_ready, num_ready), target)
 
+    def num_to_offload(self, sequence: SequenceMeta, num_blocks: int, *, now_s: int = 0) -> int:
+        """Return how many of the first `num_blocks` blocks are ready in the CPU tier and not in the SSD tier."""
+        ssd = self.ssd_cache_engine
+        if ssd is None:
+            return 0
+        here = self.cpu_cache_engine.match(sequence, now_s, num_blocks)
+        return max(0, int(here.num_ready) - int(ssd.match(sequence, now_s, num_blocks).num_visible))
+
     def prepare_offload(
-        self, sequence: SequenceMeta, num_blocks: int, meta: EntryMeta = _DEFAULT_META, *, now_s: int = 0
+        self,
+        sequence: SequenceMeta,
+        num_blocks: int,
+        max_blocks: int,
+        meta: EntryMeta = _DEFAULT_META,
+        *,
+        now_s: int = 0,
     ) -> TierMove | None:
-        """Reserve SSD slots for those of the first `num_blocks` blocks that the CPU tier alone has ready.
+        """Reserve SSD slots for at most `max_blocks` of the blocks that `num_to_offload` counts, the first ones.
 
         None when that is nothing. The blocks stay in the CPU tier until they are written (D10).
         """
@@ -178,7 +192,8 @@ class GlobalCacheEngine:
         num_ready = int(here.num_ready)
         if num_ready == 0:
             return None
-        target = self._put_into(ssd, sequence, num_ready, meta, now_s)
+        held = int(ssd.match(sequence, now_s, num_ready).num_visible)
+        target = self._put_into(ssd, sequence, min(num_ready, held + max_blocks), meta, now_s)
         if target.num_blocks == 0:
             target.commit()
             return None
@@ -197,9 +212,7 @@ class GlobalCacheEngine:
         return self._put_into(self.cpu_cache_engine, sequence, total, meta, now_s)
 
     @staticmethod
-    def _put_into(
-        tier: CacheEngine, sequence: SequenceMeta, total: int, meta: EntryMeta, now_s: int
-    ) -> PutReservation:
+    def _put_into(tier: CacheEngine, sequence: SequenceMeta, total: int, meta: EntryMeta, now_s: int) -> PutReservation:
         match = tier.match(sequence, now_s, total)
         held = int(match.num_visible)
         parent = int(match.deepest_visible)
@@ -324,9 +337,7 @@ class GlobalCacheEngine:
             tier.check_invariants()
 
 
-def _take_and_insert(
-    tier: CacheEngine, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta
-) -> Slots:
+def _take_and_insert(tier: CacheEngine, sequence: SequenceMeta, match: Match, missing: int, meta: EntryMeta) -> Slots:
     """Return the slots of the blocks that were inserted behind those that match. Fewer than `missing` when short."""
     held = int(match.num_visible)
     tier.drop_expired(match)

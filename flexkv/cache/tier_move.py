@@ -57,7 +57,9 @@ class TierMove:
         """The key before each of its blocks; zeros for the first block of the chain. Shape: (n, 16)."""
         if self.span.start:
             return self.sequence.block_hashes[self.span.start - 1 : self.span.end - 1]
-        return np.concatenate([np.zeros((1, KEY_BYTES), dtype=np.uint8), self.sequence.block_hashes[: self.span.end - 1]])
+        return np.concatenate(
+            [np.zeros((1, KEY_BYTES), dtype=np.uint8), self.sequence.block_hashes[: self.span.end - 1]]
+        )
 
     @property
     def is_quarantined(self) -> bool:
@@ -84,8 +86,9 @@ class TierMove:
 
 
 class Arrivals:
-    """By host slot: the op that is bringing its bytes from a slower tier, so that others can wait for it and not read
-    the same block again (joined loads).
+    """By host slot: the op that is bringing its bytes from a slower tier.
+
+    Others can wait for it, and need not read the same block again (joined loads).
     """
 
     def __init__(self, num_slots: int) -> None:

@@ -25,6 +25,7 @@ class MissReason(Enum):
     NOT_READY = "not_ready"  # ranks have not registered, or no slot is mapped
     QUARANTINE = "quarantine"  # too many slots are quarantined: the tier is off
     SHUT_DOWN = "shut_down"
+    SLOWER_THAN_COMPUTE = "slower_than_compute"  # a slower tier has it, but computing it is faster (D11)
 
 
 class SkipReason(Enum):
@@ -98,6 +99,15 @@ class CacheStats:
     slots_used: int
     slots_quarantined: int
     tasks_running: int
+    ssd_staged_blocks: int
+    ssd_stored_blocks: int
+    ssd_dropped_blocks: int
+    ssd_not_offered_blocks: int
+    ssd_bad_blocks: int
+    ssd_evicted_blocks: int
+    ssd_slots_total: int
+    ssd_slots_used: int
+    ssd_moves_running: int
 
     def flat(self) -> dict[str, int | float]:
         """Return name -> number, e.g. ``h2d_bytes``, ``misses_no_match``, ``slots_used``."""
@@ -141,6 +151,15 @@ class Counters:
     slots_used: int = 0
     slots_quarantined: int = 0
     tasks_running: int = 0
+    ssd_staged_blocks: int = 0  # read from the SSD tier into the CPU tier, and checked
+    ssd_stored_blocks: int = 0  # written to it
+    ssd_dropped_blocks: int = 0  # not written: the queue was full, slots short, or the write failed
+    ssd_not_offered_blocks: int = 0  # there, but slower to read than to compute
+    ssd_bad_blocks: int = 0  # could not be read, or were not what was written
+    ssd_evicted_blocks: int = 0
+    ssd_slots_total: int = 0
+    ssd_slots_used: int = 0
+    ssd_moves_running: int = 0
 
     def miss(self, reason: MissReason) -> None:
         """Count a GET that loads nothing."""
@@ -160,7 +179,15 @@ class Counters:
         )
 
 
-LEVEL_NAMES = ("slots_total", "slots_used", "slots_quarantined", "tasks_running")
+LEVEL_NAMES = (
+    "slots_total",
+    "slots_used",
+    "slots_quarantined",
+    "tasks_running",
+    "ssd_slots_total",
+    "ssd_slots_used",
+    "ssd_moves_running",
+)
 COUNT_NAMES = (
     "get_requests",
     "put_requests",
@@ -175,4 +202,10 @@ COUNT_NAMES = (
     "cancelled_tasks",
     "dropped_results",
     "resets",
+    "ssd_staged_blocks",
+    "ssd_stored_blocks",
+    "ssd_dropped_blocks",
+    "ssd_not_offered_blocks",
+    "ssd_bad_blocks",
+    "ssd_evicted_blocks",
 )

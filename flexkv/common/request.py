@@ -79,7 +79,7 @@ class KVRequest:
 
     Blocks [start_block, end_block) of the sequence are asked for: those a GET may load, or a PUT may write (from
     block 0). `expiry_s` is on the task engine's clock; None means never. `is_repeat`: it was a miss and is asked
-    for again; if it still is a miss, that is not counted.
+    for again; if it still is a miss, that is not counted. `cpu_only`: nothing is brought from lower tiers.
     """
 
     type: KVRequestType
@@ -90,3 +90,4 @@ class KVRequest:
     tenant: int = 0
     expiry_s: int | None = None
     is_repeat: bool = False
+    cpu_only: bool = False

@@ -19,7 +19,16 @@ from flexkv.common.block import IdArray, as_id_vector
 from flexkv.common.checks import as_int
 from flexkv.common.hash_utils import KEY_BYTES, Keys
 
-__all__ = ["DiskBlocks", "GraphId", "NativeDiskBlocks", "NativeOp", "OpId", "TransferOp", "TransferOpGraph", "TransferType"]
+__all__ = [
+    "DiskBlocks",
+    "GraphId",
+    "NativeDiskBlocks",
+    "NativeOp",
+    "OpId",
+    "TransferOp",
+    "TransferOpGraph",
+    "TransferType",
+]
 
 OpId = NewType("OpId", int)
 GraphId = NewType("GraphId", int)

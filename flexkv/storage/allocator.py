@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexkv import _core
+from flexkv.common.config import CacheConfig
 from flexkv.common.debug import flexkv_logger
-from flexkv.errors import CapacityError, ConfigError
+from flexkv.errors import CapacityError, ConfigError, StoreBusyError
 
-__all__ = ["CPUAllocator"]
+__all__ = ["CPUAllocator", "SSDAllocator"]
 
 _logger = flexkv_logger(__name__)
 
@@ -35,3 +36,43 @@ class CPUAllocator:
         total_bytes = num_slots * sum(_core.slot_stride_bytes(size) for size in slot_bytes)
         _logger.info("host pool allocated slots=%d bytes=%d pages=%s", num_slots, total_bytes, pool.page_kind)
         return pool
+
+
+class SSDAllocator:
+    """Files of the SSD tier: in each directory a sub-directory for one model and layout (docs/formats/ssd.md)."""
+
+    def __init__(self, cache_config: CacheConfig) -> None:
+        self._config = cache_config
+
+    def allocate(self, name: str, extent_bytes: Sequence[int]) -> _core.SsdStore:
+        """Open or make the store called `name` (hex), of slots with one extent per rank. Waits for the disk.
+
+        Raises:
+            ConfigError: a directory or size that cannot work.
+            StoreBusyError: somebody else serves from it.
+            OSError: a file cannot be had.
+        """
+        config = self._config
+        try:
+            return _core.SsdStore(
+                list(config.ssd_cache_dir),
+                name,
+                config.model_name,
+                list(extent_bytes),
+                config.tokens_per_block,
+                self._capacity_bytes(sum(extent_bytes)),
+                config.ssd_io_engine,
+            )
+        except ValueError as error:
+            message = f"ssd tier: {error}"
+            raise ConfigError(message, key="ssd_cache_dir", value=config.ssd_cache_dir, tier="ssd") from error
+        except _core.SsdBusyError as error:
+            raise StoreBusyError(str(error), tier="ssd") from error
+
+    def _capacity_bytes(self, slot_bytes: int) -> int:
+        """Return the configured capacity, or what `num_ssd_blocks` take with their records."""
+        if self._config.ssd_cache_bytes is not None:
+            return self._config.ssd_cache_bytes
+        num_directories = len(self._config.ssd_cache_dir)
+        num_slots = -(-(self._config.num_ssd_blocks or 0) // num_directories)
+        return num_directories * _core.ssd_directory_bytes(num_slots, slot_bytes)

@@ -1,20 +1,35 @@
-"""StorageEngine: owns the bytes of the tiers, and hands out handles to them. This version has the CPU tier.
+"""StorageEngine: owns the bytes of the tiers, and hands out handles to them: host memory, and files on local SSDs.
 
 Thread safety: all methods, any thread.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 from flexkv import _core
 from flexkv.common.config import CacheConfig, ModelConfig, dtype_name
 from flexkv.common.storage import DeviceType, KVCacheLayout, StorageHandle
 from flexkv.errors import CapacityError, ConfigError
-from flexkv.storage.allocator import CPUAllocator
+from flexkv.storage.allocator import CPUAllocator, SSDAllocator
 
 __all__ = ["StorageEngine"]
+
+
+class RankGeometry(Protocol):
+    """What a rank registered of its blocks (`_core.RankInfo`)."""
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one block on it."""
+
+    @property
+    def layout_tag(self) -> str:
+        """The order of the bytes in a block."""
 
 
 class StorageEngine:
@@ -39,6 +54,28 @@ class StorageEngine:
             pool = self._cpu_allocator.allocate(self._num_host_slots(slot_bytes), slot_bytes)
             self._handles[DeviceType.CPU, 0] = StorageHandle(device_type=DeviceType.CPU, data=pool)
         return pool
+
+    def open_ssd_store(self, ranks: Sequence[RankGeometry]) -> _core.SsdStore:
+        """Open the SSD tier for what ranks registered, in order of rank. Waits for the disk.
+
+        What shapes a block's bytes names the store: two models, or two layouts of one, never share one (D6).
+
+        Raises:
+            ConfigError: it can never work as configured.
+            StoreBusyError: somebody else serves from a directory.
+            OSError: a file cannot be had.
+        """
+        extents = [_core.slot_stride_bytes(rank.slot_bytes) for rank in ranks]
+        described = [
+            self.cache_config.fingerprint,
+            self.cache_config.tokens_per_block,
+            [(rank.slot_bytes, rank.layout_tag) for rank in ranks],
+        ]
+        name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
+        store = SSDAllocator(self.cache_config).allocate(name, extents)
+        with self._lock:
+            self._handles[DeviceType.SSD, 0] = StorageHandle(device_type=DeviceType.SSD, data=store)
+        return store
 
     def allocate(self, device_type: DeviceType, layout: KVCacheLayout, dtype: object) -> StorageHandle:
         """Allocate `layout.num_block` blocks of `dtype` (torch or numpy dtype or its name) for a single rank.

@@ -11,25 +11,31 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
+
+import numpy as np
 
 from flexkv import _core
+from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.cache.radixtree import NEVER_S, EntryMeta
-from flexkv.cache.reservation import Reservation
+from flexkv.cache.reservation import GetReservation, PutReservation, Reservation
 from flexkv.cache.span import BlockSpan
-from flexkv.cache.transfer_pattern import load_graph, store_graph
+from flexkv.cache.transfer_pattern import join_graph, load_graph, store_graph
 from flexkv.common.block import IdArray
 from flexkv.common.debug import flexkv_logger
-from flexkv.common.metrics import MissReason, SkipReason
+from flexkv.common.metrics import CacheStats, MissReason, SkipReason
 from flexkv.common.request import KVRequest, KVRequestType
-from flexkv.common.transfer import GraphId
+from flexkv.common.transfer import GraphId, TransferOpGraph
 from flexkv.errors import FlexKVError
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import Recorder
 from flexkv.tasks.requests import GpuMappings
 from flexkv.tasks.seams import Completion, Transfer
+from flexkv.tasks.ssd_tier import SsdTier
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.tasks.tier_mover import TierMover
 
-__all__ = ["Launch", "TaskFlow"]
+__all__ = ["Launch", "StagingState", "TaskFlow"]
 
 _logger = flexkv_logger(__name__)
 _MISS = {
@@ -46,6 +52,18 @@ _NOTHING = BlockSpan(0, 0)
 _FAILED = frozenset({_core.OpStatus.FAILED, _core.OpStatus.TIMED_OUT})
 
 
+class StagingState(Enum):
+    """How far the blocks of a GET that waits for its launch are: PENDING -> READY | BROKEN.
+
+    READY: all are in the CPU tier. PENDING: some are on their way there. BROKEN: some will not come, or the task has
+    ended; cancel it and ask anew.
+    """
+
+    READY = "ready"
+    PENDING = "pending"
+    BROKEN = "broken"
+
+
 class Launch:
     """How to run a graph: the engine step after which it may start, and its bound."""
 
@@ -60,12 +78,23 @@ class TaskFlow:
     """The life of tasks. `clock_s` returns seconds since the engine was made; `closed` makes every request a miss."""
 
     def __init__(
-        self, tasks: KVTaskManager, tier: HostTier, transfer: Transfer, recorder: Recorder, clock_s: Callable[[], float]
+        self,
+        tasks: KVTaskManager,
+        tier: HostTier,
+        ssd: SsdTier,
+        mover: TierMover,
+        transfer: Transfer,
+        recorder: Recorder,
+        clock_s: Callable[[], float],
+        prefetch_timeout_s: float,
     ) -> None:
         self.tasks = tasks
         self.tier = tier
+        self.ssd = ssd
+        self.mover = mover
         self.closed = False
         self._transfer = transfer
+        self._prefetch_timeout_s = prefetch_timeout_s
         self._recorder = recorder
         self._clock_s = clock_s
         self._changed = False
@@ -79,6 +108,7 @@ class TaskFlow:
         self._apply_completions()
         if not self.closed:
             self.tier.refresh(self._clock_s())
+            self.ssd.refresh(self.tier.cache, self._transfer.ranks)
         while (task := self.tasks.expired(self._clock_s())) is not None:
             _logger.warning("task was never launched nor cancelled, cancelled now task_id=%d", task.task_id)
             self.cancel(task)
@@ -95,12 +125,39 @@ class TaskFlow:
             task = self._create(request, None)
             self._recorder.missed(request, task, MissReason.SHUT_DOWN if self.closed else _MISS[self.tier.state])
             return self._end(task, TaskStatus.COMPLETED)
+        if not request.cpu_only:
+            self.mover.stage(cache, request.sequence, request.start_block, request.end_block)
         reservation = cache.prepare_get(
             request.sequence, request.start_block, request.end_block, now_s=int(self._clock_s())
         )
         task = self._create(request, reservation)
         self._recorder.got(request, task, reservation)
         return task if reservation.num_blocks else self._commit(task)
+
+    def staging(self, task: KVTask | None) -> StagingState:
+        """Return how far the blocks of a GET are."""
+        cache = self.tier.cache
+        if cache is None or task is None or task.status is not TaskStatus.UNREADY:
+            return StagingState.BROKEN
+        states = {self._staging_of(cache, reservation) for reservation in task.reservations}
+        for state in (StagingState.BROKEN, StagingState.PENDING):
+            if state in states:
+                return state
+        return StagingState.READY
+
+    @staticmethod
+    def _staging_of(cache: GlobalCacheEngine, reservation: Reservation) -> StagingState:
+        if not isinstance(reservation, GetReservation) or reservation.num_arriving == 0:
+            return StagingState.READY
+        slots = reservation.slots[-reservation.num_arriving :]
+        waits = cache.arrivals.ops(slots) >= 0
+        index = cache.cpu_cache_engine.index
+        if not all(index.is_ready(int(slot)) for slot in slots[~waits]):
+            return StagingState.BROKEN
+        if waits.any():
+            return StagingState.PENDING
+        reservation.num_arriving = 0
+        return StagingState.READY
 
     def misses(self, key: bytes, first_key: bytes, num_blocks: int, *, is_repeat: bool) -> bool:
         """Count a GET that would find nothing, and say so; False when it has to be planned to know, or to be traced."""
@@ -130,10 +187,27 @@ class TaskFlow:
         return task if reservation.num_blocks else self._commit(task)
 
     def prefetch(self, request: KVRequest) -> KVTask:
-        """Plan a PREFETCH: with the CPU tier alone there is no lower tier to bring blocks from."""
-        task = self._create(request, None)
+        """Begin to bring blocks from lower tiers to the CPU tier; when they are there, the task lets go of them.
+
+        With nothing to bring it is COMPLETED at once.
+        """
+        cache = self.tier.cache
+        if self.closed or self.tier.state is not TierState.SERVING or cache is None:
+            task = self._create(request, None)
+            self._recorder.prefetched(request, task)
+            return self._end(task, TaskStatus.COMPLETED)
+        self.mover.stage(cache, request.sequence, 0, request.end_block)
+        reservation = cache.prepare_get(request.sequence, 0, request.end_block, now_s=int(self._clock_s()))
+        task = self._create(request, reservation)
         self._recorder.prefetched(request, task)
-        return self._end(task, TaskStatus.COMPLETED)
+        task.launched = True
+        waits = cache.arrivals.ops(reservation.slots)
+        external = sorted({int(op_id) for op_id in waits if op_id >= 0})
+        if external:
+            self._submit(task, join_graph(external), self._prefetch_timeout_s)
+        else:
+            self._commit(task)
+        return task
 
     def launch_each(self, tasks: Sequence[KVTask], mappings: GpuMappings, launch: Launch) -> None:
         """Submit tasks that were not launched; those that ended meanwhile are passed over.
@@ -169,15 +243,35 @@ class TaskFlow:
         """
         task.launched = True
         self._recorder.launched(task)
-        build = store_graph if task.type is KVRequestType.PUT else load_graph
-        graph = build([reservation.slots for reservation in task.reservations], blocks, launch.after_step)
+        slots = [reservation.slots for reservation in task.reservations]
+        if task.type is KVRequestType.PUT:
+            graph = store_graph(slots, blocks, launch.after_step)
+        elif self.staging(task) is StagingState.BROKEN:
+            _logger.warning("task failed, blocks it waited for did not come task_id=%d", task.task_id)
+            task.become(TaskStatus.READY)
+            self._abort_parts(task)
+            self._end(task, TaskStatus.FAILED)
+            return
+        else:
+            graph = load_graph(slots, blocks, launch.after_step, self._waits(task, slots))
         if graph.num_ops == 0:
             self._commit(task)
             return
+        self._submit(task, graph, launch.timeout_s)
+
+    def _waits(self, task: KVTask, slots: Sequence[IdArray]) -> IdArray | None:
+        """Return the ops that fill the slots of a GET; None when all are filled."""
+        cache = self.tier.cache
+        assert cache is not None
+        if not any(isinstance(held, GetReservation) and held.num_arriving for held in task.reservations):
+            return None
+        return cache.arrivals.ops(np.concatenate(slots))
+
+    def _submit(self, task: KVTask, graph: TransferOpGraph, timeout_s: float) -> None:
         task.become(TaskStatus.READY)
         submitted = False
         try:
-            self._transfer.submit_transfer_graph(graph, launch.timeout_s)
+            self._transfer.submit_transfer_graph(graph, timeout_s)
             submitted = True
         except (ValueError, RuntimeError, OSError, FlexKVError) as error:
             _logger.error(
@@ -223,10 +317,24 @@ class TaskFlow:
         for task in self.tasks.running():
             if task.type is KVRequestType.PUT and task.graph_id is not None:
                 self._transfer.cancel(task.graph_id)
+        self.ssd.begin_reset()
         if self.tier.cache is not None:
             self.tier.cache.reset()
         self._recorder.reset()
-        return frozenset(self.tasks.graph_to_task)
+        return frozenset(self.tasks.graph_to_task) | self.mover.cancel_writes()
+
+    def is_in_flight(self, graph_id: GraphId) -> bool:
+        """Whether a graph of a task or a move is not released yet."""
+        return graph_id in self.tasks.graph_to_task or self.mover.is_running(graph_id)
+
+    def is_settled(self, task: KVTask, *, completely: bool) -> bool:
+        """Whether a task has ended, and with `completely` whether what its end began has, too."""
+        return task.is_ended and not (completely and any(map(self.mover.is_running, task.offloads)))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no store and no move is under way."""
+        return self.mover.num_running == 0 and not any(task.type is KVRequestType.PUT for task in self.tasks.running())
 
     def close(self) -> None:
         """From now on every request is a miss; what is not launched is cancelled. Idempotent."""
@@ -242,6 +350,7 @@ class TaskFlow:
         self.close()
         while self._apply_completions():
             pass  # a poll takes a bounded number
+        self.mover.abandon(drained=drained)
         for graph_id, task in list(self.tasks.graph_to_task.items()):
             if drained:
                 self._abort_parts(task)
@@ -253,6 +362,27 @@ class TaskFlow:
                     "task failed, the transfer engine stopped task_id=%d kind=%s", task.task_id, task.type.value
                 )
                 self._end(task, task.outcome or TaskStatus.FAILED)
+
+    def stats(self) -> CacheStats:
+        """Return the counters and levels at this moment."""
+        counters = self._recorder.counters
+        counters.tasks_running = self.tasks.num_running
+        counters.dropped_results = self.tasks.num_dropped
+        counters.ssd_moves_running = self.mover.num_running
+        if self.tier.cache is not None:
+            self._recorder.note_levels(self.tier.cache)
+        return counters.snapshot()
+
+    def check_invariants(self) -> None:
+        """Raise when slots, pins or reservations do not add up. O(capacity)."""
+        cache = self.tier.cache
+        if cache is None:
+            return
+        cache.check_invariants()
+        held = sum(1 for _ in self.tasks.reservations()) + self.mover.num_reservations
+        assert held == cache.num_live_reservations, (
+            f"{cache.num_live_reservations} reservations live, tasks and moves hold {held}"
+        )
 
     def _create(self, request: KVRequest, reservation: Reservation | None) -> KVTask:
         span = _NOTHING if reservation is None else reservation.span
@@ -271,10 +401,14 @@ class TaskFlow:
 
     def _apply(self, completion: Completion) -> None:
         task = self.tasks.graph_to_task.get(GraphId(completion.graph_id))
-        if task is None:
+        if completion.kind == _core.CompletionKind.OP:
+            self._recorder.op_ended(completion, failed=completion.status in _FAILED)
+        if self.mover.is_running(GraphId(completion.graph_id)):
+            self._changed |= self.mover.apply(completion)
+        elif task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
-            self._recorder.op_ended(completion, failed=completion.status in _FAILED)
+            pass  # counted above
         elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
             if not task.is_ended:  # it has when the engine was shut down meanwhile
                 self._decide(task, completion)
@@ -317,7 +451,17 @@ class TaskFlow:
             reservation = part.take_reservation()
             if reservation is not None:
                 reservation.commit()
+                self._offload(task, reservation)
         return self._end(task, TaskStatus.COMPLETED)
+
+    def _offload(self, task: KVTask, stored: Reservation) -> None:
+        """What a store brought to the CPU tier goes on to the SSD tier."""
+        cache = self.tier.cache
+        if not isinstance(stored, PutReservation) or not self.ssd.may_write or cache is None:
+            return
+        graph_id = self.mover.offload(cache, stored.sequence, stored.span.end, stored.meta)
+        if graph_id is not None:
+            task.offloads += (graph_id,)
 
     @staticmethod
     def _abort_parts(task: KVTask) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from flexkv.cache.cache_engine import GlobalCacheEngine
+from flexkv.cache.cost_model import LoadDecision
 from flexkv.cache.reservation import GetReservation, PutReservation
 from flexkv.common.config import CacheConfig
 from flexkv.common.debug import flexkv_logger
@@ -160,6 +162,20 @@ class Recorder:
                 self.counters.queried_blocks += part.num_asked
                 self.counters.hit_blocks += part.span.num_blocks
 
+    def decided_stage(self, num_blocks: int, decision: LoadDecision) -> None:
+        """What of the blocks that a slower tier has is worth reading was decided."""
+        left_out = num_blocks - decision.num_blocks
+        if left_out == 0:
+            return
+        if self.counters.ssd_not_offered_blocks == 0:
+            _logger.info(
+                "ssd blocks left out, computing is faster (said once) blocks=%d load_s=%.3f compute_s=%.3f",
+                left_out,
+                decision.load_s,
+                decision.compute_s,
+            )
+        self.counters.ssd_not_offered_blocks += left_out
+
     def prefetched(self, request: KVRequest, task: KVTask) -> None:
         """A PREFETCH was planned."""
         self._trace(TraceOp.PREFETCH, task, request)
@@ -190,6 +206,18 @@ class Recorder:
             for part in task.parts:
                 if not part.ended_before:
                     self._tracer.record(op, self._clock_s(), task_id=part.task_id, reason=task.status.value)
+
+    def note_levels(self, cache: GlobalCacheEngine) -> None:
+        """Write the present levels of the tiers into the counters."""
+        counters, cpu, ssd = self.counters, cache.cpu_cache_engine, cache.ssd_cache_engine
+        counters.slots_total = cpu.num_blocks
+        counters.slots_used = cpu.mempool.num_used_blocks
+        counters.slots_quarantined = cache.num_quarantined_blocks
+        counters.evicted_blocks = cpu.num_evicted
+        if ssd is not None:
+            counters.ssd_slots_total = ssd.num_blocks
+            counters.ssd_slots_used = ssd.mempool.num_used_blocks
+            counters.ssd_evicted_blocks = ssd.num_evicted
 
     def reset(self) -> None:
         """The tiers were emptied."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from flexkv.common.transfer import TransferOpGraph
 
-__all__ = ["Completion", "Pool", "Rank", "Storage", "Transfer"]
+__all__ = ["Completion", "DiskStore", "Pool", "Rank", "Storage", "Transfer"]
 
 
 class Rank(Protocol):
@@ -27,6 +27,10 @@ class Rank(Protocol):
     @property
     def tokens_per_block(self) -> int:
         """Tokens of one block."""
+
+    @property
+    def layout_tag(self) -> str:
+        """The order of the bytes in a block."""
 
 
 class Completion(Protocol):
@@ -64,6 +68,18 @@ class Completion(Protocol):
     def error(self) -> str:
         """What went wrong and where; empty when done."""
 
+    @property
+    def failed_blocks(self) -> Sequence[int]:
+        """Of a disk op that failed: positions of the blocks that were not moved well, ascending."""
+
+    @property
+    def num_bad_checksums(self) -> int:
+        """Of these, how many were read, but are not what was written."""
+
+    @property
+    def io_errno(self) -> int:
+        """Why the first of the others failed; 0: none did."""
+
 
 class Pool(Protocol):
     """The host tier's bytes (`_core.HostPool`)."""
@@ -81,11 +97,41 @@ class Pool(Protocol):
         """The errno that ended prefaulting early; 0: none."""
 
 
+class DiskStore(Protocol):
+    """The SSD tier's bytes (`_core.SsdStore`)."""
+
+    @property
+    def num_slots(self) -> int:
+        """Slots, each for one block of all ranks."""
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot."""
+
+    def scan(self, now_s: int) -> Any:
+        """Return the columns of what lies there (`_core.SsdScan`). Waits for the disk. Raises OSError."""
+
+    def renew(self) -> None:
+        """Forget all blocks, durably. Waits for the disk. Raises OSError."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain, make durable, let go; False when a read or write may still be running. Idempotent."""
+
+    def devices(self) -> Sequence[Any]:
+        """Return how each directory stands (`_core.SsdDeviceInfo`)."""
+
+
 class Storage(Protocol):
-    """Allocates the pool."""
+    """Allocates the pool, and opens the SSD tier's files."""
 
     def allocate_host_pool(self, slot_bytes: Sequence[int]) -> Any:
         """Return a Pool with one shard of slots per rank. Raises FlexKVError, OSError or ValueError."""
+
+    def open_ssd_store(self, ranks: Sequence[Rank]) -> DiskStore:
+        """Open the SSD tier for what the ranks registered. Waits for the disk.
+
+        Raises ConfigError (it can never work), StoreBusyError (later it may), OSError.
+        """
 
 
 class Transfer(Protocol):
@@ -121,6 +167,9 @@ class Transfer(Protocol):
 
     def set_pool(self, pool: Any) -> None:
         """Give the pool to the ranks. Once."""
+
+    def set_disk(self, store: Any) -> None:
+        """Have DISK2H and H2DISK run on a DiskStore. Once, after `set_pool`."""
 
     def submit_transfer_graph(self, graph: TransferOpGraph, timeout_s: float) -> None:
         """Start a graph. Raises ValueError, RuntimeError, OSError or FlexKVError; nothing was started then."""

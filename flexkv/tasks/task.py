@@ -101,6 +101,7 @@ class KVTask:
         outcome: how a running task will end once it is released; None while that is open.
         doomed: its blocks were taken away from the engine: never commit it.
         is_prefix_ready: of a PUT: the blocks it found had their bytes when it was planned.
+        offloads: of a PUT: the moves to lower tiers that its end began.
     """
 
     __slots__ = (
@@ -109,6 +110,7 @@ class KVTask:
         "graph_id",
         "is_prefix_ready",
         "launched",
+        "offloads",
         "outcome",
         "parts",
         "status",
@@ -138,6 +140,7 @@ class KVTask:
         self.doomed = False
         self.timed_out = False
         self.is_prefix_ready = False
+        self.offloads: tuple[GraphId, ...] = ()
 
     @property
     def is_ended(self) -> bool:

@@ -2,6 +2,6 @@
 
 from flexkv.transfer.scheduler import TransferScheduler
 from flexkv.transfer.transfer_engine import TransferEngine
-from flexkv.transfer.worker import GPUCPUTransferWorker
+from flexkv.transfer.worker import CPUSSDDiskTransferWorker, GPUCPUTransferWorker
 
-__all__ = ["GPUCPUTransferWorker", "TransferEngine", "TransferScheduler"]
+__all__ = ["CPUSSDDiskTransferWorker", "GPUCPUTransferWorker", "TransferEngine", "TransferScheduler"]

@@ -13,14 +13,19 @@ from flexkv import _core
 from flexkv.common.address import socket_path_of
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.transfer import TransferOpGraph, TransferType
-from flexkv.transfer.worker import GPUCPUTransferWorker, TransferWorker, VirtualTransferWorker
+from flexkv.transfer.worker import (
+    CPUSSDDiskTransferWorker,
+    GPUCPUTransferWorker,
+    TransferWorker,
+    VirtualTransferWorker,
+)
 
 __all__ = ["TransferEngine"]
 
 _logger = flexkv_logger(__name__)
 
 ABANDON_TIMEOUT_S = 5.0
-_WORKERS: tuple[type[TransferWorker], ...] = (GPUCPUTransferWorker, VirtualTransferWorker)
+_WORKERS: tuple[type[TransferWorker], ...] = (GPUCPUTransferWorker, CPUSSDDiskTransferWorker, VirtualTransferWorker)
 
 
 class TransferEngine:
@@ -68,6 +73,10 @@ class TransferEngine:
     def set_pool(self, pool: _core.HostPool) -> None:
         """Give the host pool to the ranks, now and later. Once, after all have registered."""
         self._native.set_pool(pool)
+
+    def set_disk(self, store: _core.SsdStore) -> None:
+        """Have DISK2H and H2DISK run on a store. Once, after `set_pool`, else RuntimeError."""
+        self._native.set_disk(store)
 
     @property
     def slots_available(self) -> int:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from flexkv import _core
 from flexkv.common.transfer import TransferOp, TransferType
 
-__all__ = ["GPUCPUTransferWorker", "TransferWorker", "VirtualTransferWorker"]
+__all__ = ["CPUSSDDiskTransferWorker", "GPUCPUTransferWorker", "TransferWorker", "VirtualTransferWorker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,23 @@ class GPUCPUTransferWorker(TransferWorker):
     """
 
     transfer_types: ClassVar[tuple[TransferType, ...]] = (TransferType.H2D, TransferType.D2H)
+
+
+class CPUSSDDiskTransferWorker(TransferWorker):
+    """DISK2H and H2DISK, by a thread for each directory of the SSD tier.
+
+    Slots are checked by the native engine; what is read is checked against its checksum (D13).
+    """
+
+    transfer_types: ClassVar[tuple[TransferType, ...]] = (TransferType.DISK2H, TransferType.H2DISK)
+
+    def check(self, op: TransferOp) -> None:
+        """Raise ValueError when the op does not say which blocks it moves."""
+        TransferWorker.check(self, op)
+        if op.disk is None:
+            raise ValueError(f"disk is None; a {op.transfer_type.name} op says which blocks it moves")
+        if op.transfer_type is TransferType.H2DISK and op.disk.parents is None:
+            raise ValueError("disk.parents is None; an H2DISK op names the block before each")
 
 
 class VirtualTransferWorker(TransferWorker):

@@ -1,0 +1,317 @@
+"""SsdTier: brings the SSD tier up once the host tier serves, and says whether it does (D12).
+
+    OFF (not configured)
+    WAITING --host tier serves--> OPENING --> SERVING <--> RESETTING      its use may end in READ_ONLY, BROKEN
+                                   ^   |----> BUSY: somebody else serves from the directory, or it cannot be had now
+                                   |          |
+                                   '----------'  retried, each time after twice as long
+                                   '---> BROKEN: it cannot work as configured (`failure`), or has failed too often
+    CLOSED: from every state, at shutdown
+
+Opening preallocates, reads all records and builds the index: it happens on a thread of its own, and the engine serves
+meanwhile. Thread safety: none, the KVTaskEngine's mutex guards it; `renew` and `close` wait, and are called without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from flexkv.cache.cache_engine import GlobalCacheEngine
+from flexkv.cache.restored import RestoredBlocks
+from flexkv.cache.tier import CacheEngine
+from flexkv.common.config import CacheConfig
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.events import EventCollector, KVEvent
+from flexkv.common.storage import DeviceType
+from flexkv.errors import ConfigError, FlexKVError, StoreBusyError
+from flexkv.tasks.seams import DiskStore, Rank, Storage, Transfer
+
+__all__ = ["SsdState", "SsdTier"]
+
+_logger = flexkv_logger(__name__)
+FIRST_RETRY_S = 5.0
+MAX_RETRY_S = 60.0
+CLOSE_TIMEOUT_S = 5.0
+MAX_READ_FAILURES = 16
+"""Reads that failed one after the other, each in another op, before the tier is given up."""
+
+
+class SsdState(Enum):
+    """See the drawing in the module."""
+
+    OFF = "off"
+    WAITING = "waiting"
+    OPENING = "opening"
+    SERVING = "serving"
+    READ_ONLY = "read_only"
+    RESETTING = "resetting"
+    BUSY = "busy"
+    BROKEN = "broken"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    store: DiskStore
+    tier: CacheEngine
+    events: list[KVEvent]
+    num_restored: int
+    seconds: float
+
+
+class _Held:
+    """An EventCollector that keeps events until the tier is taken over."""
+
+    def __init__(self) -> None:
+        self.events: list[KVEvent] = []
+
+    def publish(self, event: KVEvent) -> None:
+        """Keep one event."""
+        self.events.append(event)
+
+
+class _Collector:
+    """Passes events on, or keeps them while the tier is not taken over yet."""
+
+    def __init__(self, collector: EventCollector) -> None:
+        self.held = _Held()
+        self._to: EventCollector = self.held
+        self._collector = collector
+
+    def publish(self, event: KVEvent) -> None:
+        """Take one event."""
+        self._to.publish(event)
+
+    def let_go(self) -> None:
+        """From now on events go through at once."""
+        self._to = self._collector
+
+
+class SsdTier:
+    """The SSD tier of one task engine.
+
+    Attributes:
+        state: see the drawing.
+        failure: why it can never work, for who starts the engine.
+        store: the bytes, while it serves.
+    """
+
+    def __init__(
+        self,
+        cache_config: CacheConfig,
+        transfer: Transfer,
+        storage: Storage,
+        collector: EventCollector | None,
+        clock_s: Callable[[], float],
+    ) -> None:
+        self.state = SsdState.WAITING if cache_config.enable_ssd else SsdState.OFF
+        self.failure: ConfigError | None = None
+        self.store: DiskStore | None = None
+        self._cache_config = cache_config
+        self._transfer = transfer
+        self._storage = storage
+        self._collector = collector
+        self._clock_s = clock_s
+        self._retry_s = FIRST_RETRY_S
+        self._retry_at_s = 0.0
+        self._warned_of_busy = False
+        self._num_read_failures = 0
+        self._thread: threading.Thread | None = None
+        self._handover = threading.Lock()  # guards the two below
+        self._opened: _Opened | Exception | None = None
+        self._nobody_waits = False
+
+    @property
+    def may_read(self) -> bool:
+        """Whether blocks may be read from it."""
+        return self.state in (SsdState.SERVING, SsdState.READ_ONLY)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether blocks may be written to it."""
+        return self.state is SsdState.SERVING
+
+    @property
+    def is_opening(self) -> bool:
+        """True while its first state is not known yet."""
+        return self.state in (SsdState.WAITING, SsdState.OPENING) and not self._warned_of_busy
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block, over all ranks; 0 while it does not serve."""
+        return 0 if self.store is None else self.store.slot_bytes
+
+    def refresh(self, cache: GlobalCacheEngine | None, ranks: Callable[[], Sequence[Rank]]) -> None:
+        """Open it when the host tier is there, take it over once it is open. Cheap, never waits."""
+        is_due = self.state is SsdState.BUSY and self._clock_s() >= self._retry_at_s
+        if cache is not None and (is_due or self.state is SsdState.WAITING):
+            self._open_in_background(ranks())
+        elif self.state is SsdState.OPENING and self._opened is not None and cache is not None:
+            with self._handover:
+                opened, self._opened = self._opened, None
+            self._thread = None
+            if isinstance(opened, _Opened):
+                self._take_over(opened, cache)
+            else:
+                assert opened is not None
+                self._opening_failed(opened)
+
+    def _open_in_background(self, ranks: Sequence[Rank]) -> None:
+        self.state = SsdState.OPENING
+        ordered = sorted(ranks, key=lambda rank: rank.rank)
+        self._thread = threading.Thread(target=self._open, args=(ordered,), name="fkv-ssd-open", daemon=True)
+        self._thread.start()
+
+    def _open(self, ranks: Sequence[Rank]) -> None:
+        opened: _Opened | Exception
+        try:
+            opened = self._opened_store(ranks)
+        except (FlexKVError, OSError, RuntimeError, ValueError, MemoryError) as error:
+            opened = error
+        with self._handover:
+            if not self._nobody_waits:
+                self._opened = opened
+                return
+        if isinstance(opened, _Opened):
+            opened.store.stop(CLOSE_TIMEOUT_S)
+
+    def _opened_store(self, ranks: Sequence[Rank]) -> _Opened:
+        start_s = time.monotonic()
+        store = self._storage.open_ssd_store(ranks)
+        is_whole = False
+        try:
+            config = self._cache_config
+            collector = None if self._collector is None else _Collector(self._collector)
+            tier = CacheEngine(
+                DeviceType.SSD,
+                store.num_slots,
+                config.tokens_per_block,
+                config.evict_ratio,
+                config.eviction_policy,
+                collector=collector,
+            )
+            blocks = RestoredBlocks.of_scan(store.scan(int(time.time())), self._to_own_clock())
+            num_restored = tier.restore(blocks)
+            is_whole = True
+        finally:
+            if not is_whole:
+                store.stop(CLOSE_TIMEOUT_S)
+        events: list[KVEvent] = []
+        if collector is not None:
+            events = collector.held.events
+            collector.let_go()
+        return _Opened(store, tier, events, num_restored, time.monotonic() - start_s)
+
+    def _to_own_clock(self) -> int:
+        """Return what turns seconds since 1970 into seconds on the task engine's clock."""
+        return int(self._clock_s()) - int(time.time())
+
+    def unix_expiry_s(self, expiry_s: int) -> int:
+        """Return an expiry that is not never, on the task engine's clock, in seconds since 1970."""
+        return expiry_s - self._to_own_clock()
+
+    def _take_over(self, opened: _Opened, cache: GlobalCacheEngine) -> None:
+        try:
+            self._transfer.set_disk(opened.store)
+        except (RuntimeError, ValueError, OSError) as error:
+            self._break(f"the transfer engine does not take it: {error}")
+            opened.store.stop(CLOSE_TIMEOUT_S)
+            return
+        cache.attach_ssd(opened.tier)
+        for event in opened.events:
+            assert self._collector is not None
+            self._collector.publish(event)
+        self.store = opened.store
+        self.state = SsdState.SERVING
+        _logger.info(
+            "ssd tier open directories=%s slots=%d block_bytes=%d restored=%d opened_s=%.2f io=%s",
+            ";".join(self._cache_config.ssd_cache_dir),
+            opened.store.num_slots,
+            opened.store.slot_bytes,
+            opened.num_restored,
+            opened.seconds,
+            ",".join(sorted({str(device.io_engine) for device in opened.store.devices()})),
+        )
+
+    def _opening_failed(self, error: Exception) -> None:
+        if isinstance(error, ConfigError):
+            self.failure = error
+            self._break(str(error))
+            return
+        if not self._warned_of_busy:
+            self._warned_of_busy = True
+            kind = "is in use" if isinstance(error, StoreBusyError) else "cannot be opened"
+            _logger.warning(
+                "ssd tier off, its directory %s; it is tried again from time to time directories=%s reason=%s",
+                kind,
+                ";".join(self._cache_config.ssd_cache_dir),
+                str(error) or repr(error),
+            )
+        self.state = SsdState.BUSY
+        self._retry_at_s = self._clock_s() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
+
+    def write_failed(self, error: int, what: str) -> None:
+        """A write failed with an errno: read only from now on."""
+        if self.state is SsdState.SERVING:
+            self.state = SsdState.READ_ONLY
+            _logger.warning(
+                "ssd tier read-only, a write failed errno=%s (%s) what=%s",
+                errno.errorcode.get(error, error),
+                os.strerror(error),
+                what,
+            )
+
+    def read_ended(self, error: int, what: str) -> None:
+        """A read ended, with an errno or 0: too many failures in a row end the tier."""
+        self._num_read_failures = self._num_read_failures + 1 if error else 0
+        if self._num_read_failures >= MAX_READ_FAILURES and self.may_read:
+            self._break(f"{self._num_read_failures} reads failed one after the other, the last: {what}")
+
+    def _break(self, reason: str) -> None:
+        self.state = SsdState.BROKEN
+        _logger.warning(
+            "ssd tier off for good, the cpu tier serves on directories=%s reason=%s",
+            ";".join(self._cache_config.ssd_cache_dir),
+            reason,
+        )
+
+    def begin_reset(self) -> None:
+        """Neither read nor write until `renew`."""
+        if self.may_read:
+            self.state = SsdState.RESETTING
+
+    def renew(self) -> None:
+        """Forget all blocks on disk, durably. Waits for the disk. REQUIRES: `begin_reset`, the mutex is not held.
+
+        A store that is being opened is left: what it finds there is dropped with the next reset only.
+        """
+        if self.state is not SsdState.RESETTING or self.store is None:
+            return
+        try:
+            self.store.renew()
+        except OSError as error:
+            self._break(f"its blocks cannot be forgotten: {error}; remove the directory before the next start")
+            return
+        self.state = SsdState.SERVING
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what is due, and let the directories go. Waits; False when a read or write may still be running."""
+        with self._handover:
+            self._nobody_waits = True
+            opened, self._opened = self._opened, None
+        if isinstance(opened, _Opened):
+            self.store = opened.store
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(timeout_s)
+        store, self.store = self.store, None
+        if self.state is not SsdState.OFF:
+            self.state = SsdState.CLOSED
+        return True if store is None else store.stop(timeout_s)

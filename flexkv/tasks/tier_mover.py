@@ -1,0 +1,283 @@
+"""TierMover: moves blocks between the CPU and SSD tiers, beside the tasks that engines ask for.
+
+A *stage* reads what the SSD tier has beyond the CPU tier, as soon as somebody asks for it; who asks next waits for the
+same ops. An *offload* writes what a store has brought to the CPU tier. Each is one graph:
+
+    submitted -> status done                                        -> commit all
+              -> status other -> released, what touches it is over  -> commit what is good before the first bad block
+              -> timed out or cancelled: in quarantine -> released  -> abort
+
+A block that fails its checksum, or cannot be read, leaves the SSD tier's index with all that follow it (D13).
+Everything here runs under the KVTaskEngine's mutex and never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flexkv import _core
+from flexkv.cache.cache_engine import GlobalCacheEngine
+from flexkv.cache.cost_model import CostModel
+from flexkv.cache.radixtree import NEVER_S, EntryMeta
+from flexkv.cache.tier_move import TierMove
+from flexkv.cache.transfer_pattern import chunks_of, offload_graph, stage_graph
+from flexkv.common.block import SequenceMeta
+from flexkv.common.config import CacheConfig
+from flexkv.common.debug import flexkv_logger
+from flexkv.common.transfer import GraphId, OpId, TransferOpGraph, TransferType
+from flexkv.errors import FlexKVError
+from flexkv.tasks.recorder import Recorder
+from flexkv.tasks.seams import Completion, Transfer
+from flexkv.tasks.ssd_tier import SsdTier
+
+__all__ = ["TierMover"]
+
+_logger = flexkv_logger(__name__)
+MAX_PINNED_FRACTION = 0.25
+"""Of the CPU tier's blocks, what may wait for its write: the rest stays for those who need slots now."""
+FIRST_QUEUE_BYTES = 256 << 20
+"""What may wait for its write before the rate of writes is known."""
+
+
+class _Run:
+    """A move in flight."""
+
+    __slots__ = (
+        "chunks",
+        "first_bad",
+        "is_arriving",
+        "is_decided",
+        "move",
+        "num_bytes",
+        "route",
+        "seconds",
+        "was_alone",
+    )
+
+    def __init__(self, move: TierMove, route: TransferType, graph: TransferOpGraph, *, was_alone: bool) -> None:
+        self.move = move
+        self.route = route
+        self.chunks: dict[OpId, slice] = dict(zip(graph.ops, chunks_of(move.num_blocks), strict=True))
+        self.first_bad = move.num_blocks
+        self.num_bytes = 0
+        self.seconds = 0.0
+        self.was_alone = was_alone
+        self.is_arriving = route is TransferType.DISK2H
+        self.is_decided = False
+
+
+class TierMover:
+    """The moves of one task engine.
+
+    Attributes:
+        cost_model: what reading and computing cost, as measured.
+    """
+
+    def __init__(
+        self,
+        cache_config: CacheConfig,
+        transfer: Transfer,
+        ssd: SsdTier,
+        recorder: Recorder,
+        clock_s: Callable[[], float],
+    ) -> None:
+        self.cost_model = CostModel()
+        self._cache_config = cache_config
+        self._transfer = transfer
+        self._ssd = ssd
+        self._recorder = recorder
+        self._clock_s = clock_s
+        self._runs: dict[GraphId, _Run] = {}
+        self._cache: GlobalCacheEngine | None = None
+        self._num_queued = {TransferType.DISK2H: 0, TransferType.H2DISK: 0}  # blocks, by route
+
+    @property
+    def num_running(self) -> int:
+        """Moves that are not released."""
+        return len(self._runs)
+
+    @property
+    def num_reservations(self) -> int:
+        """Reservations that moves hold: two each, until they are decided."""
+        return 2 * sum(not run.is_decided for run in self._runs.values())
+
+    def is_running(self, graph_id: GraphId) -> bool:
+        """Whether this move is not released yet."""
+        return graph_id in self._runs
+
+    def stage(self, cache: GlobalCacheEngine, sequence: SequenceMeta, start_block: int, end_block: int) -> None:
+        """Begin to read what the SSD tier has of [start_block, end_block) beyond the CPU tier, if that is worth it."""
+        if not self._ssd.may_read:
+            return
+        now_s = int(self._clock_s())
+        num_blocks = cache.num_to_stage(sequence, end_block, now_s=now_s)
+        if num_blocks == 0:
+            return
+        decision = self.cost_model.decide(
+            num_blocks,
+            block_bytes=self._ssd.block_bytes,
+            tokens_per_block=self._cache_config.tokens_per_block,
+            queued_bytes=self._num_queued[TransferType.DISK2H] * self._ssd.block_bytes,
+        )
+        self._recorder.decided_stage(num_blocks, decision)
+        if decision.num_blocks == 0:
+            return
+        move = cache.prepare_stage(sequence, end_block, now_s=now_s)
+        if move is None:
+            return
+        graph = stage_graph(move)
+        if not self._submit(cache, move, TransferType.DISK2H, graph):
+            return
+        for op, chunk in zip(graph, chunks_of(move.num_blocks), strict=True):
+            cache.arrivals.expect(move.target.slots[chunk], op.op_id)
+
+    def offload(
+        self, cache: GlobalCacheEngine, sequence: SequenceMeta, num_blocks: int, meta: EntryMeta
+    ) -> GraphId | None:
+        """Begin to write the first blocks of a sequence that the CPU tier alone has; None when none are written.
+
+        Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10).
+        """
+        if not self._ssd.may_write:
+            return None
+        now_s = int(self._clock_s())
+        wanted = cache.num_to_offload(sequence, num_blocks, now_s=now_s)
+        if wanted == 0:
+            return None
+        admitted = min(wanted, self._room_to_write(cache))
+        move = cache.prepare_offload(sequence, num_blocks, admitted, meta, now_s=now_s) if admitted else None
+        self._recorder.counters.ssd_dropped_blocks += wanted - (0 if move is None else move.num_blocks)
+        if move is None:
+            return None
+        expiry_s = NEVER_S if meta.expiry_s == NEVER_S else self._ssd.unix_expiry_s(meta.expiry_s)
+        graph = offload_graph(move, expiry_s)
+        return graph.graph_id if self._submit(cache, move, TransferType.H2DISK, graph) else None
+
+    def _room_to_write(self, cache: GlobalCacheEngine) -> int:
+        """Return how many more blocks may wait for their write."""
+        rate = self.cost_model.bytes_per_s(TransferType.H2DISK)
+        queue_bytes = FIRST_QUEUE_BYTES if rate is None else int(rate * self._cache_config.ssd_write_queue_s)
+        by_time = max(1, queue_bytes // self._ssd.block_bytes)
+        by_pins = max(1, int(MAX_PINNED_FRACTION * cache.cpu_cache_engine.num_blocks))
+        return max(0, min(by_time, by_pins) - self._num_queued[TransferType.H2DISK])
+
+    def _submit(self, cache: GlobalCacheEngine, move: TierMove, route: TransferType, graph: TransferOpGraph) -> bool:
+        submitted = False
+        try:
+            self._transfer.submit_transfer_graph(graph, self._cache_config.transfer_timeout_s)
+            submitted = True
+        except (ValueError, RuntimeError, OSError, FlexKVError) as error:
+            _logger.error("move was refused route=%s blocks=%d error=%s", route.name, move.num_blocks, error)
+        finally:  # whatever it raised
+            if not submitted:
+                move.abort()
+        if submitted:
+            self._cache = cache
+            self._runs[graph.graph_id] = _Run(move, route, graph, was_alone=not self._runs)
+            self._num_queued[route] += move.num_blocks
+        return submitted
+
+    def apply(self, completion: Completion) -> bool:
+        """Take a completion if it is of a move; returns whether one has ended."""
+        run = self._runs.get(GraphId(completion.graph_id))
+        assert run is not None
+        assert self._cache is not None
+        if completion.kind == _core.CompletionKind.OP:
+            self._op_ended(self._cache, run, completion)
+            return False
+        if completion.kind == _core.CompletionKind.GRAPH_STATUS:
+            self._decide(self._cache, run, completion)
+            return run.is_decided
+        del self._runs[GraphId(completion.graph_id)]
+        self._num_queued[run.route] -= run.move.num_blocks
+        if not run.is_decided:
+            if run.move.is_quarantined:
+                run.move.abort()
+            else:
+                self._commit(run, run.first_bad)
+        return True
+
+    def _op_ended(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
+        chunk = run.chunks[OpId(completion.op_id)]
+        run.num_bytes += completion.bytes
+        run.seconds = max(run.seconds, completion.seconds)
+        error = int(completion.io_errno)
+        if run.route is TransferType.DISK2H:
+            self._ssd.read_ended(error, completion.error)
+        elif error:
+            self._ssd.write_failed(error, completion.error)
+        if completion.status == _core.OpStatus.DONE:
+            return
+        failed = list(completion.failed_blocks)
+        first = chunk.start + (failed[0] if failed else 0)
+        run.first_bad = min(run.first_bad, first)
+        if run.route is TransferType.DISK2H and (error or completion.num_bad_checksums):
+            self._bad_block(cache, run.move, first, completion)
+
+    def _bad_block(self, cache: GlobalCacheEngine, move: TierMove, block: int, completion: Completion) -> None:
+        """A block cannot be had from the SSD tier: it and all behind it go."""
+        ssd = cache.ssd_cache_engine
+        assert ssd is not None
+        slot = int(move.source.slots[block])
+        self._recorder.counters.ssd_bad_blocks += max(1, len(completion.failed_blocks))
+        _logger.warning(
+            "ssd block is bad, it and what follows it are dropped slot=%d block=%d bad_checksums=%d error=%s",
+            slot,
+            move.span.start + block,
+            completion.num_bad_checksums,
+            completion.error,
+        )
+        ssd.drop(move.keys[block], slot)
+
+    def _decide(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
+        self._nothing_arrives(cache, run)
+        if completion.status == _core.OpStatus.DONE:
+            run.is_decided = True
+            self._commit(run, run.move.num_blocks)
+            if run.was_alone:
+                self.cost_model.observe_transfer(run.route, run.num_bytes, run.seconds)
+            return
+        if completion.status in (_core.OpStatus.TIMED_OUT, _core.OpStatus.CANCELLED):
+            run.move.quarantine()
+        _logger.warning(
+            "move failed route=%s blocks=%d status=%s error=%s",
+            run.route.name,
+            run.move.num_blocks,
+            completion.status.name,
+            completion.error,
+        )
+
+    @staticmethod
+    def _nothing_arrives(cache: GlobalCacheEngine, run: _Run) -> None:
+        if run.is_arriving:
+            run.is_arriving = False
+            cache.arrivals.clear(run.move.target.slots)
+
+    def _commit(self, run: _Run, num_good: int) -> None:
+        run.move.commit(num_good)
+        counters = self._recorder.counters
+        if run.route is TransferType.DISK2H:
+            counters.ssd_staged_blocks += num_good
+        else:
+            counters.ssd_stored_blocks += num_good
+            counters.ssd_dropped_blocks += run.move.num_blocks - num_good
+
+    def cancel_writes(self) -> frozenset[GraphId]:
+        """The tiers are emptied: hurry writes on. Returns the moves in flight."""
+        for graph_id, run in self._runs.items():
+            if run.route is TransferType.H2DISK:
+                self._transfer.cancel(graph_id)
+        return frozenset(self._runs)
+
+    def abandon(self, *, drained: bool) -> None:
+        """The transfer engine has stopped. `drained`: nothing touches any slot any more."""
+        for graph_id, run in list(self._runs.items()):
+            if not run.is_decided:
+                assert self._cache is not None
+                self._nothing_arrives(self._cache, run)
+                if drained:
+                    run.move.abort()
+                elif not run.move.is_quarantined:
+                    run.move.quarantine()
+            if drained:
+                del self._runs[graph_id]
