@@ -391,7 +391,7 @@ class KVTaskEngine:
     def wait_any(self, timeout_s: float) -> bool:
         """Wait until there is a result to take; False after `timeout_s`, or when nothing runs that could end."""
         deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
-        self._gate.wait_until(lambda: self._tasks.num_finished > 0 or self._tasks.num_running == 0, deadline_s)
+        self._gate.wait_until(lambda: self._tasks.num_finished > 0 or self._flow.num_in_flight == 0, deadline_s)
         self._recorder.flush()
         with self._gate.lock:
             return self._tasks.num_finished > 0

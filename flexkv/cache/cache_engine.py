@@ -101,17 +101,23 @@ class GlobalCacheEngine:
         return self.cpu_cache_engine.holds(key) or (ssd is not None and ssd.holds(key))
 
     def prepare_get(
-        self, sequence: SequenceMeta, start_block: int = 0, end_block: int | None = None, *, now_s: int = 0
+        self,
+        sequence: SequenceMeta,
+        start_block: int = 0,
+        end_block: int | None = None,
+        *,
+        now_s: int = 0,
+        may_wait: bool = True,
     ) -> GetReservation:
-        """Match and pin the blocks of [start_block, end_block) that are ready or arriving in the CPU tier.
+        """Match and pin the blocks of [start_block, end_block) that are ready in the CPU tier, or arriving.
 
-        The default end is the last whole block.
+        The default end is the last whole block. `may_wait`: whether those that are arriving count.
         """
         tier = self.cpu_cache_engine
         match = tier.match(sequence, now_s, end_block)
         num_ready, num_visible = int(match.num_ready), int(match.num_visible)
         end = num_ready
-        if self.arrivals.num_slots and num_visible > num_ready:
+        if may_wait and self.arrivals.num_slots and num_visible > num_ready:
             end += self._count_arriving(match.slots_range(num_ready, num_visible))
         if end <= start_block:
             nothing: Slots = match.slots_range(0, 0)

@@ -40,7 +40,12 @@ _CACHE_KEYS = (
     "prefault_threads",
     "key_file",
     "trace_path",
+    "ssd_io_engine",
+    "ssd_write_queue_s",
+    "ssd_stage_timeout_s",
 )
+_CPU_SIZES = frozenset({"cpu_cache_gb", "cpu_cache_bytes", "num_cpu_blocks"})
+_SSD_SIZES = frozenset({"ssd_cache_gb", "ssd_cache_bytes", "num_ssd_blocks"})
 _logger = flexkv_logger(__name__)
 
 
@@ -191,20 +196,25 @@ class FlexKVConfig:
             if values["cpu_cache_bytes"] == 0:
                 message = f"{sizes[0]} is 0, nothing could be kept; use a size such as '16GiB'"
                 raise ConfigError(message, key=sizes[0], value=0)
+        values.update(ssd_settings(self.settings))
         if "key_file" in values:
             load_key_file(values["key_file"])  # refuse a bad one now, not at the first request
         self._cache_config = CacheConfig(
-            tokens_per_block=tokens_per_block, fingerprint=self.fingerprint.digest.hex(), **values
+            tokens_per_block=tokens_per_block,
+            fingerprint=self.fingerprint.digest.hex(),
+            model_name=self.fingerprint.weights,
+            **values,
         )
         self.server_recv_port = str(self.settings.get("server_recv_port") or default_socket(engine_id))
         self.gpu_register_port = str(self.settings.get("gpu_register_port") or register_address(self.server_recv_port))
         self.enable_metrics = bool(self.settings.get("enable_metrics", False))
         _logger.info(
-            "config engine_id=%s cpu_cache_bytes=%s (%s) tokens_per_block=%d num_ranks=%d weights=%s engine_hashes=%s "
-            "socket=%s",
+            "config engine_id=%s cpu_cache_bytes=%s (%s) ssd=%s tokens_per_block=%d num_ranks=%d weights=%s "
+            "engine_hashes=%s socket=%s",
             engine_id,
             self._cache_config.cpu_cache_bytes,
             sizes[0] if sizes else "default: a quarter of the available memory, at most 16 GiB; FLEXKV_CPU_CACHE_GB",
+            ";".join(self._cache_config.ssd_cache_dir) if self._cache_config.enable_ssd else "off",
             tokens_per_block,
             self._model_config.num_ranks,
             self.fingerprint.weights,
@@ -214,11 +224,31 @@ class FlexKVConfig:
         return self
 
 
+def ssd_settings(settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return what CacheConfig takes for the SSD tier: it is on when a directory and a size are set.
+
+    Raises:
+        ConfigError: one is set without the other, or two sizes are.
+    """
+    sizes = [key for key in ("ssd_cache_gb", "ssd_cache_bytes", "num_ssd_blocks") if settings.get(key)]
+    directory = settings.get("ssd_cache_dir")
+    if settings.get("enable_ssd") is False or not (sizes or directory or settings.get("enable_ssd")):
+        return {}
+    if directory is None:
+        given = sizes[0] if sizes else "enable_ssd"
+        raise ConfigError(f"{given} is set and ssd_cache_dir is not; name a directory on a local SSD", key=given)
+    if len(sizes) != 1:
+        given = " and ".join(sizes) if sizes else "no size"
+        message = f"ssd_cache_dir is {directory!r} and {given} is set; give one size, such as ssd_cache_gb=100"
+        raise ConfigError(message, key="ssd_cache_gb", value=given)
+    key = "num_ssd_blocks" if sizes[0] == "num_ssd_blocks" else "ssd_cache_bytes"
+    return {"enable_ssd": True, "ssd_cache_dir": directory, key: settings[sizes[0]]}
+
+
 def _overlay(under: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     """Lay settings over others. The ways to say one size replace each other."""
-    sizes = {"cpu_cache_gb", "cpu_cache_bytes", "num_cpu_blocks"}
-    kept = under if not sizes & over.keys() else {key: value for key, value in under.items() if key not in sizes}
-    return {**kept, **over}
+    replaced = {key for sizes in (_CPU_SIZES, _SSD_SIZES) if not sizes.isdisjoint(over) for key in sizes}
+    return {**{key: value for key, value in under.items() if key not in replaced}, **over}
 
 
 def _refuse_parallel_modes(parallel: Any) -> None:

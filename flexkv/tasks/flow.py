@@ -128,7 +128,11 @@ class TaskFlow:
         if not request.cpu_only:
             self.mover.stage(cache, request.sequence, request.start_block, request.end_block)
         reservation = cache.prepare_get(
-            request.sequence, request.start_block, request.end_block, now_s=int(self._clock_s())
+            request.sequence,
+            request.start_block,
+            request.end_block,
+            now_s=int(self._clock_s()),
+            may_wait=not request.cpu_only,
         )
         task = self._create(request, reservation)
         self._recorder.got(request, task, reservation)
@@ -330,6 +334,11 @@ class TaskFlow:
     def is_settled(self, task: KVTask, *, completely: bool) -> bool:
         """Whether a task has ended, and with `completely` whether what its end began has, too."""
         return task.is_ended and not (completely and any(map(self.mover.is_running, task.offloads)))
+
+    @property
+    def num_in_flight(self) -> int:
+        """Tasks and moves that have not ended."""
+        return self.tasks.num_running + self.mover.num_running
 
     @property
     def is_idle(self) -> bool:

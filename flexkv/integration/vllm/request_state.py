@@ -2,7 +2,7 @@
 
 A request's life with us:
 
-    asked -> matched, within one step -> loading -> running, storing block by block -> finished -> gone
+    asked -> staging, over steps -> matched, within one step -> loading -> running, storing block by block -> gone
                                     not scheduled: the match is cancelled
                                     finished: held until its stores have ended
     preempted while running: its stores are doomed, its block table is forgotten, it starts over
@@ -27,13 +27,15 @@ __all__ = ["FlexKVGetTask", "FlexKVPutTask", "LoadState", "RequestState"]
 
 
 class LoadState(Enum):
-    """MATCHED -> PLANNED -> RUNNING -> DONE | FAILED -> TOLD ; PLANNED -> FAILED ; MATCHED -> cancelled (dropped).
+    """STAGING -> MATCHED -> PLANNED -> RUNNING -> DONE | FAILED -> TOLD ; PLANNED -> FAILED ; the first two -> dropped.
 
-    MATCHED: offered to vLLM, pins held. PLANNED: vLLM allocated blocks; launched at the end of the step.
+    STAGING: on its way from a slower tier to host memory, over several steps; vLLM is told to ask again. MATCHED:
+    offered to vLLM, pins held. PLANNED: vLLM allocated blocks; launched at the end of the step.
     FAILED: vLLM must be told the device blocks before it is told that the load ended. TOLD: one step's notice names
     them, and no other one ever will: until that step has come back, vLLM must not give the blocks to anybody else.
     """
 
+    STAGING = "staging"
     MATCHED = "matched"
     PLANNED = "planned"
     RUNNING = "running"
@@ -93,6 +95,8 @@ class RequestState:
     """A store of it ended without all its blocks being held: they are offered again at its end."""
     missed_at: int = -1
     """The block from which nothing was found when it was last asked for; vLLM asks anew while it has no room."""
+    stage_until_s: float | None = None
+    """When it is not kept waiting for slower tiers any longer; None: it has not been."""
     may_load: bool = True
     may_store: bool = True
     finished: bool = False
@@ -103,7 +107,7 @@ class RequestState:
     @property
     def is_loading(self) -> bool:
         """Whether vLLM waits for a load."""
-        return self.load is not None and self.load.state is not LoadState.MATCHED
+        return self.load is not None and self.load.state not in (LoadState.STAGING, LoadState.MATCHED)
 
     @property
     def holds_blocks(self) -> bool:
@@ -117,6 +121,7 @@ class RequestState:
         self.due_step = 0
         self.in_prompt = True
         self.missed_at = -1
+        self.stage_until_s = None
         self.stores = set()
         self.lacks_blocks = False
         self.has_loaded = False

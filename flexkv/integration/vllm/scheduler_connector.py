@@ -30,10 +30,12 @@ import numpy as np
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVResponse, KVResponseStatus
+from flexkv.integration.vllm.prefill_clock import PrefillClock
 from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask, LoadState, RequestState
 from flexkv.integration.vllm.request_table import RequestTable
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.integration.vllm.scheduler_role import StepNotice
+from flexkv.integration.vllm.staging import Staging
 from flexkv.integration.vllm.store_queue import StoreQueue
 from flexkv.integration.vllm.store_thread import StoreThread
 
@@ -101,11 +103,17 @@ class FlexKVSchedulerConnector:
         self._to_store: OrderedDict[str, RequestState] = OrderedDict()  # have blocks to store, first come first
         self._stores = StoreQueue(manager, store_timeout_s)
         self._store_thread = StoreThread(self._stores) if own_thread else None
+        has_slow_tier = manager.cache_config.enable_ssd
+        self._staging = Staging(manager, self._discard) if has_slow_tier else None
+        self._prefill_clock = PrefillClock(manager.note_prefill) if has_slow_tier else None
 
     # ---- while vLLM schedules
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
-        """Return the tokens that ready blocks hold beyond the computed ones: whole blocks, and one token is left."""
+        """Return the tokens that ready blocks hold beyond the computed ones: whole blocks, and one token is left.
+
+        None: ask again in the next step, blocks are on their way from a slower tier (D15).
+        """
         state = self._requests.of(request)
         wanted = self._may_load and state.may_load and not request.skip_reading_prefix_cache
         if state.keys is None or not wanted or num_computed_tokens % self._tokens_per_block:
@@ -113,16 +121,19 @@ class FlexKVSchedulerConnector:
         start = num_computed_tokens // self._tokens_per_block
         end = min(state.keys.count(request), (request.num_tokens - 1) // self._tokens_per_block)
         match = state.load
-        if match is not None and match.state is LoadState.MATCHED and match.start_block == start:
-            return match.num_blocks * self._tokens_per_block, True  # asked again within a step
-        self._drop_match(state)
-        if end <= start:
-            return 0, False
-        state.load = self._match(state, start, end)
-        if state.load is None:
+        if match is None or match.start_block != start or match.state not in (LoadState.STAGING, LoadState.MATCHED):
+            self._drop_match(state)
+            if end <= start:
+                return 0, False
+            match = state.load = self._match(state, start, end)
+        if self._staging is not None and match is not None and match.state is LoadState.STAGING:
+            match = state.load = self._staging.settle(state, match, lambda: self._match(state, start, end))
+            if match is not None and match.state is LoadState.STAGING:
+                return None, False
+        if match is None:
             return 0, False
         self._matched[request.request_id] = state
-        return state.load.num_blocks * self._tokens_per_block, True
+        return match.num_blocks * self._tokens_per_block, True
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Take the device blocks of a load that was accepted. Called again, with 0 tokens, when the load has ended."""
@@ -156,6 +167,9 @@ class FlexKVSchedulerConnector:
         """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
         self._check_store_thread()
         self._step += 1
+        if self._prefill_clock is not None:
+            num_tokens = scheduler_output.total_num_scheduled_tokens
+            self._prefill_clock.planned(num_tokens, len(scheduler_output.num_scheduled_tokens))
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
         self._plan_stores(scheduler_output)
@@ -199,6 +213,8 @@ class FlexKVSchedulerConnector:
     def update_connector_output(self, output: KVConnectorOutput) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
         self._check_store_thread()
+        if self._prefill_clock is not None:
+            self._prefill_clock.came_back()
         self.launch_tasks()
         if self._store_thread is None:
             self._begin_stores()
@@ -332,19 +348,21 @@ class FlexKVSchedulerConnector:
         if self._manager.misses(key, first_key=first_key, num_blocks=end - start, is_repeat=is_repeat):
             return None
         sequence = keys.sequence(keys.contents(request, end))
-        task_id, found = self._manager.get_span(sequence, start, is_repeat=is_repeat)
+        cpu_only = self._staging is not None and self._staging.is_over(state)
+        task_id, found = self._manager.get_span(sequence, start, is_repeat=is_repeat, cpu_only=cpu_only)
         if found.num_blocks == 0:  # the task has ended already
             self._has_untaken = True
             return None
         state.missed_at = -1
-        return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks)
+        first = LoadState.MATCHED if self._staging is None else self._staging.first_state(task_id)
+        return FlexKVGetTask(state.request.request_id, task_id, start, found.num_blocks, first)
 
     def _discard(self, match: FlexKVGetTask) -> None:
         if match.task_id is not None:
             self._discarded.append(match.task_id)
 
     def _drop_match(self, state: RequestState) -> None:
-        if state.load is not None and state.load.state is LoadState.MATCHED:
+        if state.load is not None and not state.is_loading:
             self._discard(state.load)
             state.load = None
 
@@ -426,7 +444,8 @@ class FlexKVSchedulerConnector:
 
     def _rest(self) -> None:
         """Wait briefly for a transfer when the engine has nothing else to do, rather than let it spin."""
-        if self._last_step_was_empty and (self._loading or self._held) and not self._unsettled:
+        is_waiting = self._loading or self._held or (self._staging is not None and self._staging.is_anybody_waiting)
+        if self._last_step_was_empty and is_waiting and not self._unsettled:
             self._stores.work()
             self._stores.collect()
             self._note_results()
