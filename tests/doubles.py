@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from flexkv._core import CompletionKind, OpStatus, OpType
-from flexkv.common.transfer import TransferOpGraph, TransferType
+from flexkv.common.transfer import TransferOp, TransferOpGraph, TransferType
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class RankDouble:
     num_blocks: int = 1024
     slot_bytes: int = 64
     tokens_per_block: int = 4
+    layout_tag: str = "double"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,79 @@ class CompletionDouble:
     error: str = ""
     type: OpType = OpType.VIRTUAL
     num_blocks: int = 0
+    failed_blocks: tuple[int, ...] = ()
+    num_bad_checksums: int = 0
+    io_errno: int = 0
+
+
+@dataclass(frozen=True)
+class BadBlocks:
+    """How a disk op of a graph fails."""
+
+    failed: tuple[int, ...]  # positions in the op
+    bad_checksums: int = 0
+    io_errno: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceDouble:
+    io_engine: str = "double"
+
+
+@dataclass(frozen=True)
+class ScanDouble:
+    """Columns of what lies in an SSD tier."""
+
+    slots: np.ndarray
+    keys: np.ndarray
+    parents: np.ndarray
+    expiry_s: np.ndarray
+    tenants: np.ndarray
+    groups: np.ndarray
+    priorities: np.ndarray
+
+    @classmethod
+    def of(cls, blocks: Sequence[tuple[int, bytes, bytes]]) -> ScanDouble:
+        """`blocks`: (slot, key, parent key), oldest first."""
+        count = len(blocks)
+        keys = np.frombuffer(b"".join(key for _, key, _ in blocks), dtype=np.uint8).reshape(count, 16)
+        parents = np.frombuffer(b"".join(parent for _, _, parent in blocks), dtype=np.uint8).reshape(count, 16)
+        return cls(
+            np.array([slot for slot, _, _ in blocks], dtype=np.int64),
+            keys,
+            parents,
+            np.full(count, 0xFFFFFFFF, dtype=np.uint32),
+            np.zeros(count, dtype=np.uint16),
+            np.zeros(count, dtype=np.uint8),
+            np.zeros(count, dtype=np.uint8),
+        )
+
+
+@dataclass
+class DiskStoreDouble:
+    """The records of an SSD tier: what was written is what the test says that was."""
+
+    num_slots: int
+    slot_bytes: int = 4096
+    scanned: ScanDouble = field(default_factory=lambda: ScanDouble.of([]))
+    renew_error: OSError | None = None
+    num_renewed: int = 0
+    is_stopped: bool = False
+
+    def scan(self, now_s: int) -> ScanDouble:
+        return self.scanned
+
+    def renew(self) -> None:
+        self.num_renewed += 1
+        if self.renew_error is not None:
+            raise self.renew_error
+
+    def stop(self, timeout_s: float) -> bool:
+        self.is_stopped = True
+        return True
+
+    def devices(self) -> list[DeviceDouble]:
+        return [DeviceDouble()]
 
 
 @dataclass
@@ -54,6 +130,7 @@ class StorageDouble:
     num_slots: int
     error: Exception | None = None
     asked: list[list[int]] = field(default_factory=list)
+    stores: list[DiskStoreDouble | Exception] = field(default_factory=list)  # what opening gives, one after the other
 
     def __post_init__(self) -> None:
         self.pool = PoolDouble(self.num_slots, self.num_slots)
@@ -63,6 +140,12 @@ class StorageDouble:
         if self.error is not None:
             raise self.error
         return self.pool
+
+    def open_ssd_store(self, ranks: Sequence[RankDouble]) -> DiskStoreDouble:
+        store = self.stores.pop(0)
+        if isinstance(store, Exception):
+            raise store
+        return store
 
 
 class TransferDouble:
@@ -89,6 +172,7 @@ class TransferDouble:
         self.cancelled: list[int] = []
         self._ranks = list(ranks)
         self._pool: PoolDouble | None = None
+        self.disk: DiskStoreDouble | None = None
         self._available = slots_available
         self._completions: deque[CompletionDouble] = deque()
         self._done: set[int] = set()
@@ -125,6 +209,11 @@ class TransferDouble:
     def set_pool(self, pool: PoolDouble) -> None:
         assert self._pool is None, "a pool is set once"
         self._pool = pool
+
+    def set_disk(self, store: DiskStoreDouble) -> None:
+        assert self._pool is not None, "the pool comes first"
+        assert self.disk is None, "a store is set once"
+        self.disk = store
 
     @property
     def slots_available(self) -> int:
@@ -166,9 +255,12 @@ class TransferDouble:
             self._decide(graph_id, OpStatus.DONE)
             self.release(graph_id)
 
-    def fail(self, graph_id: int) -> None:
-        """An op failed; others may still run until `release`."""
-        self._decide(graph_id, OpStatus.FAILED, "broken on purpose")
+    def fail(self, graph_id: int, bad: dict[int, BadBlocks] | None = None) -> None:
+        """An op failed; others may still run until `release`.
+
+        `bad`: of a graph of disk ops, by the index of the op: which blocks; the others are done.
+        """
+        self._decide(graph_id, OpStatus.FAILED, "broken on purpose", bad)
 
     def time_out(self, graph_id: int) -> None:
         """The bound has passed; its ops may still run until `release`."""
@@ -195,19 +287,32 @@ class TransferDouble:
             del self.decided[graph_id]
             self._push(CompletionDouble(CompletionKind.GRAPH_RELEASED, graph_id, OpStatus.DONE))
 
-    def _decide(self, graph_id: int, status: OpStatus, error: str = "") -> None:
+    def _decide(
+        self, graph_id: int, status: OpStatus, error: str = "", bad: dict[int, BadBlocks] | None = None
+    ) -> None:
         with self._lock:
             graph = self.waiting.pop(graph_id)
             self.decided[graph_id] = graph
             if status == OpStatus.DONE:
                 self._done.add(graph_id)
-            for op in graph:
+            for index, op in enumerate(graph):
                 num_blocks = len(op.src_block_ids)
-                num_bytes = 64 * num_blocks if status == OpStatus.DONE else 0
-                route = OpType(op.transfer_type)
+                how = BadBlocks(()) if bad is None else bad.get(index, BadBlocks(()))
+                own = OpStatus.DONE if bad is not None and not how.failed else status
                 self._push(
                     CompletionDouble(
-                        CompletionKind.OP, graph_id, status, op.op_id, num_bytes, 0.001, error, route, num_blocks
+                        CompletionKind.OP,
+                        graph_id,
+                        own,
+                        op.op_id,
+                        64 * num_blocks if own == OpStatus.DONE else 0,
+                        0.001,
+                        error,
+                        OpType(op.transfer_type),
+                        num_blocks,
+                        how.failed,
+                        how.bad_checksums,
+                        how.io_errno,
                     )
                 )
             self._push(CompletionDouble(CompletionKind.GRAPH_STATUS, graph_id, status, error=error))
@@ -220,35 +325,47 @@ class TransferDouble:
     def _check(self, graph: TransferOpGraph) -> None:
         """What the native engine refuses, and what must never happen.
 
-        A slot that two running ops touch, one of them writing.
+        A slot that two running ops touch, one of them writing: unless one of them waits for the other.
         """
         graph.validate()
         assert self._pool is not None
-        written, read = self._slots_in_flight()
+        limits = {"host": self._pool.num_slots, "gpu": self.num_device_blocks}
+        limits["disk"] = 0 if self.disk is None else self.disk.num_slots
+        in_flight = self._in_flight()
         for op in graph:
-            slots, blocks = (op.src_block_ids, op.dst_block_ids)
-            if op.transfer_type is TransferType.D2H:
-                slots, blocks = blocks, slots
-            if (
-                len(slots) == 0
-                or int(slots.max()) >= self._pool.num_slots
-                or int(blocks.max()) >= self.num_device_blocks
-            ):
-                raise ValueError("slot or block out of range")
-            mine = set(slots.tolist())
-            assert not mine & written, "a slot is used while an op writes it"
-            if op.transfer_type is TransferType.D2H:
-                assert len(mine) == len(slots), "a slot is written twice"
-                assert not mine & read, "a slot is written while an op reads it"
+            for place, _, ids in _touched(op):
+                if len(ids) == 0 or int(ids.max()) >= limits[place]:
+                    raise ValueError("slot or block out of range")
+                if place == "gpu":
+                    continue
+                assert len(set(ids.tolist())) == len(ids) or op.transfer_type is TransferType.H2D, "named twice"
+            for other in in_flight:
+                if other.op_id not in op.predecessors:
+                    _check_apart(op, other)
 
-    def _slots_in_flight(self) -> tuple[set[int], set[int]]:
-        written: set[int] = set()
-        read: set[int] = set()
+    def _in_flight(self) -> list[TransferOp]:
         failed = [graph for graph_id, graph in self.decided.items() if graph_id not in self._done]
-        for graph in (*self.waiting.values(), *failed):
-            for op in graph:
-                if op.transfer_type is TransferType.D2H:
-                    written.update(op.dst_block_ids.tolist())
-                else:
-                    read.update(op.src_block_ids.tolist())
-        return written, read
+        return [op for graph in (*self.waiting.values(), *failed) for op in graph]
+
+
+_PLACES = {
+    TransferType.H2D: ("host", "gpu"),
+    TransferType.D2H: ("gpu", "host"),
+    TransferType.DISK2H: ("disk", "host"),
+    TransferType.H2DISK: ("host", "disk"),
+}
+
+
+def _touched(op: TransferOp) -> list[tuple[str, bool, np.ndarray]]:
+    """Return (place, whether it is written, ids) of what an op touches."""
+    if op.transfer_type is TransferType.VIRTUAL:
+        return []
+    src, dst = _PLACES[op.transfer_type]
+    return [(src, False, op.src_block_ids), (dst, True, op.dst_block_ids)]
+
+
+def _check_apart(op: TransferOp, other: TransferOp) -> None:
+    for place, writes, ids in _touched(op):
+        for other_place, other_writes, other_ids in _touched(other):
+            if place == other_place and place != "gpu" and (writes or other_writes):
+                assert not set(ids.tolist()) & set(other_ids.tolist()), f"a {place} slot is used while an op writes it"
