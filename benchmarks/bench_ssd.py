@@ -1,0 +1,324 @@
+"""How fast does the SSD tier write and read blocks, at what cost in CPU, and how soon does it serve after a restart?
+
+Unit: GB/s (10^9 bytes) of blocks, median of alternating rounds, checksums made and verified; beside it fio (io_uring,
+O_DIRECT, the same block size and depth, a file in the same directory) in the same rounds. `ratio` is the median over
+rounds of ours / fio; the target is 0.95. Blocks hold fresh random bytes; what was read is compared byte by byte. The CPU
+cost is that of the whole process (fio: its own report). The restart: seconds from the start of a new manager, with the
+page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
+
+    .venv/dev/bin/python -m benchmarks.bench_ssd --directory DIR          a table; DIR on the SSD to measure
+    .venv/dev/bin/python -m benchmarks.bench_ssd --records 10000 1000000  the restart with so many records
+    .venv/dev/bin/python -m benchmarks.bench_ssd --tiny                   a smoke test: JSON to standard output
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import Figure, emit, number, parser, say
+from flexkv import CacheConfig, KVManager, ModelConfig, _core
+from flexkv.common.address import own_socket
+from flexkv.common.transfer import DiskBlocks, TransferOp, TransferOpGraph, TransferType
+from flexkv.server.client import KVTPClient
+from flexkv.transfer.transfer_engine import TransferEngine
+
+KIB, MIB = 1 << 10, 1 << 20
+WAIT_S = 300.0
+TOKENS_PER_BLOCK = 16
+FIO = shutil.which("fio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    direction: str
+    block_kib: int
+    depth: int
+    io_engine: str
+    ours_gbs: float
+    fio_gbs: float | None
+    ratio: float | None
+    cpu_s_per_gb: float
+    fio_cpu_s_per_gb: float | None
+
+
+class Rig:
+    """A transfer engine with a rank, a host pool and an SSD store of as many slots."""
+
+    def __init__(self, directory: Path, num_blocks: int, block_bytes: int, depth: int, io_engine: str) -> None:
+        self.num_blocks, self.block_bytes = num_blocks, block_bytes
+        self.engine = TransferEngine(own_socket())
+        self.engine.start()
+        gpu = np.zeros((2, 2, TOKENS_PER_BLOCK, block_bytes // (2 * TOKENS_PER_BLOCK)), dtype=np.uint8)
+        self.client = KVTPClient(self.engine.socket_path, tokens_per_block=TOKENS_PER_BLOCK)
+        self.client.register_to_server([gpu], block_dim=0)
+        assert self.engine.wait_ranks(WAIT_S)
+        self.pool = _core.HostPool(num_blocks, [block_bytes])
+        assert self.pool.wait_prefaulted(num_blocks, WAIT_S)
+        self.engine.set_pool(self.pool)
+        stride = self.pool.stride_bytes(0)
+        capacity = _core.ssd_directory_bytes(num_blocks, stride)
+        self.store = _core.SsdStore(
+            [str(directory)], "be" * 16, "benchmark", [stride], TOKENS_PER_BLOCK, capacity, io_engine, depth, depth
+        )
+        assert self.store.num_slots >= num_blocks
+        self.store.scan(0)
+        self.engine.set_disk(self.store)
+        self.rng = np.random.default_rng(block_bytes + depth)
+        self.slots = self.rng.permutation(num_blocks).astype(np.int64)
+        self.keys = self.rng.integers(1, 256, (num_blocks, 16), dtype=np.uint8)
+
+    def close(self) -> None:
+        self.client.shutdown()
+        self.engine.shutdown()
+        assert self.store.stop(WAIT_S)
+
+    def fill(self) -> None:
+        """Put fresh random bytes into every host slot."""
+        for slot in range(self.num_blocks):
+            self.pool.view(0, slot)[:] = self.rng.integers(0, 256, self.block_bytes, dtype=np.uint8)
+
+    def poison(self) -> None:
+        for slot in range(self.num_blocks):
+            self.pool.view(0, slot)[:] = 0xA5
+
+    def digest(self) -> list[int]:
+        return [hash(self.pool.view(0, slot).tobytes()) for slot in range(self.num_blocks)]
+
+    def move(self, route: TransferType) -> float:
+        """Move every block once, as chunks of 8; returns the seconds it took."""
+        graph = TransferOpGraph()
+        host = np.arange(self.num_blocks, dtype=np.int64)
+        writes = route is TransferType.H2DISK
+        for start in range(0, self.num_blocks, 8):
+            chunk = slice(start, start + 8)
+            keys = np.ascontiguousarray(self.keys[chunk])
+            disk = DiskBlocks(keys=keys, parents=np.zeros_like(keys) if writes else None)
+            src, dst = (host[chunk], self.slots[chunk]) if writes else (self.slots[chunk], host[chunk])
+            graph.add_transfer_op(TransferOp(transfer_type=route, src_block_ids=src, dst_block_ids=dst, disk=disk))
+        begin_ns = time.perf_counter_ns()
+        self.engine.submit_transfer_graph(graph, WAIT_S)
+        is_released = False
+        while not is_released:
+            assert self.engine.wait(WAIT_S)
+            for completion in self.engine.poll():
+                assert completion.status == _core.OpStatus.DONE, completion.error
+                is_released |= completion.kind == _core.CompletionKind.GRAPH_RELEASED
+        return (time.perf_counter_ns() - begin_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Fio:
+    """fio on a file of its own."""
+
+    path: Path
+    num_bytes: int
+    block_bytes: int
+    depth: int
+
+    def run(self, direction: str) -> tuple[float, float] | None:
+        """Return (GB/s, CPU seconds per GB), or None where there is no fio."""
+        if FIO is None:
+            return None
+        command = [
+            FIO, "--name=beside", f"--filename={self.path}", "--direct=1", "--ioengine=io_uring",
+            f"--bs={self.block_bytes}", f"--iodepth={self.depth}", f"--rw=rand{direction}", f"--size={self.num_bytes}",
+            "--randrepeat=0", "--norandommap=0", "--output-format=json", "--fallocate=native",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S)
+        job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
+        moved = job[direction]
+        seconds = moved["runtime"] / 1e3
+        cpu_s = (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds
+        return moved["bw_bytes"] / 1e9, cpu_s / (moved["io_bytes"] / 1e9)
+
+
+def cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(directory: Path, total_bytes: int, block_bytes: int, depth: int, rounds: int, engine: str) -> list[Row]:
+    """Alternate with fio; the first round warms both up."""
+    num_blocks = max(8, total_bytes // block_bytes)
+    rig = Rig(directory, num_blocks, block_bytes, depth, engine)
+    fio = Fio(directory / "fio.dat", num_blocks * block_bytes, block_bytes, depth)
+    gigabytes = num_blocks * block_bytes / 1e9
+    samples: dict[str, list[tuple[float, float, tuple[float, float] | None]]] = {"write": [], "read": []}
+    try:
+        for _ in range(rounds + 1):
+            rig.fill()
+            before = rig.digest()
+            for direction, route in (("write", TransferType.H2DISK), ("read", TransferType.DISK2H)):
+                if direction == "read":
+                    rig.poison()
+                begin_cpu_s = cpu_s()
+                seconds = rig.move(route)
+                cost = (cpu_s() - begin_cpu_s) / gigabytes
+                samples[direction].append((gigabytes / seconds, cost, fio.run(direction)))
+            assert rig.digest() == before, "what was read is not what was written"
+        io_engine = rig.store.devices()[0].io_engine
+    finally:
+        rig.close()
+        fio.path.unlink(missing_ok=True)
+    return [row_of(direction, block_bytes, depth, io_engine, taken[1:]) for direction, taken in samples.items()]
+
+
+def row_of(
+    direction: str,
+    block_bytes: int,
+    depth: int,
+    io_engine: str,
+    samples: list[tuple[float, float, tuple[float, float] | None]],
+) -> Row:
+    beside = [fio for _, _, fio in samples if fio is not None]
+    ratios = [ours / fio[0] for ours, _, fio in samples if fio is not None]
+    return Row(
+        direction=direction,
+        block_kib=block_bytes // KIB,
+        depth=depth,
+        io_engine=io_engine,
+        ours_gbs=statistics.median(ours for ours, _, _ in samples),
+        fio_gbs=statistics.median(rate for rate, _ in beside) if beside else None,
+        ratio=statistics.median(ratios) if ratios else None,
+        cpu_s_per_gb=statistics.median(cost for _, cost, _ in samples),
+        fio_cpu_s_per_gb=statistics.median(cost for _, cost in beside) if beside else None,
+    )
+
+
+class Engine:
+    """A KVManager with an SSD tier of 4 KiB blocks, and its rank."""
+
+    LONGEST = 8192
+
+    def __init__(self, directory: Path, num_records: int) -> None:
+        tokens, head = 8, 64
+        self.num_gpu_blocks = self.LONGEST
+        gpu = np.random.default_rng(0).random((2, self.num_gpu_blocks, tokens, 1, head), dtype=np.float32)
+        self.gpu, self.tokens = gpu, tokens
+        config = CacheConfig(
+            tokens_per_block=tokens,
+            num_cpu_blocks=4 * self.LONGEST,
+            enable_ssd=True,
+            ssd_cache_dir=(str(directory),),
+            num_ssd_blocks=num_records + num_records // 16,
+            ssd_write_queue_s=60.0,
+            transfer_timeout_s=WAIT_S,
+        )
+        self.manager = KVManager(ModelConfig(1, 1, head, dtype="float32"), config)
+        self.manager.start()
+        self.client = KVTPClient(self.manager.gpu_register_port, tokens_per_block=tokens)
+        self.client.register_to_server({"layer": gpu})
+        assert self.manager.wait_ready(WAIT_S)
+
+    def prompt(self, index: int, num_blocks: int) -> np.ndarray:
+        return np.arange(num_blocks * self.tokens, dtype=np.int64) + index * 1_000_003
+
+    def mapping(self, num_blocks: int) -> np.ndarray:
+        return np.arange(num_blocks * self.tokens, dtype=np.int64)
+
+    def store(self, num_records: int) -> None:
+        for index, start in enumerate(range(0, num_records, self.LONGEST)):
+            count = min(self.LONGEST, num_records - start)
+            task = self.manager.put_async(self.prompt(index, count), self.mapping(count))
+            self.manager.wait(task, timeout=WAIT_S, completely=True)
+        stored = self.manager.stats().ssd_stored_blocks
+        assert stored == num_records, f"{stored} of {num_records} blocks were written"
+
+    def first_hit(self, num_blocks: int) -> None:
+        """Load the first prompt; its bytes must be those that were stored."""
+        expected = self.gpu[:, :num_blocks].copy()
+        self.gpu[:, :num_blocks] = 0
+        task, mask = self.manager.get_match(self.prompt(0, num_blocks))
+        assert int(mask.sum()) == num_blocks * self.tokens, "the first prompt is not held"
+        self.manager.launch(task, [self.mapping(num_blocks)])
+        self.manager.wait(task, timeout=WAIT_S)
+        assert np.array_equal(self.gpu[:, :num_blocks], expected), "what was loaded is not what was stored"
+
+    def close(self) -> None:
+        self.client.shutdown()
+        assert self.manager.shutdown(WAIT_S)
+
+
+def drop_caches(directory: Path) -> None:
+    """Let the page cache of the files go."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def restart_s(directory: Path, num_records: int, rounds: int) -> float:
+    """Return the seconds from a new manager to the end of its first load from the SSD tier; median."""
+    engine = Engine(directory, num_records)
+    engine.store(num_records)
+    engine.close()
+    taken = []
+    for _ in range(rounds):
+        drop_caches(directory)
+        begin_ns = time.perf_counter_ns()
+        engine = Engine(directory, num_records)
+        engine.first_hit(64)
+        taken.append((time.perf_counter_ns() - begin_ns) / 1e9)
+        engine.close()
+    return statistics.median(taken)
+
+
+def copies(arguments: object, root: Path, tiny: bool) -> Iterator[Row]:
+    total, rounds = (16 * MIB, 1) if tiny else (arguments.mib * MIB, arguments.rounds)  # type: ignore[attr-defined]
+    depths = (4,) if tiny else (1, 4, 16, 32)
+    for block_bytes in (2 * MIB, 256 * KIB):
+        for depth in depths:
+            with tempfile.TemporaryDirectory(dir=root) as directory:
+                yield from measure(Path(directory), total, block_bytes, depth, rounds, arguments.engine)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--directory", type=Path, help="on the SSD to measure; default: that of temporary files")
+    options.add_argument("--mib", type=int, default=512, help="MiB moved by one round")
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--engine", default="auto", help="io_uring, threads or auto")
+    options.add_argument("--records", type=int, nargs="*", help="for the restart; default: 10000 100000 1000000")
+    arguments = options.parse_args()
+    root = arguments.directory or Path(tempfile.gettempdir())
+    rows, figures = [], []
+    for row in copies(arguments, root, arguments.tiny):
+        work = f"SSD {row.direction}, blocks of {row.block_kib} KiB, depth {row.depth}, {row.io_engine}"
+        beside = f"{number(row.ours_gbs)} of {number(row.fio_gbs)} GB/s; fio"
+        cost = f"CPU {number(row.cpu_s_per_gb)} s per GB, fio {number(row.fio_cpu_s_per_gb)}"
+        say(f"{work}: {beside}; {cost}")
+        rows.append(asdict(row))
+        if row.ratio is not None:
+            must = 0.95 if row.depth >= 4 else None
+            figures.append(
+                Figure(question=work, unit="of fio", ours=row.ratio, must=must, at_least=True, peer=beside, peers=1.0)
+            )
+    counts = arguments.records if arguments.records is not None else [10_000, 100_000, 1_000_000]
+    for count in [2000] if arguments.tiny else counts:
+        with tempfile.TemporaryDirectory(dir=root) as directory:
+            seconds = restart_s(Path(directory), count, 1 if arguments.tiny else 3)
+        say(f"restart with {count:,} records: {seconds:.2f} s to the first hit")
+        rows.append({"records": count, "seconds": seconds})
+        must = 1.0 if count == 1_000_000 else None
+        figures.append(Figure(question=f"restart, {count:,} records", unit="s to first hit", ours=seconds, must=must))
+    emit("ssd", arguments, figures, rows)
+
+
+if __name__ == "__main__":
+    main()
