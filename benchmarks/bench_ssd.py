@@ -2,8 +2,8 @@
 
 Unit: GB/s (10^9 bytes) of blocks, median of alternating rounds, checksums made and verified; beside it fio (io_uring,
 O_DIRECT, the same block size and depth, a file in the same directory) in the same rounds. `ratio` is the median over
-rounds of ours / fio; the target is 0.95. Blocks hold fresh random bytes; what was read is compared byte by byte. The CPU
-cost is that of the whole process (fio: its own report). The restart: seconds from the start of a new manager, with the
+rounds of ours / fio; the target is 0.95. Blocks hold fresh random bytes; what was read is compared byte by byte. The
+CPU cost is that of the whole process (fio: its own report). The restart: seconds from the start of a new manager, with the
 page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
 
     .venv/dev/bin/python -m benchmarks.bench_ssd --directory DIR          a table; DIR on the SSD to measure
@@ -82,6 +82,7 @@ class Rig:
         self.keys = self.rng.integers(1, 256, (num_blocks, 16), dtype=np.uint8)
 
     def close(self) -> None:
+        """Stop everything."""
         self.client.shutdown()
         self.engine.shutdown()
         assert self.store.stop(WAIT_S)
@@ -92,10 +93,12 @@ class Rig:
             self.pool.view(0, slot)[:] = self.rng.integers(0, 256, self.block_bytes, dtype=np.uint8)
 
     def poison(self) -> None:
+        """Overwrite every host slot."""
         for slot in range(self.num_blocks):
             self.pool.view(0, slot)[:] = 0xA5
 
     def digest(self) -> list[int]:
+        """Return a number for the bytes of each host slot."""
         return [hash(self.pool.view(0, slot).tobytes()) for slot in range(self.num_blocks)]
 
     def move(self, route: TransferType) -> float:
@@ -225,12 +228,15 @@ class Engine:
         assert self.manager.wait_ready(WAIT_S)
 
     def prompt(self, index: int, num_blocks: int) -> np.ndarray:
+        """Return tokens that no other prompt begins with."""
         return np.arange(num_blocks * self.tokens, dtype=np.int64) + index * 1_000_003
 
     def mapping(self, num_blocks: int) -> np.ndarray:
+        """Return the slots of the first GPU blocks."""
         return np.arange(num_blocks * self.tokens, dtype=np.int64)
 
     def store(self, num_records: int) -> None:
+        """Have so many blocks written to the SSD tier."""
         for index, start in enumerate(range(0, num_records, self.LONGEST)):
             count = min(self.LONGEST, num_records - start)
             task = self.manager.put_async(self.prompt(index, count), self.mapping(count))
@@ -249,6 +255,7 @@ class Engine:
         assert np.array_equal(self.gpu[:, :num_blocks], expected), "what was loaded is not what was stored"
 
     def close(self) -> None:
+        """Stop everything; what is due is written."""
         self.client.shutdown()
         assert self.manager.shutdown(WAIT_S)
 

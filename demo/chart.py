@@ -8,7 +8,7 @@ from typing import Any
 
 from demo.report import HitClass, Result, hit_class
 
-_COLORS = {HitClass.COLD: "#c8553d", HitClass.ENGINE: "#8d99ae", HitClass.FLEXKV: "#2a9d5c"}
+_COLORS = {HitClass.COLD: "#c8553d", HitClass.ENGINE: "#8d99ae", HitClass.FLEXKV: "#2a9d5c", HitClass.SSD: "#2a6f9d"}
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 960, 260, 60, 34, 40
 
 _STYLE = """
@@ -76,14 +76,15 @@ def _tables(result: Result) -> str:
         (
             row.phase,
             f"{row.elapsed_s:.1f}",
-            f"{60 * result.num_requests / row.elapsed_s:.1f}",
+            f"{row.requests_per_min:.1f}",
             f"{row.prompt_tokens / row.elapsed_s:,.0f}",
             f"{row.hit_rate:.0%}",
         )
         for row in result.totals
     ]
     routes = [
-        (row.route, str(row.num_ops), f"{row.num_bytes / 1e6:,.0f}", f"{row.gb_per_s:.1f}") for row in result.routes
+        (f"{row.phase}, {row.route}", str(row.num_ops), f"{row.num_bytes / 1e6:,.0f}", f"{row.gb_per_s:.1f}")
+        for row in result.routes
     ]
     return (
         _table(("Time to first token", "requests", "median, s", "p90, s", "against cold"), ttft)
@@ -98,11 +99,12 @@ def page(result: Result, phases: Mapping[str, Mapping[str, Any]], machine: Mappi
     top_s = _nice_top(slowest_s)
     charts = "".join(_bars(list(phase["requests"]), name, top_s) for name, phase in phases.items())
     key = "".join(f'<i style="background:{color}"></i>{escape(kind.value)}' for kind, color in _COLORS.items())
-    same = result.num_requests - len(result.different)
+    compared = sum(row.num_requests for row in result.totals[1:])
+    same = compared - len(result.different)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>FlexKV demo</title>'
         f"<style>{_STYLE}</style></head><body><h1>The same requests without FlexKV and with it</h1>"
         f"<p>{result.num_requests} requests on {machine['cores']} cores of {escape(str(machine['cpu']))}. "
-        f"{same} of {result.num_requests} answers are token-identical (greedy, float32).</p>"
+        f"{same} of {compared} answers are token-identical (greedy, float32).</p>"
         f'<p class="key">{key}</p>{charts}{_tables(result)}</body></html>\n'
     )

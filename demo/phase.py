@@ -1,4 +1,4 @@
-"""One phase of the demo, in a process of its own: an engine serves the whole workload, without FlexKV or with it.
+"""One phase of the demo, in a process of its own: an engine serves the workload, without FlexKV or with it.
 
 Reads its settings as one JSON object from standard input. Writes one JSON object per line to standard output: events
 `ready`, `request` (one measured request each) and `done`. Everything the engine prints goes to standard error.
@@ -24,9 +24,13 @@ _WARM_UP_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseConfig:
-    """What a phase needs to know; the same in both phases except for `flexkv`."""
+    """What a phase needs to know; the same in all phases except for `flexkv` and `num_turns`.
+
+    `num_turns`: how many of the workload's requests it serves, from the first.
+    """
 
     flexkv: bool
+    num_turns: int
     model: str
     num_rounds: int
     document_tokens: int
@@ -35,6 +39,8 @@ class PhaseConfig:
     max_model_tokens: int
     answer_tokens: int
     cpu_cache_gb: float
+    ssd_cache_gb: float
+    ssd_cache_dir: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +53,7 @@ class RequestRecord:
     prompt_tokens: int
     engine_hit_tokens: int
     flexkv_hit_tokens: int
+    ssd_hit_tokens: int
     ttft_s: float
     total_s: float
     output_token_ids: list[int]
@@ -119,6 +126,11 @@ def _flexkv_counters(engine: Any) -> dict[str, int | float]:
     return dict(stats.flat()) if stats is not None else {}
 
 
+def _staged_tokens(engine: Any, block_tokens: int) -> int:
+    """Return the tokens that FlexKV has read from SSD since it started."""
+    return int(_flexkv_counters(engine).get("ssd_staged_blocks", 0)) * block_tokens
+
+
 def _serve(engine: Any, counters: Counters, request_id: str, prompt: list[int], answer_tokens: int) -> dict[str, Any]:
     """Run one request to its end, greedily; return its timings, hits and output."""
     from vllm import SamplingParams
@@ -154,9 +166,13 @@ def _run_turn(
 ) -> RequestRecord:
     prompt = talk.prompt(tokenizer, turn.question)
     request_id = f"{turn.user}-{turn.round_idx}"
+    staged_before = _staged_tokens(engine, config.block_tokens)
     served = _serve(engine, counters, request_id, prompt, config.answer_tokens)
+    staged = min(_staged_tokens(engine, config.block_tokens) - staged_before, served["flexkv_hit_tokens"])
     talk.add(turn.question, served["answer"])
-    return RequestRecord(round_idx=turn.round_idx, user=turn.user, document=turn.document, **served)
+    return RequestRecord(
+        round_idx=turn.round_idx, user=turn.user, document=turn.document, ssd_hit_tokens=staged, **served
+    )
 
 
 def run_phase(config: PhaseConfig, events: IO[str]) -> None:
@@ -178,7 +194,7 @@ def run_phase(config: PhaseConfig, events: IO[str]) -> None:
     send("ready")
     talks: dict[str, Conversation] = {}
     start_s = time.perf_counter()
-    for turn in turns(config.num_rounds):
+    for turn in turns(config.num_rounds)[: config.num_turns]:
         talk = talks.setdefault(turn.user, Conversation(texts[turn.document]))
         record = _run_turn(engine, tokenizer, counters, config, turn, talk)
         send("request", record=asdict(record))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+RESTART = "with FlexKV, after a restart"
+"""The phase whose engine finds what another one stored."""
 _ROUTES = ("h2d", "d2h", "disk2h", "h2disk", "remote2h", "h2remote")
 
 
@@ -17,6 +19,7 @@ class HitClass(Enum):
     COLD = "cold"  # computed
     ENGINE = "engine's own hit"
     FLEXKV = "FlexKV hit"
+    SSD = "FlexKV hit, from SSD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +39,17 @@ class PhaseTotals:
     """One phase as a whole."""
 
     phase: str
+    num_requests: int
     elapsed_s: float
     prompt_tokens: int
     output_tokens: int
     engine_hit_tokens: int
     flexkv_hit_tokens: int
+
+    @property
+    def requests_per_min(self) -> float:
+        """Requests served in a minute."""
+        return 60 * self.num_requests / self.elapsed_s
 
     @property
     def computed_tokens(self) -> int:
@@ -55,7 +64,9 @@ class PhaseTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRow:
-    """What went along one route while FlexKV was on."""
+    """What went along one route in one phase."""
+
+    phase: str
 
     route: str
     num_ops: int
@@ -78,6 +89,7 @@ class Result:
     num_requests: int
     different: tuple[str, ...]  # requests whose outputs differ between the phases
     num_flexkv_hits: int
+    num_ssd_hits: int  # after the restart
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -87,6 +99,8 @@ class Result:
             problems.append(
                 f"outputs differ with FlexKV for {len(self.different)} requests: {', '.join(self.different)}"
             )
+        if not self.num_ssd_hits:
+            problems.append("no request after the restart was served from SSD: see the log of that phase")
         if not self.num_flexkv_hits:
             problems.append("no request was served from FlexKV: see the log of the phase with FlexKV")
         return tuple(problems)
@@ -94,6 +108,8 @@ class Result:
 
 def hit_class(record: Mapping[str, Any]) -> HitClass:
     """Return where most of a request's prompt came from."""
+    if 2 * record["ssd_hit_tokens"] >= record["prompt_tokens"]:
+        return HitClass.SSD
     if 2 * record["flexkv_hit_tokens"] >= record["prompt_tokens"]:
         return HitClass.FLEXKV
     if 2 * record["engine_hit_tokens"] >= record["prompt_tokens"]:
@@ -138,6 +154,7 @@ def _totals(phase: str, result: Mapping[str, Any]) -> PhaseTotals:
     records = result["requests"]
     return PhaseTotals(
         phase=phase,
+        num_requests=len(records),
         elapsed_s=result["elapsed_s"],
         prompt_tokens=sum(record["prompt_tokens"] for record in records),
         output_tokens=sum(len(record["output_token_ids"]) for record in records),
@@ -146,9 +163,10 @@ def _totals(phase: str, result: Mapping[str, Any]) -> PhaseTotals:
     )
 
 
-def _routes(counters: Mapping[str, float]) -> list[RouteRow]:
+def _routes(phase: str, counters: Mapping[str, float]) -> list[RouteRow]:
     return [
         RouteRow(
+            phase=phase,
             route=route.upper(),
             num_ops=int(counters[f"{route}_ops"]),
             num_bytes=int(counters[f"{route}_bytes"]),
@@ -160,22 +178,28 @@ def _routes(counters: Mapping[str, float]) -> list[RouteRow]:
 
 
 def _different(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> list[str]:
-    pairs = zip(one, other, strict=True)
+    """Return the requests whose outputs differ; `other` may have served the first ones only."""
+    pairs = zip(one, other, strict=False)
     return [
         f"{a['user']} round {a['round_idx'] + 1}" for a, b in pairs if a["output_token_ids"] != b["output_token_ids"]
     ]
 
 
 def build(phases: Mapping[str, Mapping[str, Any]]) -> Result:
-    """Build the result from the two phases, without FlexKV first."""
-    without, with_flexkv = phases.values()
+    """Build the result from the phases: without FlexKV, with it, and after a restart."""
+    without, with_flexkv, restarted = phases.values()
     return Result(
         ttft=tuple(_ttft_rows(phases)),
         totals=tuple(_totals(phase, result) for phase, result in phases.items()),
-        routes=tuple(_routes(with_flexkv["flexkv"])),
+        routes=tuple(row for phase, result in phases.items() for row in _routes(phase, result["flexkv"])),
         num_requests=len(without["requests"]),
-        different=tuple(_different(without["requests"], with_flexkv["requests"])),
+        different=tuple(
+            f"{request} ({phase})"
+            for phase, result in phases.items()
+            for request in _different(without["requests"], result["requests"])
+        ),
         num_flexkv_hits=sum(hit_class(record) is HitClass.FLEXKV for record in with_flexkv["requests"]),
+        num_ssd_hits=sum(hit_class(record) is HitClass.SSD for record in restarted["requests"]),
     )
 
 
@@ -202,13 +226,14 @@ def as_json(result: Result) -> dict[str, Any]:
                 "engine_hit_tokens": row.engine_hit_tokens,
                 "flexkv_hit_tokens": row.flexkv_hit_tokens,
                 "hit_rate": row.hit_rate,
-                "requests_per_min": 60 * result.num_requests / row.elapsed_s,
+                "requests_per_min": row.requests_per_min,
                 "prompt_tokens_per_s": row.prompt_tokens / row.elapsed_s,
             }
             for row in result.totals
         ],
         "routes": [
             {
+                "phase": row.phase,
                 "route": row.route,
                 "ops": row.num_ops,
                 "bytes": row.num_bytes,
@@ -219,6 +244,7 @@ def as_json(result: Result) -> dict[str, Any]:
         ],
         "requests": result.num_requests,
         "flexkv_hit_requests": result.num_flexkv_hits,
+        "ssd_hit_requests_after_restart": result.num_ssd_hits,
         "outputs_identical": not result.different,
         "failures": list(result.failures),
     }

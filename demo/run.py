@@ -1,4 +1,6 @@
-"""Runs the demo: both phases one after the other, each in a process of its own, then table, chart and verdict.
+"""Runs the demo: its phases one after the other, each in a process of its own, then table, chart and verdict.
+
+The third one is a restart: a new engine finds on SSD what the second one stored, and serves the first questions again.
 
     make demo ARGS='--json out/demo.json'
 
@@ -16,7 +18,8 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,7 +34,7 @@ from demo.phase import PhaseConfig
 from demo.workload import USERS, turns
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PHASES = {"without FlexKV": False, "with FlexKV": True}
+_PHASES = ("without FlexKV", "with FlexKV", report.RESTART)
 _STOP_LIMIT_S = 10.0
 _BLOCK_TOKENS = 32
 # A question, its answer's frame and the chat template's words, generously.
@@ -51,6 +54,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--document-tokens", type=int, default=3840, help="length of each document (default 3840)")
     parser.add_argument("--answer-tokens", type=int, default=24, help="longest answer (default 24)")
     parser.add_argument("--cpu-cache-gb", type=float, default=1.0, help="host memory for FlexKV (default 1)")
+    parser.add_argument("--ssd-cache-gb", type=float, default=2.0, help="SSD space for FlexKV (default 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
     parser.add_argument(
         "--html", type=Path, default=_ROOT / "out" / "demo.html", metavar="FILE", help="where the chart goes"
@@ -59,13 +63,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _config(args: argparse.Namespace, model: Path) -> PhaseConfig:
-    if args.document_tokens < _BLOCK_TOKENS or args.answer_tokens < 1 or args.cpu_cache_gb <= 0:
-        raise ValueError("--document-tokens must be at least 32, --answer-tokens and --cpu-cache-gb positive")
-    turns(args.rounds)
+    if args.document_tokens < _BLOCK_TOKENS or min(args.answer_tokens, args.cpu_cache_gb, args.ssd_cache_gb) <= 0:
+        raise ValueError("--document-tokens must be at least 32, --answer-tokens, --*-cache-gb positive")
     longest = args.document_tokens + _TURN_TOKENS + args.rounds * (_TURN_TOKENS + args.answer_tokens)
     blocks = -(-longest // _BLOCK_TOKENS)
     return PhaseConfig(
         flexkv=False,
+        num_turns=len(turns(args.rounds)),
         model=str(model),
         num_rounds=args.rounds,
         document_tokens=args.document_tokens,
@@ -75,6 +79,8 @@ def _config(args: argparse.Namespace, model: Path) -> PhaseConfig:
         max_model_tokens=blocks * _BLOCK_TOKENS,
         answer_tokens=args.answer_tokens,
         cpu_cache_gb=args.cpu_cache_gb,
+        ssd_cache_gb=args.ssd_cache_gb,
+        ssd_cache_dir="",
     )
 
 
@@ -92,6 +98,8 @@ def _environment(config: PhaseConfig) -> dict[str, str]:
     environment.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     if config.flexkv:
         environment["FLEXKV_CPU_CACHE_GB"] = str(config.cpu_cache_gb)
+        environment["FLEXKV_SSD_CACHE_GB"] = str(config.ssd_cache_gb)
+        environment["FLEXKV_SSD_CACHE_DIR"] = config.ssd_cache_dir
     return environment
 
 
@@ -139,15 +147,21 @@ def _end_group(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _run_phase(name: str, config: PhaseConfig, log: Path, progress: Progress, console: Console) -> dict[str, Any]:
+def _of_phase(name: str, config: PhaseConfig) -> PhaseConfig:
+    """Return the configuration of one phase. After the restart each user asks the first question once more."""
+    num_turns = len(USERS) if name == report.RESTART else config.num_turns
+    return replace(config, flexkv=name != _PHASES[0], num_turns=num_turns)
+
+
+def _run_phase(name: str, config: PhaseConfig, logs: Path, progress: Progress, console: Console) -> dict[str, Any]:
     """Run one phase and return its records.
 
     Raises:
         PhaseFailedError: it ended early.
     """
-    num_requests = config.num_rounds * len(USERS)
-    task = progress.add_task(f"{name}: starting the engine", total=num_requests)
+    task = progress.add_task(f"{name}: starting the engine", total=config.num_turns)
     requests: list[dict[str, Any]] = []
+    log = logs / f"demo-{name.replace(', ', '-').replace(' ', '-').lower()}.log"
     with _phase_process(config, log) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -160,7 +174,7 @@ def _run_phase(name: str, config: PhaseConfig, log: Path, progress: Progress, co
                 progress.update(task, advance=1)
                 if not console.is_terminal:
                     console.print(
-                        f"{name}: {len(requests)}/{num_requests}  {record['user']:<6}{record['ttft_s']:8.3f} s"
+                        f"{name}: {len(requests)}/{config.num_turns}  {record['user']:<6}{record['ttft_s']:8.3f} s"
                     )
             elif event["event"] == "done":
                 progress.update(task, description=name)
@@ -192,7 +206,6 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     config = _config(args, model.resolve())
     logs = _ROOT / "out"
     logs.mkdir(exist_ok=True)
-    phases: dict[str, Mapping[str, Any]] = {}
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<38}"),
@@ -200,10 +213,12 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        for name, flexkv in _PHASES.items():
-            log = logs / f"demo-{'with' if flexkv else 'without'}-flexkv.log"
-            phases[name] = _run_phase(name, replace(config, flexkv=flexkv), log, progress, console)
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        tempfile.TemporaryDirectory(prefix="flexkv-demo-", dir=logs) as ssd_cache_dir,
+    ):
+        config = replace(config, ssd_cache_dir=ssd_cache_dir)
+        phases = {name: _run_phase(name, _of_phase(name, config), logs, progress, console) for name in _PHASES}
     result = report.build(phases)
     machine = _machine()
     tables.show(console, result, config, machine)

@@ -35,7 +35,7 @@ def _ttft(result: Result) -> Table:
         if previous and row.phase != previous:
             table.add_section()
         previous = row.phase
-        style = "bold green" if row.hit_class is HitClass.FLEXKV else None
+        style = "bold green" if row.hit_class in (HitClass.FLEXKV, HitClass.SSD) else None
         speedup = f"{row.speedup:.1f} x"
         cells = (
             f"{row.phase}, {row.hit_class.value}",
@@ -52,7 +52,8 @@ def _totals(result: Result) -> Table:
     table = _table("The whole workload", "", *(row.phase for row in result.totals))
     rows = result.totals
     table.add_row("took", *(_time(row.elapsed_s) for row in rows))
-    table.add_row("requests per minute", *(f"{60 * result.num_requests / row.elapsed_s:.1f}" for row in rows))
+    table.add_row("requests", *(str(row.num_requests) for row in rows))
+    table.add_row("requests per minute", *(f"{row.requests_per_min:.1f}" for row in rows))
     table.add_row("prompt tokens per second", *(f"{row.prompt_tokens / row.elapsed_s:,.0f}" for row in rows))
     table.add_row("prompt tokens computed", *(f"{row.computed_tokens:,}" for row in rows))
     table.add_row("... found in the engine's own cache", *(f"{row.engine_hit_tokens:,}" for row in rows))
@@ -64,7 +65,13 @@ def _totals(result: Result) -> Table:
 def _routes(result: Result) -> Table:
     table = _table("Bytes moved by FlexKV", "route", "ops", "bytes", "copying", "GB/s")
     for row in result.routes:
-        table.add_row(row.route, str(row.num_ops), _size(row.num_bytes), _time(row.seconds), f"{row.gb_per_s:.1f}")
+        table.add_row(
+            f"{row.phase}, {row.route}",
+            str(row.num_ops),
+            _size(row.num_bytes),
+            _time(row.seconds),
+            f"{row.gb_per_s:.1f}",
+        )
     return table
 
 
@@ -81,6 +88,10 @@ def show(console: Console, result: Result, config: PhaseConfig, machine: Mapping
     console.print(_totals(result))
     if result.routes:
         console.print(_routes(result))
-    same = result.num_requests - len(result.different)
+    compared = sum(row.num_requests for row in result.totals[1:])
+    same = compared - len(result.different)
     style = "bold red" if result.different else "bold green"
-    console.print(f"Outputs: {same} of {result.num_requests} answers token-identical (greedy, float32)", style=style)
+    console.print(
+        f"Outputs: {same} of {compared} answers token-identical with those without FlexKV (greedy, float32)",
+        style=style,
+    )

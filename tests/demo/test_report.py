@@ -12,7 +12,7 @@ from demo.report import HitClass
 
 
 def record(
-    ttft_s: float, *, engine: int = 0, flexkv: int = 0, output: tuple[int, ...] = (1, 2), **others: Any
+    ttft_s: float, *, engine: int = 0, flexkv: int = 0, ssd: int = 0, output: tuple[int, ...] = (1, 2), **others: Any
 ) -> dict[str, Any]:
     values = {
         "round_idx": 0,
@@ -21,6 +21,7 @@ def record(
         "prompt_tokens": 1000,
         "engine_hit_tokens": engine,
         "flexkv_hit_tokens": flexkv,
+        "ssd_hit_tokens": ssd,
         "ttft_s": ttft_s,
         "total_s": ttft_s + 1,
         "output_token_ids": list(output),
@@ -29,14 +30,20 @@ def record(
     return values | others
 
 
-def phases(with_flexkv: list[dict[str, Any]], counters: dict[str, float] | None = None) -> dict[str, dict[str, Any]]:
+def phases(
+    with_flexkv: list[dict[str, Any]],
+    counters: dict[str, float] | None = None,
+    restarted: list[dict[str, Any]] | None = None,
+) -> dict[str, dict[str, Any]]:
     without = [record(8.0), record(0.5, engine=900)]
     return {
         "without FlexKV": {"requests": without, "elapsed_s": 10.0, "flexkv": {}},
         "with FlexKV": {"requests": with_flexkv, "elapsed_s": 4.0, "flexkv": counters or {}},
+        report.RESTART: {"requests": restarted or [AFTER_RESTART], "elapsed_s": 1.0, "flexkv": {}},
     }
 
 
+AFTER_RESTART = record(0.4, flexkv=900, ssd=900)
 GOOD = [record(0.25, flexkv=900), record(0.5, engine=900)]
 
 
@@ -61,6 +68,22 @@ def test_equal_outputs_and_a_flexkv_hit_are_a_success() -> None:
 def test_an_output_that_differs_fails_the_demo_and_names_the_request() -> None:
     changed = [record(0.25, flexkv=900, output=(1, 3), user="Ben", round_idx=2), GOOD[1]]
     assert any("1 requests" in failure for failure in report.build(phases(changed)).failures)
+
+
+def test_an_output_that_differs_after_the_restart_fails_the_demo_too() -> None:
+    changed = [record(0.4, flexkv=900, ssd=900, output=(9,))]
+    (failure,) = report.build(phases(GOOD, restarted=changed)).failures
+    assert report.RESTART in failure
+
+
+def test_no_hit_from_ssd_after_the_restart_fails_the_demo() -> None:
+    (failure,) = report.build(phases(GOOD, restarted=[record(8.0)])).failures
+    assert "served from SSD" in failure
+
+
+def test_a_hit_of_which_most_was_read_from_ssd_is_one_of_its_own() -> None:
+    assert report.hit_class(AFTER_RESTART) is HitClass.SSD
+    assert report.hit_class(record(0.4, flexkv=900, ssd=100)) is HitClass.FLEXKV
 
 
 def test_no_flexkv_hit_fails_the_demo() -> None:
@@ -94,4 +117,4 @@ def test_the_chart_is_one_page_that_fetches_nothing_and_escapes_what_it_shows() 
     assert "<Ana>" not in page
     assert "<fast>" not in page
     assert not any(word in page for word in ("http", "<script", "src=", "@import"))
-    assert page.count("<rect") == 4
+    assert page.count("<rect") == 5
