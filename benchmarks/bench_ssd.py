@@ -3,8 +3,8 @@
 Unit: GB/s (10^9 bytes) of blocks, median of alternating rounds, checksums made and verified; beside it fio (io_uring,
 O_DIRECT, the same block size and depth, a file in the same directory) in the same rounds. `ratio` is the median over
 rounds of ours / fio; the target is 0.95. Blocks hold fresh random bytes; what was read is compared byte by byte. The
-CPU cost is that of the whole process (fio: its own report). The restart: seconds from the start of a new manager, with the
-page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
+CPU cost is that of the whole process (fio: its own report). The restart: seconds from the start of a new manager, with
+the page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
 
     .venv/dev/bin/python -m benchmarks.bench_ssd --directory DIR          a table; DIR on the SSD to measure
     .venv/dev/bin/python -m benchmarks.bench_ssd --records 10000 1000000  the restart with so many records

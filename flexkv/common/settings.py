@@ -134,6 +134,7 @@ CONFIG_KEYS: Mapping[str, Callable[[str, object], object]] = MappingProxyType(
         "ssd_io_engine": _parse_text,
         "ssd_write_queue_s": _parse_float,
         "ssd_stage_timeout_s": _parse_float,
+        "ssd_pipelined_loads": _parse_bool,
         "enable_remote": _parse_unavailable,
         "remote_cache_gb": _parse_unavailable,
         "remote_cache_dir": _parse_unavailable,

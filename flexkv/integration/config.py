@@ -60,6 +60,8 @@ class FlexKVConfig:
         settings: parsed values by key, sizes in bytes.
         server_recv_port, gpu_register_port: addresses of Unix sockets, ``ipc:///path``.
         fingerprint: of the model, readable; its digest is in `cache_config`.
+        ssd_pipelined_loads: whether blocks are offered to the engine while they are still being read from SSD: sooner,
+            but a load may then fail after it was promised. Off: they are read and checked first (D15).
         engine_hash_objection: why the engine's own block hashes must not be used; "" when they can be.
     """
 
@@ -67,6 +69,7 @@ class FlexKVConfig:
     server_recv_port: str = ""
     gpu_register_port: str = ""
     enable_metrics: bool = False
+    ssd_pipelined_loads: bool = False
     fingerprint: ModelFingerprint | None = None
     engine_hash_objection: str = "no engine was read"
     _model_config: ModelConfig | None = None
@@ -207,6 +210,7 @@ class FlexKVConfig:
         )
         self.server_recv_port = str(self.settings.get("server_recv_port") or default_socket(engine_id))
         self.gpu_register_port = str(self.settings.get("gpu_register_port") or register_address(self.server_recv_port))
+        self.ssd_pipelined_loads = bool(self.settings.get("ssd_pipelined_loads", False))
         self.enable_metrics = bool(self.settings.get("enable_metrics", False))
         _logger.info(
             "config engine_id=%s cpu_cache_bytes=%s (%s) ssd=%s tokens_per_block=%d num_ranks=%d weights=%s "

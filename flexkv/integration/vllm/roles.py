@@ -49,6 +49,12 @@ def make_scheduler_role(
             "kv_load_failure_policy=%s",
             transfer.kv_load_failure_policy,
         )
+    if config.ssd_pipelined_loads and transfer.kv_load_failure_policy != "recompute":
+        message = (
+            f"ssd_pipelined_loads is on and kv_load_failure_policy is {transfer.kv_load_failure_policy!r}: a block that "
+            "turns out bad would fail its request; set kv_load_failure_policy to 'recompute', or ssd_pipelined_loads=0"
+        )
+        raise ConfigError(message, key="ssd_pipelined_loads", value=True)
     if kv_cache_config is None:
         logger.warning(
             "vLLM's own connector class does not forward cache resets: blocks of old weights would be served after an "
@@ -81,6 +87,7 @@ def make_scheduler_role(
         may_store=transfer.is_kv_producer,
         store_timeout_s=STORE_TIMEOUT_FACTOR * config.cache_config.transfer_timeout_s,
         own_thread=True,
+        stages_first=not config.ssd_pipelined_loads,
     )
 
 

@@ -69,6 +69,8 @@ class FlexKVSchedulerConnector:
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
         decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
             more, and a preemption loses more.
+        stages_first: whether blocks of a slower tier are offered only once they are in host memory and were checked (D15);
+            else while they are being read, which asks for vLLM's policy `recompute`.
         own_thread: whether stores are planned and launched on a thread of their own; else as each step is planned.
     """
 
@@ -83,6 +85,7 @@ class FlexKVSchedulerConnector:
         store_timeout_s: float | None = None,
         decode_store_blocks: int = DECODE_STORE_BLOCKS,
         own_thread: bool = False,
+        stages_first: bool = True,
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
@@ -104,7 +107,7 @@ class FlexKVSchedulerConnector:
         self._stores = StoreQueue(manager, store_timeout_s)
         self._store_thread = StoreThread(self._stores) if own_thread else None
         has_slow_tier = manager.cache_config.enable_ssd
-        self._staging = Staging(manager, self._discard) if has_slow_tier else None
+        self._staging = Staging(manager, self._discard) if has_slow_tier and stages_first else None
         self._prefill_clock = PrefillClock(manager.note_prefill) if has_slow_tier else None
 
     # ---- while vLLM schedules
