@@ -69,8 +69,8 @@ class FlexKVSchedulerConnector:
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
         decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
             more, and a preemption loses more.
-        stages_first: whether blocks of a slower tier are offered only once they are in host memory and were checked (D15);
-            else while they are being read, which asks for vLLM's policy `recompute`.
+        stages_first: whether blocks of a slower tier are offered only once they are in host memory and were checked
+            (D15); else while they are being read, which asks for vLLM's policy `recompute`.
         own_thread: whether stores are planned and launched on a thread of their own; else as each step is planned.
     """
 
