@@ -52,7 +52,8 @@ def make_scheduler_role(
     if config.ssd_pipelined_loads and transfer.kv_load_failure_policy != "recompute":
         message = (
             f"ssd_pipelined_loads is on and kv_load_failure_policy is {transfer.kv_load_failure_policy!r}: a block "
-            "that turns out bad would fail its request; set kv_load_failure_policy to 'recompute', or ssd_pipelined_loads=0"
+            "that turns out bad would fail its request; set kv_load_failure_policy to 'recompute', or "
+            "ssd_pipelined_loads=0"
         )
         raise ConfigError(message, key="ssd_pipelined_loads", value=True)
     if kv_cache_config is None:
