@@ -94,4 +94,11 @@ void KeyTable::clear() {
 
 void KeyTable::prefetch(const BlockKey& key) const { __builtin_prefetch(&lines_[home_of(hash_of(key))], 1); }
 
+void KeyTable::prefetch_entry(const BlockKey& key) const {
+  const std::uint32_t hash = hash_of(key);
+  for (const Bucket& bucket : lines_[home_of(hash)].buckets) {
+    if (bucket.hash == hash && bucket.slot_plus_one != 0) __builtin_prefetch(&entries_[bucket.slot_plus_one - 1]);
+  }
+}
+
 }  // namespace flexkv

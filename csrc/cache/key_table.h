@@ -27,7 +27,8 @@ class KeyTable {
   [[nodiscard]] SlotIndex insert(SlotIndex slot);
   void erase(SlotIndex slot);  // REQUIRES: inserted
   void clear();
-  void prefetch(const BlockKey& key) const;  // its home line, to be written soon
+  void prefetch(const BlockKey& key) const;        // its home line, to be written soon
+  void prefetch_entry(const BlockKey& key) const;  // the entry that likely has the key; reads the home line
 
   [[nodiscard]] std::size_t size() const { return size_; }
   [[nodiscard]] std::size_t bytes() const { return lines_.bytes(); }

@@ -68,6 +68,17 @@ struct EntryMeta {
   std::uint32_t expiry_s = 0xffffffffu;  // on the caller's clock; the maximum means never
 };
 
+// What a restart knows of the blocks that lie in slots; columns of one length, in order of last use, the oldest first.
+struct RestoreColumns {
+  std::span<const SlotId> slots;
+  std::span<const BlockKey> keys;
+  std::span<const BlockKey> parents;        // key of the block before; all zero: the first of its chain
+  std::span<const std::uint32_t> expiry_s;  // on the index's clock
+  std::span<const std::uint16_t> tenants;
+  std::span<const std::uint8_t> groups;
+  std::span<const std::uint8_t> priorities;  // 0 .. 7
+};
+
 enum class InsertStatus : std::uint8_t {
   inserted,
   conflict,     // a new key is already there: somebody else inserted it, or it is expired; the caller keeps its slots
@@ -94,6 +105,15 @@ class PrefixIndex {
   // and not named twice, no new key named twice, priority <= 7.
   [[nodiscard]] InsertStatus insert(std::span<const BlockKey> keys, std::int64_t start, std::span<const SlotId> slots,
                                     const EntryMeta& meta);
+
+  // Fills an empty index with ready blocks, as if they had been inserted and then used in the order of the rows:
+  // parents are raised to the priority and expiry of their children. Left out is what is expired at `now_s`; of several
+  // rows of one key all but the newest of those that are not; and every block whose chain of parents does not lead to a
+  // first block through rows that stay (missing, or a circle). Returns the rows (positions in the columns) of the
+  // blocks restored, parents before children: stretches in which each row is the parent of the next, one for each leaf.
+  // O(n); needs 20 bytes a row while it runs. Throws std::invalid_argument, nothing changed, unless the index is empty
+  // (no doomed entries either), the columns are of one length, slots in range and not named twice, priorities <= 7.
+  [[nodiscard]] std::vector<std::int64_t> restore(const RestoreColumns& columns, std::uint32_t now_s);
 
   // The calls below throw std::invalid_argument on a slot out of range or without entry; nothing changed then.
 
@@ -142,6 +162,8 @@ class PrefixIndex {
   void check_insert(std::span<const BlockKey> keys, std::int64_t start, std::span<const SlotId> slots,
                     const EntryMeta& meta) const;
   void write_entry(SlotIndex slot, const BlockKey& key, SlotIndex parent, const EntryMeta& meta);
+  class Restore;
+  void check_restore(const RestoreColumns& columns) const;
   void remove_tail(std::span<const SlotId> slots);
   void raise_ancestors(SlotIndex slot, const EntryMeta& meta);
 

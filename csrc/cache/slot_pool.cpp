@@ -185,10 +185,16 @@ void SlotPool::clear_all_or_nothing(std::vector<std::uint64_t>& bits, std::span<
     }
     const bool named_twice = in_range && std::ranges::count(slots.first(i), slot) > 0;
     for (const SlotId done : slots.first(i)) set_bit(bits, as_index(done));
-    const std::string what = "slots[" + std::to_string(i) + "] = " + std::to_string(slot);
-    if (!in_range) throw std::invalid_argument(what + " is out of range [0, " + std::to_string(capacity_) + ")");
-    throw std::invalid_argument(what + (named_twice ? " is named twice" : std::string(" is not ") + state));
+    refuse(i, slot, named_twice, state);
   }
+}
+
+void SlotPool::refuse(std::size_t i, SlotId slot, bool named_twice, const char* state) const {
+  const std::string what = "slots[" + std::to_string(i) + "] = " + std::to_string(slot);
+  if (slot < 0 || slot >= capacity_) {
+    throw std::invalid_argument(what + " is out of range [0, " + std::to_string(capacity_) + ")");
+  }
+  throw std::invalid_argument(what + (named_twice ? " is named twice" : std::string(" is not ") + state));
 }
 
 void SlotPool::make_free(std::span<const SlotId> slots) {
@@ -197,6 +203,27 @@ void SlotPool::make_free(std::span<const SlotId> slots) {
     set_free_word(word, free_[word] | std::uint64_t{1} << (as_index(slot) % word_slots));
   }
   num_free_ += static_cast<std::int64_t>(slots.size());
+}
+
+// Marks them as used first, which tells a slot named twice, and takes the marks back when one cannot be had.
+void SlotPool::adopt(std::span<const SlotId> slots) {
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const SlotId slot = slots[i];
+    const bool in_range = slot >= 0 && slot < capacity_;
+    if (in_range && test_bit(free_, as_index(slot)) && !test_bit(used_, as_index(slot))) {
+      set_bit(used_, as_index(slot));
+      continue;
+    }
+    const bool named_twice = in_range && std::ranges::count(slots.first(i), slot) > 0;
+    for (const SlotId done : slots.first(i)) clear_bit(used_, as_index(done));
+    refuse(i, slot, named_twice, "free");
+  }
+  for (const SlotId slot : slots) {
+    const std::size_t word = as_index(slot) / word_slots;
+    set_free_word(word, free_[word] & ~(std::uint64_t{1} << (as_index(slot) % word_slots)));
+  }
+  num_free_ -= static_cast<std::int64_t>(slots.size());
+  num_used_ += static_cast<std::int64_t>(slots.size());
 }
 
 void SlotPool::free(std::span<const SlotId> slots) {

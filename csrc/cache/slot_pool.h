@@ -1,7 +1,7 @@
 // SlotPool: which slots of a tier are free. Hands out runs of adjacent slots, because copies of long runs are fast.
 //
-// A slot is in exactly one state:   free -> used -> free          allocate / free
-//                                          used -> quarantined -> free    quarantine / release
+// A slot is in exactly one state:   free -> used -> free                  allocate, adopt / free
+//                                          used -> quarantined -> free   quarantine / release
 // (quarantined: an operation that may still touch the slot has not been heard of; docs/ARCHITECTURE.md, D16).
 // Invariants: num_free + num_used + num_quarantined == available <= capacity; every bit counted once.
 // Slots in [available, capacity) cannot be handed out yet (not prefaulted or not registered); `set_available` only
@@ -29,6 +29,9 @@ class SlotPool {
   // Hands out `n` slots as few runs, each run ascending. Throws std::runtime_error when n > num_free(),
   // std::invalid_argument when n < 0; nothing changed then.
   [[nodiscard]] std::vector<SlotId> allocate(std::int64_t n);
+  // Takes these very slots: those whose blocks a restart has found. Throws std::invalid_argument when one is out of
+  // range, named twice, or not free; nothing changed then.
+  void adopt(std::span<const SlotId> slots);
   // Throws std::invalid_argument when a slot is out of range, named twice, or not used; nothing changed then.
   void free(std::span<const SlotId> slots);
   void quarantine(std::span<const SlotId> slots);
@@ -58,6 +61,7 @@ class SlotPool {
   void take_bits(std::size_t word, std::uint64_t bits, std::vector<SlotId>& out);
   void set_free_word(std::size_t word, std::uint64_t bits);  // and the summaries
   void clear_all_or_nothing(std::vector<std::uint64_t>& bits, std::span<const SlotId> slots, const char* state);
+  [[noreturn]] void refuse(std::size_t i, SlotId slot, bool named_twice, const char* state) const;
   void make_free(std::span<const SlotId> slots);
   void add_free_range(std::int64_t begin, std::int64_t end);
 

@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
+#include <set>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "cache/prefix_index.h"
 #include "tests/check.h"
 #include "tests/choices.h"
+#include "tests/found_columns.h"
 #include "tests/index_model.h"
 
 namespace flexkv {
@@ -36,8 +39,10 @@ class IndexHistory {
       evict();
     } else if (verb < 59) {
       drop();
-    } else if (below(5) == 0) {
+    } else if (const std::uint64_t rare = below(5); rare == 0) {
       reset();
+    } else if (rare == 1) {
+      restart();
     }
     compare();
   }
@@ -128,6 +133,63 @@ class IndexHistory {
   }
 
   void reset() { take_back(index_.reset(), model_.reset()); }
+
+  // What is ready is found again, but for some of it; some of it has a copy, hangs on nothing or in a circle, or comes
+  // out of order.
+  void restart() {
+    std::vector<FoundBlock> found = ready_blocks();
+    while (!pins_.empty()) unpin();
+    reset();
+    std::erase_if(found, [this](const FoundBlock&) { return below(16) == 0; });
+    if (below(2) == 0 && !found.empty()) break_chains(found);
+    if (below(2) == 0) choices_.shuffle(found);
+    add_copies(found);
+    Slots slots;
+    const FoundColumns columns(found);
+    const std::vector<std::int64_t> rows = index_.restore(columns.view(), now_s_);
+    CHECK(std::set(rows.begin(), rows.end()) == model_.restore(found, now_s_));
+    for (const std::int64_t row : rows) slots.push_back(found[static_cast<std::size_t>(row)].slot);
+    CHECK(slots.size() == model_.nodes.size());
+    pool_.adopt(slots);
+  }
+
+  std::vector<FoundBlock> ready_blocks() {
+    std::vector<std::pair<std::uint64_t, FoundBlock>> by_use;
+    for (const auto& [slot, node] : model_.nodes) {
+      if (!node.ready || node.doomed) continue;
+      const BlockKey parent = node.parent < 0 ? BlockKey{} : model_.nodes.at(node.parent).key;
+      by_use.push_back({node.last_use, {slot, node.key, parent, node.meta}});
+    }
+    std::ranges::stable_sort(by_use, {}, [](const auto& each) { return each.first; });
+    std::vector<FoundBlock> found;
+    for (const auto& each : by_use) found.push_back(each.second);
+    return found;
+  }
+
+  void break_chains(std::vector<FoundBlock>& found) {
+    for (std::uint64_t i = below(3); i > 0; --i) {
+      const BlockKey below_all = found[below(found.size())].key;
+      BlockKey above = below_all;
+      for (std::uint64_t up = below(4); up > 0; --up) {
+        const auto at = std::ranges::find(found, above, &FoundBlock::key);
+        if (at != found.end()) above = at->parent;
+      }
+      const auto at = std::ranges::find(found, above, &FoundBlock::key);
+      if (at != found.end()) at->parent = below(4) == 0 ? BlockKey{1, 1} : below_all;
+    }
+  }
+
+  // In slots that nothing was found in.
+  void add_copies(std::vector<FoundBlock>& found) {
+    for (SlotId slot = 0; slot < index_.capacity() && !found.empty(); ++slot) {
+      const bool is_taken = std::ranges::any_of(found, [&](const FoundBlock& block) { return block.slot == slot; });
+      if (is_taken || below(6) != 0) continue;
+      FoundBlock copy = found[below(found.size())];
+      copy.slot = slot;
+      if (parents_expire_ && below(2) == 0) copy.meta.expiry_s = now_s_ + static_cast<std::uint32_t>(below(30));
+      found.insert(found.begin() + static_cast<std::ptrdiff_t>(below(found.size() + 1)), copy);
+    }
+  }
 
   void compare() {
     index_.check_invariants();

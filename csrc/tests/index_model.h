@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "cache/prefix_index.h"
@@ -21,6 +22,14 @@ struct ModelNode {
   std::uint64_t last_use = 0;
   bool ready = false;
   bool doomed = false;
+};
+
+// A block as a restart finds it.
+struct FoundBlock {
+  SlotId slot = -1;
+  BlockKey key;
+  BlockKey parent;
+  EntryMeta meta;
 };
 
 class IndexModel {
@@ -69,12 +78,7 @@ class IndexModel {
       std::erase(leaves, parent);
       parent = slots[i - start];
     }
-    if (start == keys.size()) return InsertStatus::inserted;
-    for (SlotId at = nodes.at(slots[0]).parent; at >= 0; at = nodes.at(at).parent) {
-      EntryMeta& above = nodes.at(at).meta;
-      above.priority = std::max(above.priority, meta.priority);
-      above.expiry_s = std::max(above.expiry_s, meta.expiry_s);
-    }
+    if (start < keys.size()) raise_above(slots[0], meta);
     return InsertStatus::inserted;
   }
 
@@ -137,6 +141,40 @@ class IndexModel {
     return gone;
   }
 
+  // `found` in order of use; nothing is held. Returns the positions of what stays.
+  std::set<std::int64_t> restore(const std::vector<FoundBlock>& found, std::uint32_t now_s) {
+    const auto place_of = [&](const BlockKey& key) {  // of the newest copy that is not expired; -1: there is none
+      for (std::size_t i = found.size(); i-- > 0;) {
+        const std::uint32_t expiry_s = found[i].meta.expiry_s;
+        if (found[i].key == key && (expiry_s == 0xffffffffu || expiry_s > now_s)) return static_cast<std::int64_t>(i);
+      }
+      return std::int64_t{-1};
+    };
+    std::set<std::int64_t> stays;
+    for (bool changed = true; changed;) {  // first blocks, then what hangs on what stays
+      changed = false;
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        const auto at = static_cast<std::int64_t>(i);
+        const bool is_first = found[i].parent == BlockKey{};
+        if (stays.contains(at) || place_of(found[i].key) != at) continue;
+        if (is_first || stays.contains(place_of(found[i].parent))) changed = stays.insert(at).second;
+      }
+    }
+    for (const std::int64_t at : stays) {
+      const FoundBlock& block = found[static_cast<std::size_t>(at)];
+      const bool is_first = block.parent == BlockKey{};
+      const SlotId parent = is_first ? -1 : found[static_cast<std::size_t>(place_of(block.parent))].slot;
+      nodes[block.slot] = {block.key, parent, block.meta, 0, tick_ + 1 + static_cast<std::uint64_t>(at), true, false};
+    }
+    tick_ += found.size();
+    for (const std::int64_t at : stays) {
+      const FoundBlock& block = found[static_cast<std::size_t>(at)];
+      raise_above(block.slot, block.meta);
+      settle(block.slot, LeafCause::used);
+    }
+    return stays;
+  }
+
   Slots reset() {
     leaves.clear();
     for (auto& [slot, node] : nodes) {
@@ -149,6 +187,14 @@ class IndexModel {
   }
 
  private:
+  void raise_above(SlotId slot, const EntryMeta& meta) {
+    for (SlotId at = nodes.at(slot).parent; at >= 0; at = nodes.at(at).parent) {
+      EntryMeta& above = nodes.at(at).meta;
+      above.priority = std::max(above.priority, meta.priority);
+      above.expiry_s = std::max(above.expiry_s, meta.expiry_s);
+    }
+  }
+
   bool has_child(SlotId slot) const {
     return std::ranges::any_of(nodes, [slot](const auto& each) { return each.second.parent == slot; });
   }

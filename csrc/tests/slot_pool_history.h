@@ -17,7 +17,7 @@ class SlotPoolHistory {
       : choices_(choices), pool_(capacity, capacity / 2), states_(static_cast<std::size_t>(capacity / 2)) {}
 
   void step() {
-    switch (choices_.below(9)) {
+    switch (choices_.below(10)) {
       case 0:
       case 1:
       case 2:
@@ -35,6 +35,10 @@ class SlotPoolHistory {
         break;
       case 7:
         free_a_bad_slot();
+        break;
+      case 8:
+        move(State::free, State::used, [this](const Slots& slots) { pool_.adopt(slots); });
+        adopt_a_bad_slot();
         break;
       default:
         grow();
@@ -90,6 +94,15 @@ class SlotPoolHistory {
     slots.push_back(is_used && std::ranges::count(slots, bad) == 0 ? -1 : bad);
     CHECK_THROWS(pool_.free(slots), std::invalid_argument);
     CHECK_THROWS(pool_.quarantine(slots), std::invalid_argument);
+  }
+
+  void adopt_a_bad_slot() {
+    Slots slots = some_in(State::free);
+    const auto bad = static_cast<SlotId>(choices_.below(static_cast<std::uint64_t>(pool_.capacity()) + 1));
+    const auto at = static_cast<std::size_t>(bad);
+    const bool is_free = at < states_.size() && states_[at] == State::free;
+    slots.push_back(is_free && std::ranges::count(slots, bad) == 0 ? -1 : bad);
+    CHECK_THROWS(pool_.adopt(slots), std::invalid_argument);
   }
 
   void grow() {

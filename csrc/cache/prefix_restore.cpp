@@ -1,0 +1,228 @@
+// PrefixIndex::restore: an index from what a restart found, O(n).
+//
+// Four passes over the rows, each with the cache lines it will need fetched ahead:
+//   1 enter    newest first: the entry is written and its key put into the table, so of several copies the newest stays
+//   2 resolve  a row's parent key becomes the row of the copy that stayed: a child hangs on a key, not on a slot
+//   3 place    from every leaf up to what is placed already, and down again: depth, run start, links. A walk that ends
+//              at a missing parent or in a circle breaks all on its way; a circle without a tail has no leaf and is
+//              never walked
+//   4 settle   what was not placed is taken out again; leaves are given to the policy, oldest first
+// Only when some block outlives its parent or goes after it, parents are raised in between, children first.
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+#include "cache/prefix_index.h"
+
+namespace flexkv {
+namespace {
+
+using Row = std::uint32_t;
+// In place of a parent's row. Rows are below 2^31.
+constexpr Row left_out = 0xffffffffu;  // the row has no entry
+constexpr Row no_parent = 0xfffffffeu;
+constexpr Row missing = 0xfffffffdu;
+// In place of a depth. Depths are below 2^31.
+constexpr std::uint32_t unplaced = 0xffffffffu;
+constexpr std::uint32_t walking = 0xfffffffeu;
+constexpr std::uint32_t broken = 0xfffffffdu;
+
+// Rows ahead: several memory latencies of a pass. Entries are asked for later than the lines that name them.
+constexpr std::size_t near_rows = 12;
+constexpr std::size_t far_rows = 24;
+
+bool test_bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
+void set_bit(std::vector<std::uint64_t>& bits, std::size_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
+
+std::vector<std::uint64_t> bits_for(std::size_t size) { return std::vector<std::uint64_t>((size + 63) / 64); }
+
+}  // namespace
+
+class PrefixIndex::Restore {
+ public:
+  // Allocates all that is needed: after it nothing throws.
+  Restore(PrefixIndex& index, const RestoreColumns& columns)
+      : index_(index),
+        columns_(columns),
+        num_rows_(columns.slots.size()),
+        first_tick_(index.tick_ + 1),
+        parents_(num_rows_),
+        depths_(num_rows_, unplaced),
+        has_child_(bits_for(num_rows_)) {
+    path_.reserve(num_rows_);
+    placed_.reserve(num_rows_);
+  }
+
+  std::vector<std::int64_t> run(std::uint32_t now_s) {
+    enter(now_s);
+    resolve();
+    place();
+    if (raises_) raise_parents();
+    settle();
+    index_.tick_ += static_cast<std::uint32_t>(num_rows_);
+    return std::move(placed_);
+  }
+
+ private:
+  [[nodiscard]] SlotIndex slot_of(std::size_t row) const { return static_cast<SlotIndex>(columns_.slots[row]); }
+  [[nodiscard]] IndexEntry& entry_of(std::size_t row) { return index_.entries_[slot_of(row)]; }
+  void prefetch_entry(std::size_t row) { __builtin_prefetch(&entry_of(row), 1); }
+
+  void enter(std::uint32_t now_s) {
+    for (std::size_t row = num_rows_; row-- > 0;) {
+      if (row >= near_rows) {
+        index_.table_.prefetch(columns_.keys[row - near_rows]);
+        prefetch_entry(row - near_rows);
+      }
+      parents_[row] = left_out;
+      const EntryMeta meta = {columns_.tenants[row], columns_.priorities[row], columns_.groups[row],
+                              columns_.expiry_s[row]};
+      if (meta.expiry_s != never_expires && meta.expiry_s <= now_s) continue;
+      const SlotIndex slot = slot_of(row);
+      index_.write_entry(slot, columns_.keys[row], no_slot, meta);
+      IndexEntry& entry = index_.entries_[slot];
+      entry.last_use = first_tick_ + static_cast<std::uint32_t>(row);
+      if (index_.table_.insert(slot) == no_slot) {
+        parents_[row] = missing;
+      } else {
+        entry = {};
+      }
+    }
+  }
+
+  void resolve() {
+    for (std::size_t row = 0; row < num_rows_; ++row) {
+      if (row + far_rows < num_rows_) index_.table_.prefetch(columns_.parents[row + far_rows]);
+      if (row + near_rows < num_rows_) index_.table_.prefetch_entry(columns_.parents[row + near_rows]);
+      if (parents_[row] == left_out) continue;
+      parents_[row] = row_of_parent(row);
+      if (parents_[row] < num_rows_) set_bit(has_child_, parents_[row]);
+    }
+  }
+
+  [[nodiscard]] Row row_of_parent(std::size_t row) const {
+    const BlockKey& parent = columns_.parents[row];
+    if (parent == BlockKey{}) return no_parent;
+    // Blocks of a chain were mostly written one after the other.
+    if (row > 0 && columns_.keys[row - 1] == parent && parents_[row - 1] != left_out) return static_cast<Row>(row - 1);
+    const SlotIndex slot = index_.table_.find(parent);
+    return slot == no_slot ? missing : index_.entries_[slot].last_use - first_tick_;
+  }
+
+  void place() {
+    for (std::size_t leaf = 0; leaf < num_rows_; ++leaf) {
+      if (parents_[leaf] == left_out || test_bit(has_child_, leaf)) continue;
+      path_.clear();
+      auto above = static_cast<Row>(leaf);
+      while (above < num_rows_ && depths_[above] == unplaced) {
+        depths_[above] = walking;
+        path_.push_back(above);
+        above = parents_[above];
+      }
+      if (above == no_parent || (above < num_rows_ && depths_[above] < num_rows_)) {
+        place_path(above);
+      } else {
+        for (const Row row : path_) depths_[row] = broken;
+      }
+    }
+  }
+
+  // The rows of path_, the deepest first, below `above`.
+  void place_path(Row above) {
+    for (std::size_t i = path_.size(); i-- > 0;) {
+      if (i >= near_rows) prefetch_entry(path_[i - near_rows]);
+      const Row row = path_[i];
+      const SlotIndex slot = slot_of(row);
+      IndexEntry& entry = index_.entries_[slot];
+      entry.state = EntryState::ready;
+      if (above != no_parent) place_below(slot, slot_of(above));
+      index_.ready_[slot / 64] |= std::uint64_t{1} << (slot % 64);
+      depths_[row] = entry.depth;
+      placed_.push_back(row);
+      above = row;
+    }
+  }
+
+  void place_below(SlotIndex slot, SlotIndex parent) {
+    IndexEntry& entry = index_.entries_[slot];
+    const IndexEntry& above = index_.entries_[parent];
+    entry.parent = parent;
+    entry.depth = above.depth + 1;
+    if (slot == parent + 1) entry.run_start = above.run_start;
+    raises_ = raises_ || entry.priority > above.priority || entry.expiry_s > above.expiry_s;
+    index_.link(slot, parent);
+  }
+
+  // Children come before their parents, from the end of placed_.
+  void raise_parents() {
+    for (std::size_t i = placed_.size(); i-- > 0;) {
+      if (i >= near_rows) prefetch_entry(static_cast<std::size_t>(placed_[i - near_rows]));
+      const IndexEntry& entry = entry_of(static_cast<std::size_t>(placed_[i]));
+      if (entry.parent == no_slot) continue;
+      IndexEntry& above = index_.entries_[entry.parent];
+      if (above.priority < entry.priority) above.priority = entry.priority;
+      above.expiry_s = std::max(above.expiry_s, entry.expiry_s);
+    }
+  }
+
+  void settle() {
+    for (std::size_t row = 0; row < num_rows_; ++row) {
+      if (row + near_rows < num_rows_ && needs_settling(row + near_rows)) prefetch_entry(row + near_rows);
+      if (!needs_settling(row)) continue;
+      const SlotIndex slot = slot_of(row);
+      if (depths_[row] < num_rows_) {
+        index_.policy_->add(slot, LeafCause::used);
+      } else {
+        index_.table_.erase(slot);
+        index_.entries_[slot] = {};
+      }
+    }
+  }
+
+  // A leaf, or entered but not placed.
+  [[nodiscard]] bool needs_settling(std::size_t row) const {
+    return parents_[row] != left_out && (depths_[row] >= num_rows_ || !test_bit(has_child_, row));
+  }
+
+  PrefixIndex& index_;
+  const RestoreColumns& columns_;
+  std::size_t num_rows_;
+  std::uint32_t first_tick_;
+  std::vector<Row> parents_;
+  std::vector<std::uint32_t> depths_;
+  std::vector<std::uint64_t> has_child_;  // one bit per row
+  std::vector<Row> path_;
+  std::vector<std::int64_t> placed_;
+  bool raises_ = false;
+};
+
+std::vector<std::int64_t> PrefixIndex::restore(const RestoreColumns& columns, std::uint32_t now_s) {
+  check_restore(columns);
+  return Restore(*this, columns).run(now_s);
+}
+
+void PrefixIndex::check_restore(const RestoreColumns& columns) const {
+  if (num_blocks() + num_doomed_ != 0) {
+    throw std::invalid_argument("only an empty index can be restored; it holds " +
+                                std::to_string(num_blocks() + num_doomed_) + " blocks");
+  }
+  const std::size_t num_rows = columns.slots.size();
+  for (const std::size_t size : {columns.keys.size(), columns.parents.size(), columns.expiry_s.size(),
+                                 columns.tenants.size(), columns.groups.size(), columns.priorities.size()}) {
+    if (size != num_rows) {
+      throw std::invalid_argument("the columns must be of one length; slots has " + std::to_string(num_rows) +
+                                  ", another " + std::to_string(size));
+    }
+  }
+  std::vector<std::uint64_t> named = bits_for(entries_.size());
+  for (std::size_t row = 0; row < num_rows; ++row) {
+    const SlotIndex slot = checked(columns.slots[row]);
+    if (test_bit(named, slot)) {
+      throw std::invalid_argument("slots[" + std::to_string(row) + "] = " + std::to_string(slot) + " is named twice");
+    }
+    set_bit(named, slot);
+    check_priority({.priority = columns.priorities[row]});
+  }
+}
+
+}  // namespace flexkv
