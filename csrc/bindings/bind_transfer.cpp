@@ -286,11 +286,12 @@ void bind_transfer(nb::module_& m) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_slots(slots, slice_s); });
           },
           "slots"_a, "timeout_s"_a, "Wait until slots_available >= slots; False after the timeout.")
-      .def("submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
-           nb::sig("def submit(self, graph_id: int, ops: list[" OP_TUPLE "], timeout_s: float) -> None"),
-           "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the "
-           "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or "
-           "RuntimeError: nothing was submitted.")
+      .def(
+          "submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
+          nb::sig("def submit(self, graph_id: int, ops: list[" OP_TUPLE "], timeout_s: float) -> None"),
+          "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the "
+          "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or "
+          "RuntimeError: nothing was submitted.")
       .def("cancel", &TransferEngine::cancel, "graph_id"_a, Release(),
            "Cancel what no agent has started; an unknown graph is ignored.")
       .def("poll", &poll, "max"_a = 4096, nb::sig("def poll(self, max: int = 4096) -> list[Completion]"),

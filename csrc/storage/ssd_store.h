@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "storage/ssd_device.h"
 #include "storage/ssd_directory.h"
 #include "transfer/disk_executor.h"
 #include "transfer/host_pool.h"
@@ -46,25 +47,10 @@ struct SsdScan {  // columns of one length, in order of `sequence`, oldest first
   std::vector<std::uint8_t> priorities;
 };
 
-struct SsdDeviceInfo {
-  std::string path;
-  std::string io_engine;
-  std::string why_not_io_uring;
-  bool is_direct = false;
-  std::int64_t queued_reads = 0;  // blocks, not started
-  std::int64_t queued_writes = 0;
-  std::int64_t in_flight = 0;
-  std::uint64_t bytes_read = 0;
-  std::uint64_t bytes_written = 0;
-  std::uint64_t read_errors = 0;
-  std::uint64_t write_errors = 0;
-  std::uint64_t bad_checksums = 0;
-};
-
 class SsdStore : public DiskExecutor {
  public:
   // Opens every directory. Throws SsdBusy, SsdConfigError, std::invalid_argument or std::system_error.
-  explicit SsdStore(SsdStoreConfig config, FileSystem& files = posix_file_system());
+  explicit SsdStore(const SsdStoreConfig& config, FileSystem& files = posix_file_system());
   ~SsdStore() override;  // stop(5)
   SsdStore(const SsdStore&) = delete;
   SsdStore& operator=(const SsdStore&) = delete;

@@ -158,7 +158,8 @@ class OpGraphHistory {
       if (!open(id)) continue;
       if (wanted_by_others(id, graph_id)) {
         spared.push_back(id);
-      } else if (!std::ranges::all_of(ops_.at(id).predecessors, [this](auto before) { return done_.contains(before); })) {
+      } else if (!std::ranges::all_of(ops_.at(id).predecessors,
+                                      [this](auto before) { return done_.contains(before); })) {
         waiting.push_back(id);
       }
     }

@@ -2,7 +2,7 @@
 //
 // Contract. After `start`, every op that `submit` took has exactly one DiskAck, whatever happens; `done` gets it, from
 // any thread, also from within `submit` and `cancel`. Until its ack an op's disk slots and host memory may be touched,
-// after it never. `submit` and `cancel` do not block. After `stop` an op is taken and acknowledged as failed at once.
+// after it never. `submit` and `cancel` do not block. After `stop` an op is taken and acknowledged at once, not moved.
 // Thread safety: all members, any thread.
 #pragma once
 #include <cstdint>

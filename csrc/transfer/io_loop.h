@@ -1,7 +1,8 @@
 // IoLoop: the one I/O thread of a TransferEngine. It accepts copy agents, reads their frames, sends them and the
-// disk ops, keeps the deadlines and watches their processes. It sleeps in epoll, never on a peer: sockets are non-blocking, one read per
-// wake-up and socket, and what a peer does not take stays in the graph table (queued) but for `writer_limit_bytes`.
-// Thread safety: `run` by one thread, which owns all members; it shares the EngineState with the callers.
+// disk ops, keeps the deadlines and watches their processes. It sleeps in epoll, never on a peer: sockets are
+// non-blocking, one read per wake-up and socket, and what a peer does not take stays in the graph table (queued) but
+// for `writer_limit_bytes`. Thread safety: `run` by one thread, which owns all members; it shares the EngineState with
+// the callers.
 #pragma once
 #include <cstdint>
 #include <exception>

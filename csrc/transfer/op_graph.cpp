@@ -110,9 +110,8 @@ void OpGraphTable::start(Op& op) {
                     [&](std::uint32_t executor) { executors_[executor].sends.emplace_back(op.spec.op_id, false); });
 }
 
-// finish, decide, settle, withdraw and abandon call each other, but a graph is decided once, and only an op that runs is
-// finished by abandon, on which no withdraw follows: the depth is bounded.
-// NOLINTBEGIN(misc-no-recursion)
+// finish, decide, settle, withdraw and abandon call each other, but a graph is decided once, and only an op that runs
+// is finished by abandon, on which no withdraw follows: the depth is bounded. NOLINTBEGIN(misc-no-recursion)
 void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
   close(op, status, error);
   if (status != OpStatus::done && op.graph->status == OpStatus::running) {

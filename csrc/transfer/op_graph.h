@@ -61,9 +61,9 @@ class OpGraphTable {
 
   [[nodiscard]] std::uint32_t disk() const { return static_cast<std::uint32_t>(executors_.size() - 1); }
 
-  // Throws std::invalid_argument on ids in use, an unknown predecessor, a cycle, vectors of unequal length, a chain that
-  // does not fit or a bad timeout; nothing has changed then. While an executor is missing a graph that needs it fails
-  // here.
+  // Throws std::invalid_argument on ids in use, an unknown predecessor, a cycle, vectors of unequal length, a chain
+  // that does not fit or a bad timeout; nothing has changed then. While an executor is missing a graph that needs it
+  // fails here.
   void submit(GraphSpec spec, double now_s);
   void cancel(std::int64_t graph_id);
   void cancel_all();

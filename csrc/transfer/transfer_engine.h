@@ -77,8 +77,8 @@ class TransferEngine {
   // block out of range, id in use, unknown predecessor, a cycle) or std::runtime_error (not started, stopped, no pool,
   // too many graphs); nothing was submitted then.
   void submit(GraphSpec graph);
-  // Waiting ops are cancelled unless ops of other graphs wait for them, those that were started run on; the graph's status becomes cancelled unless it
-  // was decided. Unknown ids: no-op.
+  // Waiting ops are cancelled unless ops of other graphs wait for them, those that were started run on; the graph's
+  // status becomes cancelled unless it was decided. Unknown ids: no-op.
   void cancel(std::int64_t graph_id);
 
   [[nodiscard]] std::vector<Completion> poll(std::size_t max);

@@ -22,8 +22,8 @@ struct ChainSpec {
   std::vector<BlockKey> parents;         // h2disk: one per block; disk2h: empty
   std::uint32_t expiry_s = 0xffffffffu;  // h2disk: seconds since 1970; the maximum means never
   std::uint16_t tenant = 0;
-  std::uint8_t group = 0;                // below num_groups
-  std::uint8_t priority = 0;             // below num_chain_priorities
+  std::uint8_t group = 0;     // below num_groups
+  std::uint8_t priority = 0;  // below num_chain_priorities
 };
 
 struct OpSpec {
@@ -52,8 +52,9 @@ struct Completion {
   std::uint64_t bytes = 0;           // op: over all ranks
   double seconds = 0;                // op: slowest rank's copy time
   std::string error;                 // what and where, empty when done
-  // A disk op that the disk has acknowledged: positions in src and dst of the blocks that were not moved well, ascending,
-  // and why. One that timed out, or was cancelled before it was sent, names none: no block of it counts as moved.
+  // A disk op that the disk has acknowledged: positions in src and dst of the blocks that were not moved well,
+  // ascending, and why. One that timed out, or was cancelled before it was sent, names none: no block of it counts as
+  // moved.
   std::vector<std::uint32_t> failed_blocks;
   std::uint32_t num_bad_checksums = 0;
   int io_errno = 0;
