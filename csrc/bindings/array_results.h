@@ -36,6 +36,13 @@ inline SlotArray to_array(std::vector<SlotId>&& slots) {
   return SlotArray(data, {size}, owner);
 }
 
+template <typename T>
+nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<1>> to_column(std::vector<T>&& values) {
+  const std::size_t size = values.size();
+  auto [data, owner] = hand_over(std::move(values));
+  return nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<1>>(data, {size}, owner);
+}
+
 inline RunArray to_array(std::vector<SlotRun> runs) {
   static_assert(sizeof(SlotRun) == 2 * sizeof(std::int64_t));
   const std::size_t size = runs.size();

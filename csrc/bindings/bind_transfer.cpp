@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/array_args.h"
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
+#include "bindings/store_type.h"
 #include "transfer/host_memory.h"
 #include "transfer/host_pool.h"
 #include "transfer/transfer_engine.h"
@@ -42,7 +44,8 @@ class Engine final : public TransferEngine {
   Engine& operator=(const Engine&) = delete;
 };
 
-constexpr std::size_t op_tuple_size = 6;  // op_id, type, src, dst, after_step, predecessors
+constexpr std::size_t op_tuple_size = 6;     // op_id, type, src, dst, after_step, predecessors; and perhaps a chain
+constexpr std::size_t chain_tuple_size = 6;  // keys, parents, expiry_s, tenant, group, priority
 
 void translate_system_error(const std::exception_ptr& pointer, void* /*payload*/) {
   try {
@@ -67,9 +70,40 @@ std::vector<std::int64_t> take_ids(nb::handle value, const std::string& name) {
   return {ids.data(), ids.data() + ids.shape(0)};
 }
 
+template <typename Integer>
+Integer take_below(nb::handle value, const std::string& name, std::int64_t end) {
+  const auto taken = take<std::int64_t>(value, name, "an int");
+  if (taken < 0 || taken >= end) {
+    throw std::invalid_argument(name + " is " + std::to_string(taken) + ", must be in [0, " + std::to_string(end) +
+                                ")");
+  }
+  return static_cast<Integer>(taken);
+}
+
+std::vector<BlockKey> take_keys(nb::handle value, const std::string& name) {
+  const KeysArg keys(value, name.c_str());
+  return {keys.span().begin(), keys.span().end()};
+}
+
+ChainSpec to_chain(nb::handle item, const std::string& name) {
+  if (!nb::isinstance<nb::tuple>(item) || nb::len(item) != chain_tuple_size) {
+    throw std::invalid_argument(name + " must be None or a tuple (keys, parents, expiry_s, tenant, group, priority)");
+  }
+  const auto fields = nb::borrow<nb::tuple>(item);
+  ChainSpec chain;
+  chain.keys = take_keys(fields[0], name + "[0] (keys)");
+  if (!fields[1].is_none()) chain.parents = take_keys(fields[1], name + "[1] (parents)");
+  chain.expiry_s = take_below<std::uint32_t>(fields[2], name + "[2] (expiry_s)", std::int64_t{1} << 32);
+  chain.tenant = take_below<std::uint16_t>(fields[3], name + "[3] (tenant)", std::int64_t{1} << 16);
+  chain.group = take_below<std::uint8_t>(fields[4], name + "[4] (group)", num_groups);
+  chain.priority = take_below<std::uint8_t>(fields[5], name + "[5] (priority)", num_chain_priorities);
+  return chain;
+}
+
 OpSpec to_op(nb::handle item, const std::string& name) {
-  if (!nb::isinstance<nb::tuple>(item) || nb::len(item) != op_tuple_size) {
-    throw std::invalid_argument(name + " must be a tuple (op_id, type, src, dst, after_step, predecessors)");
+  const std::size_t size = nb::isinstance<nb::tuple>(item) ? nb::len(item) : 0;
+  if (size != op_tuple_size && size != op_tuple_size + 1) {
+    throw std::invalid_argument(name + " must be a tuple (op_id, type, src, dst, after_step, predecessors[, chain])");
   }
   const auto fields = nb::borrow<nb::tuple>(item);
   OpSpec op;
@@ -83,6 +117,9 @@ OpSpec to_op(nb::handle item, const std::string& name) {
   op.dst = take_ids(fields[3], name + "[3] (dst)");
   op.after_step = take<std::uint64_t>(fields[4], name + "[4] (after_step)", "a non-negative int");
   op.predecessors = take<std::vector<std::int64_t>>(fields[5], name + "[5] (predecessors)", "a list of int");
+  if (size > op_tuple_size && !fields[op_tuple_size].is_none()) {
+    op.chain = to_chain(fields[op_tuple_size], name + "[6] (chain)");
+  }
   return op;
 }
 
@@ -117,6 +154,11 @@ Bytes view(const nb::object& self, int shard, std::int64_t slot) {
   return Bytes(begin, {static_cast<std::size_t>(pool.slot_bytes(shard))}, self);
 }
 
+// How the signature of submit names an op.
+#define CHAIN_TUPLE "tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int]"
+#define OP_FIELDS "int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]"
+#define OP_TUPLE "tuple[" OP_FIELDS "] | tuple[" OP_FIELDS ", " CHAIN_TUPLE " | None]"
+
 void bind_values(nb::module_& m) {
   nb::enum_<OpType>(m, "OpType", nb::is_arithmetic(), "The route of an op.")
       .value("H2D", OpType::h2d)
@@ -147,8 +189,12 @@ void bind_values(nb::module_& m) {
       .def_ro("op_id", &Completion::op_id, "Of kind OP; else -1.")
       .def_ro("status", &Completion::status)
       .def_ro("bytes", &Completion::bytes, "Of kind OP: moved, over all ranks.")
-      .def_ro("seconds", &Completion::seconds, "Of kind OP: the slowest rank's copy time.")
-      .def_ro("error", &Completion::error, "What went wrong and where; empty when DONE.");
+      .def_ro("seconds", &Completion::seconds, "Of kind OP: the slowest rank's copy time, or the disk's.")
+      .def_ro("error", &Completion::error, "What went wrong and where; empty when DONE.")
+      .def_ro("failed_blocks", &Completion::failed_blocks,
+              "Of a disk op that ran and is not DONE: positions of the blocks that were not moved well, ascending.")
+      .def_ro("num_bad_checksums", &Completion::num_bad_checksums, "Of a disk op: blocks whose bytes were not theirs.")
+      .def_ro("io_errno", &Completion::io_errno, "Of a disk op: errno of the first block that met one; 0: none.");
   nb::class_<RankInfo>(m, "RankInfo", "What a rank has registered, and whether it is there; a value.")
       .def_ro("rank", &RankInfo::rank)
       .def_ro("pid", &RankInfo::pid)
@@ -224,6 +270,15 @@ void bind_transfer(nb::module_& m) {
       .def(
           "set_pool", [](Engine& self, std::shared_ptr<Pool> pool) { self.set_pool(std::move(pool)); }, "pool"_a,
           "Give the pool to the agents; once, after all ranks registered.")
+      .def(
+          "set_disk",
+          [](Engine& self, std::shared_ptr<Store> store) {
+            const GilRelease release;
+            self.set_disk(std::move(store));
+          },
+          "store"_a,
+          "Start an SsdStore and hand it disk ops from now on; after set_pool. Another may follow when the former was "
+          "stopped.")
       .def_prop_ro("slots_available", &TransferEngine::slots_available, "Slots that may be handed out; never shrinks.")
       .def(
           "wait_slots",
@@ -231,11 +286,12 @@ void bind_transfer(nb::module_& m) {
             return wait_interruptibly(timeout_s, [&](double slice_s) { return self.wait_slots(slots, slice_s); });
           },
           "slots"_a, "timeout_s"_a, "Wait until slots_available >= slots; False after the timeout.")
-      .def("submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
-           nb::sig("def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], "
-                   "NDArray[numpy.int64], int, list[int]]], timeout_s: float) -> None"),
-           "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: "
-           "nothing was submitted.")
+      .def(
+          "submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
+          nb::sig("def submit(self, graph_id: int, ops: list[" OP_TUPLE "], timeout_s: float) -> None"),
+          "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the "
+          "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or "
+          "RuntimeError: nothing was submitted.")
       .def("cancel", &TransferEngine::cancel, "graph_id"_a, Release(),
            "Cancel what no agent has started; an unknown graph is ignored.")
       .def("poll", &poll, "max"_a = 4096, nb::sig("def poll(self, max: int = 4096) -> list[Completion]"),

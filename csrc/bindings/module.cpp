@@ -8,6 +8,7 @@ NB_MODULE(_core, m) {
   nanobind::set_leak_warnings(false);
   m.doc() = "Native core of FlexKV.";
   flexkv::bind_cache(m);
+  flexkv::bind_storage(m);
   flexkv::bind_transfer(m);
   flexkv::bind_agent(m);
 }

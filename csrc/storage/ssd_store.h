@@ -17,7 +17,9 @@
 #include <string>
 #include <vector>
 
+#include "storage/ssd_device.h"
 #include "storage/ssd_directory.h"
+#include "transfer/disk_executor.h"
 #include "transfer/host_pool.h"
 #include "transfer/transfer_types.h"
 
@@ -35,19 +37,6 @@ struct SsdStoreConfig {
   unsigned write_depth = 8;
 };
 
-// One op has ended. `failed` has the positions (indices into src and dst) of the blocks that were not moved well,
-// ascending; of a read, what lies in their host slots is undefined.
-struct DiskAck {
-  std::int64_t op_id = 0;
-  bool cancelled = false;   // blocks were dropped before they were started; they are in `failed`
-  std::uint64_t bytes = 0;  // of the good blocks
-  std::uint64_t duration_ns = 0;
-  std::uint32_t num_bad_checksums = 0;
-  int io_errno = 0;  // of the first block that failed so; 0: none did
-  std::vector<std::uint32_t> failed;
-  std::string error;  // what and where, for a person; empty when all are good
-};
-
 struct SsdScan {  // columns of one length, in order of `sequence`, oldest first
   std::vector<std::int64_t> slots;
   std::vector<BlockKey> keys;
@@ -58,44 +47,31 @@ struct SsdScan {  // columns of one length, in order of `sequence`, oldest first
   std::vector<std::uint8_t> priorities;
 };
 
-struct SsdDeviceInfo {
-  std::string path;
-  std::string io_engine;
-  std::string why_not_io_uring;
-  bool is_direct = false;
-  std::int64_t queued_reads = 0;  // blocks, not started
-  std::int64_t queued_writes = 0;
-  std::int64_t in_flight = 0;
-  std::uint64_t bytes_read = 0;
-  std::uint64_t bytes_written = 0;
-  std::uint64_t read_errors = 0;
-  std::uint64_t write_errors = 0;
-  std::uint64_t bad_checksums = 0;
-};
-
-class SsdStore {
+class SsdStore : public DiskExecutor {
  public:
   // Opens every directory. Throws SsdBusy, SsdConfigError, std::invalid_argument or std::system_error.
-  explicit SsdStore(SsdStoreConfig config, FileSystem& files = posix_file_system());
-  ~SsdStore();  // stop(5)
+  explicit SsdStore(const SsdStoreConfig& config, FileSystem& files = posix_file_system());
+  ~SsdStore() override;  // stop(5)
   SsdStore(const SsdStore&) = delete;
   SsdStore& operator=(const SsdStore&) = delete;
 
-  [[nodiscard]] std::int64_t num_slots() const;
+  [[nodiscard]] std::int64_t num_slots() const override;
   [[nodiscard]] std::uint64_t slot_bytes() const;
   // What lies in it, once, before start. Throws std::system_error.
   [[nodiscard]] SsdScan scan(std::uint32_t now_s);
-  // Lets ops run. `done` is called from the devices' threads, once per op; it must return soon and not call back.
+  // Lets ops run. `done` is called once per op, from a device's thread or the caller of submit, cancel, stop; it must
+  // return soon and not call back.
   // REQUIRES: shard r of the pool has stride extent_bytes[r].
-  void start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done);
-  void submit(const OpSpec& op);  // REQUIRES: started; disk2h or h2disk, ids in range, one key per block
-  void cancel(std::int64_t op_id);
+  void start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done) override;
+  void submit(const OpSpec& op) override;
+  void cancel(std::int64_t op_id) override;
   // Forgets all blocks, durably: a new store id in every directory. Ops that were submitted before fail or leave
   // nothing that checks. 0 or an errno: then the store takes no more writes and serves no reads.
   [[nodiscard]] int renew();
   // Drops what is not started and drains what is; makes all durable. False when I/O was still in flight after
   // `timeout_s`: its thread, files and the pool are kept for good (D16). Idempotent.
-  [[nodiscard]] bool stop(double timeout_s);
+  [[nodiscard]] bool stop(double timeout_s) override;
+  [[nodiscard]] bool is_stopped() const override;
   [[nodiscard]] std::vector<SsdDeviceInfo> devices() const;
 
  private:

@@ -23,8 +23,8 @@ namespace flexkv {
 class OpGraphHistory {
  public:
   OpGraphHistory(Choices choices, std::uint32_t num_ranks)
-      : choices_(choices), num_ranks_(num_ranks), up_(num_ranks, true), unsure_(num_ranks) {
-    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) table_.rank_up(rank);
+      : choices_(choices), num_ranks_(num_ranks), up_(num_ranks + 1, true), unsure_(num_ranks + 1) {
+    for (std::uint32_t executor = 0; executor <= num_ranks_; ++executor) table_.executor_up(executor);
   }
 
   void run(int num_events) {
@@ -38,10 +38,10 @@ class OpGraphHistory {
  private:
   struct ModelOp {
     std::int64_t graph = 0;
-    bool ranked = false;
+    std::set<std::uint32_t> executors;
     std::vector<std::int64_t> predecessors;
     std::optional<OpStatus> status;
-    std::set<std::uint32_t> taken;  // ranks it was sent to
+    std::set<std::uint32_t> taken;  // executors it was sent to
     std::set<std::uint32_t> in_hand;
   };
   struct ModelGraph {
@@ -51,6 +51,7 @@ class OpGraphHistory {
   };
 
   std::size_t pick(std::size_t n) { return choices_.below(n); }
+  std::uint32_t any_executor() { return static_cast<std::uint32_t>(pick(num_ranks_ + 1)); }
 
   void event() {
     now_s_ += 0.1;
@@ -68,7 +69,7 @@ class OpGraphHistory {
         table_.expire(now_s_);
         break;
       case 5:
-        change_rank(static_cast<std::uint32_t>(pick(num_ranks_)));
+        change_executor(any_executor());
         break;
       case 6:
         forget();
@@ -77,7 +78,7 @@ class OpGraphHistory {
         answer_twice();
         break;
       default:
-        pick(2) == 0 ? take(static_cast<std::uint32_t>(pick(num_ranks_))) : answer();
+        pick(2) == 0 ? take(any_executor()) : answer();
     }
   }
 
@@ -89,15 +90,12 @@ class OpGraphHistory {
     ModelGraph graph;
     for (std::size_t i = 0; i < num_ops; ++i) {
       OpSpec op = {next_id_++, OpType::virtual_op, {}, {}, 0, {}};
-      if (pick(4) != 0) {
-        op.type = OpType::h2d;
-        op.src = {1, 2};
-        op.dst = {3, 4};
-      }
+      std::set<std::uint32_t> executors;
+      if (pick(4) != 0) executors = give_route(op);
       for (std::size_t k = pick(3); k > 0 && !ops_.empty(); --k) {
         op.predecessors.push_back(std::next(ops_.begin(), static_cast<std::ptrdiff_t>(pick(ops_.size())))->first);
       }
-      ops_[op.op_id] = {spec.graph_id, op.type == OpType::h2d, op.predecessors, {}, {}, {}};
+      ops_[op.op_id] = {spec.graph_id, executors, op.predecessors, {}, {}, {}};
       graph.ops.push_back(op.op_id);
       spec.ops.push_back(op);
     }
@@ -108,12 +106,23 @@ class OpGraphHistory {
     }
     choices_.shuffle(spec.ops);  // predecessors may stand behind
     graphs_[spec.graph_id] = graph;
-    for (const OpSpec& op : spec.ops) {
-      for (const std::int64_t predecessor : op.predecessors) {
-        if (ops_.at(predecessor).graph != spec.graph_id) ever_joined_.insert(predecessor);
-      }
-    }
     table_.submit(spec, now_s_);
+  }
+
+  // Makes the op one that ranks or the disk execute.
+  std::set<std::uint32_t> give_route(OpSpec& op) {
+    op.src = {1, 2};
+    op.dst = {3, 4};
+    if (pick(3) == 0) {
+      op.type = pick(2) == 0 ? OpType::disk2h : OpType::h2disk;
+      op.chain.keys.resize(2);
+      op.chain.parents.resize(op.type == OpType::h2disk ? 2 : 0);
+      return {num_ranks_};
+    }
+    op.type = OpType::h2d;
+    std::set<std::uint32_t> ranks;
+    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) ranks.insert(rank);
+    return ranks;
   }
 
   // Makes a graph one that must be refused.
@@ -140,86 +149,104 @@ class OpGraphHistory {
     return true;
   }
 
-  // What has started runs on when another graph waits for it.
+  // What other graphs wait for, waiting or running, outlives the cancel. What nobody waits for is not started.
   void cancel(std::int64_t graph_id) {
+    const auto open = [this](std::int64_t id) { return !ops_.at(id).status; };
     std::vector<std::int64_t> spared;
+    std::vector<std::int64_t> waiting;
     for (const std::int64_t id : graphs_.at(graph_id).ops) {
-      const ModelOp& op = ops_.at(id);
-      const auto is_done = [this](std::int64_t predecessor) { return done_.count(predecessor) == 1; };
-      const bool started = op.ranked && !op.status && std::ranges::all_of(op.predecessors, is_done);
-      if (started && joined(id)) spared.push_back(id);
+      if (!open(id)) continue;
+      if (wanted_by_others(id, graph_id)) {
+        spared.push_back(id);
+      } else if (!std::ranges::all_of(ops_.at(id).predecessors,
+                                      [this](auto before) { return done_.contains(before); })) {
+        waiting.push_back(id);
+      }
     }
     table_.cancel(graph_id);
     observe();
-    for (const std::int64_t id : spared) CHECK(!ops_.at(id).status);
+    CHECK(std::ranges::all_of(spared, open) && std::ranges::none_of(waiting, open));
   }
 
-  // An op of another graph that has not ended names it as predecessor.
-  [[nodiscard]] bool joined(std::int64_t op_id) const {
+  // An open op of an undecided graph but this one needs it, over however many others.
+  [[nodiscard]] bool wanted_by_others(std::int64_t op_id, std::int64_t graph_id) const {
     return std::ranges::any_of(ops_, [&](const auto& entry) {
-      const ModelOp& other = entry.second;
-      return other.graph != ops_.at(op_id).graph && !other.status &&
-             std::ranges::find(other.predecessors, op_id) != other.predecessors.end();
+      const auto& [id, other] = entry;
+      if (other.status || std::ranges::find(other.predecessors, op_id) == other.predecessors.end()) return false;
+      const bool undecided = other.graph != graph_id && !graphs_.at(other.graph).status;
+      return undecided || wanted_by_others(id, graph_id);
     });
   }
 
-  void change_rank(std::uint32_t rank) {
-    if (up_[rank]) {
+  void change_executor(std::uint32_t executor) {
+    if (up_[executor]) {
       const bool certain = pick(2) == 0;
-      up_[rank] = false;
-      unsure_[rank] = !certain;
-      if (certain) drop(rank);
-      table_.rank_lost(rank, certain, "lost");
-    } else if (unsure_[rank]) {
-      unsure_[rank] = false;
-      drop(rank);
-      table_.rank_dead(rank);
+      up_[executor] = false;
+      unsure_[executor] = !certain;
+      if (certain) drop(executor);
+      table_.executor_lost(executor, certain, "lost");
+    } else if (unsure_[executor]) {
+      unsure_[executor] = false;
+      drop(executor);
+      table_.executor_dead(executor);
     } else {
-      up_[rank] = true;
-      table_.rank_up(rank);
+      up_[executor] = true;
+      table_.executor_up(executor);
     }
   }
 
-  void drop(std::uint32_t rank) {
-    for (auto& [id, op] : ops_) op.in_hand.erase(rank);
+  void drop(std::uint32_t executor) {
+    for (auto& [id, op] : ops_) op.in_hand.erase(executor);
   }
 
-  void take(std::uint32_t rank) {
-    const auto send = table_.take_send(rank);
+  void take(std::uint32_t executor) {
+    const auto send = table_.take_send(executor);
     if (!send) return;
-    ModelOp& op = ops_.at(send->op->op_id);
-    CHECK(up_[rank]);
+    const std::int64_t id = send->op->op_id;
+    ModelOp& op = ops_.at(id);
+    CHECK(up_[executor] && op.executors.contains(executor));
     if (send->recall) {
-      CHECK(op.in_hand.count(rank) == 1);
+      CHECK(op.in_hand.count(executor) == 1);
       return;
     }
-    CHECK(op.ranked && !op.status && op.taken.insert(rank).second);
-    op.in_hand.insert(rank);
+    CHECK(!op.status && op.taken.insert(executor).second);
+    op.in_hand.insert(executor);
     const auto decided = graphs_.at(op.graph).status;
-    CHECK(!decided || (decided != OpStatus::timed_out && ever_joined_.count(send->op->op_id) == 1));
+    CHECK(!decided || (decided != OpStatus::timed_out && wanted_by_others(id, op.graph)));
     for (const std::int64_t predecessor : op.predecessors) CHECK(done_.count(predecessor) == 1);
   }
 
   // An answer nobody waits for: the op is not in that rank's hands, or there is none.
   void answer_twice() {
-    const auto rank = static_cast<std::uint32_t>(pick(num_ranks_));
+    const std::uint32_t executor = any_executor();
     std::int64_t id = next_id_;
     if (!ops_.empty()) id = std::next(ops_.begin(), static_cast<std::ptrdiff_t>(pick(ops_.size())))->first;
-    if (ops_.count(id) == 1 && ops_.at(id).in_hand.count(rank) == 1) return;
-    CHECK(!table_.acknowledge(rank, {static_cast<std::uint64_t>(id), 1, 1, protocol::AckStatus::done, 0}, ""));
+    if (ops_.count(id) == 1 && ops_.at(id).in_hand.count(executor) == 1) return;
+    CHECK(!acknowledge(executor, id, protocol::AckStatus::done));
+  }
+
+  bool acknowledge(std::uint32_t executor, std::int64_t id, protocol::AckStatus status) {
+    if (executor != table_.disk()) {
+      return table_.acknowledge(executor, {static_cast<std::uint64_t>(id), 1, 1, status, 0}, "bad");
+    }
+    DiskAck ack;
+    ack.op_id = id;
+    if (status != protocol::AckStatus::done) ack.failed = {0};
+    ack.cancelled = status == protocol::AckStatus::cancelled;
+    return table_.acknowledge(std::move(ack));
   }
 
   void answer() {
     for (auto& [id, op] : ops_) {
       if (op.in_hand.empty() || pick(3) == 0) continue;
-      const std::uint32_t rank = *op.in_hand.begin();
-      if (!up_[rank]) continue;
-      op.in_hand.erase(rank);
+      const std::uint32_t executor = *op.in_hand.begin();
+      if (!up_[executor]) continue;
+      op.in_hand.erase(executor);
       const std::size_t luck = pick(12);
       const auto status = luck == 0   ? protocol::AckStatus::failed
                           : luck == 1 ? protocol::AckStatus::cancelled
                                       : protocol::AckStatus::done;
-      CHECK(table_.acknowledge(rank, {static_cast<std::uint64_t>(id), 1, 1, status, 0}, "bad"));
+      CHECK(acknowledge(executor, id, status));
       return;
     }
   }
@@ -248,7 +275,7 @@ class OpGraphHistory {
         op.status = completion.status;
         if (completion.status != OpStatus::done) continue;
         done_.insert(completion.op_id);
-        CHECK(!op.ranked || op.taken.size() == num_ranks_);
+        CHECK(op.taken == op.executors);
         for (const std::int64_t predecessor : op.predecessors) CHECK(done_.count(predecessor) == 1);
       } else if (completion.kind == CompletionKind::graph_status) {
         CHECK(!graph.status);
@@ -282,10 +309,10 @@ class OpGraphHistory {
     now_s_ += 1000;
     table_.expire(now_s_);
     observe();
-    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) {
-      if (up_[rank]) table_.rank_lost(rank, true, "the end");
-      drop(rank);
-      table_.rank_dead(rank);
+    for (std::uint32_t executor = 0; executor <= num_ranks_; ++executor) {
+      if (up_[executor]) table_.executor_lost(executor, true, "the end");
+      drop(executor);
+      table_.executor_dead(executor);
     }
     observe();
     CHECK(table_.num_held() == 0);
@@ -302,7 +329,6 @@ class OpGraphHistory {
   std::map<std::int64_t, ModelOp> ops_;
   std::map<std::int64_t, ModelGraph> graphs_;
   std::set<std::int64_t> done_;
-  std::set<std::int64_t> ever_joined_;  // named as predecessor by another graph
 };
 
 }  // namespace flexkv

@@ -1,4 +1,5 @@
-// EngineState: what the callers of a TransferEngine and its I/O thread share, under one mutex. No I/O happens under it.
+// EngineState: what the callers of a TransferEngine, its I/O thread and the disk share, under one mutex. No I/O happens
+// under it.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -9,6 +10,7 @@
 #include <mutex>
 #include <string>
 
+#include "transfer/disk_executor.h"
 #include "transfer/host_pool.h"
 #include "transfer/op_graph.h"
 #include "transfer/rank_table.h"
@@ -40,6 +42,7 @@ struct EngineState {
   OpGraphTable graphs;
   RankTable ranks;
   std::shared_ptr<HostPool> pool;
+  std::shared_ptr<DiskExecutor> disk;
   std::int64_t slots_available = 0;
   std::deque<Completion> completions;
   std::uint64_t protocol_errors = 0;
@@ -56,6 +59,31 @@ struct EngineState {
     for (Completion& completion : fresh) completions.push_back(std::move(completion));
     changed.notify_all();
   }
+};
+
+// How the disk reaches the state: as long as there is one. Hung I/O may end after the engine has.
+class DiskDoor {
+ public:
+  explicit DiskDoor(EngineState& state) : state_(&state) {}
+
+  void acknowledge(DiskAck ack) {
+    const std::lock_guard door(mutex_);
+    if (state_ == nullptr) return;
+    const std::lock_guard lock(state_->mutex);
+    (void)state_->graphs.acknowledge(std::move(ack));
+    state_->publish();
+    state_->changed.notify_all();
+    state_->io_event.signal();  // what waited for the op may go to ranks
+  }
+  // REQUIRES: the caller does not hold the state's mutex.
+  void shut() {
+    const std::lock_guard door(mutex_);
+    state_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;  // taken before the state's
+  EngineState* state_;
 };
 
 }  // namespace flexkv

@@ -1,4 +1,4 @@
-// What agents say to the IoLoop, and what it says to them.
+// What agents say to the IoLoop, and what it says to them and to the disk.
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t writer_limit_bytes = 256u << 10;
 constexpr int max_flushes_per_turn = 16;
+constexpr int max_disk_sends_per_turn = 256;
 
 std::string ack_error(const protocol::AckBody& ack) {
   return ack.error == 0 ? "the copy failed"
@@ -78,7 +79,7 @@ bool IoLoop::on_register(Id id, AgentConnection& connection, const Frame& frame)
       connection.rank = body.rank;
       state_.ranks.accept(body, layout_tag, connection.pid());
       state_.num_device_blocks = state_.ranks.least_num_blocks();
-      state_.graphs.rank_up(body.rank);
+      state_.graphs.executor_up(body.rank);
       state_.changed.notify_all();
       return true;
     }
@@ -203,6 +204,46 @@ bool IoLoop::fill_writer(AgentConnection& connection) {
     } else {
       send_op(connection, *send->op);
     }
+  }
+  return true;
+}
+
+void IoLoop::pump_disk() {
+  for (int i = 0; i < max_disk_sends_per_turn; ++i) {
+    if (!send_to_disk()) return;
+  }
+  state_.io_event.signal();  // peers have their turn first
+}
+
+// False when there is nothing to send. The disk is called without the mutex, since it may acknowledge from within. An
+// op stays where it is until it is acknowledged, and nobody but the disk does that.
+bool IoLoop::send_to_disk() {
+  std::shared_ptr<DiskExecutor> disk;
+  const OpSpec* op = nullptr;
+  std::int64_t op_id = 0;
+  bool recall = false;
+  {
+    const std::lock_guard lock(state_.mutex);
+    if (!state_.disk) return false;
+    const std::optional<OpGraphTable::Send> send = state_.graphs.take_send(state_.graphs.disk());
+    if (!send) return false;
+    disk = state_.disk;
+    op = send->op;
+    op_id = op->op_id;
+    recall = send->recall;
+  }
+  if (recall) {
+    disk->cancel(op_id);
+    return true;
+  }
+  try {
+    disk->submit(*op);
+  } catch (const std::exception& error) {  // it was not taken: out of memory
+    DiskAck ack;
+    ack.op_id = op_id;
+    ack.error = error.what();
+    const std::lock_guard lock(state_.mutex);
+    (void)state_.graphs.acknowledge(std::move(ack));
   }
   return true;
 }

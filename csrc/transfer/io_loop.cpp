@@ -98,6 +98,7 @@ void IoLoop::mark_broken(const std::string& error) {
 bool IoLoop::turn() {
   if (!expire_and_check_exit()) return false;
   pump_all();
+  pump_disk();
   std::array<epoll_event, max_epoll_events> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), max_epoll_events, publish_and_time_sleep());
   if (count < 0 && errno != EINTR) throw_errno(errno, "epoll_wait");
@@ -275,7 +276,7 @@ void IoLoop::lose(Id id, AgentConnection& connection, bool certain, const std::s
     const std::string name =
         "rank " + std::to_string(rank) + " (process " + std::to_string(connection.pid()) + ") was lost: ";
     state_.ranks.lose(rank);
-    state_.graphs.rank_lost(rank, certain, name + reason);
+    state_.graphs.executor_lost(rank, certain, name + reason);
     // With nothing in its hands there is nothing to wait for. An agent of this process is waited for at the end all the
     // same: it shares the pool's mapping.
     certain = certain || (!state_.graphs.holds_ops_of(rank) && !disconnecting_);
@@ -296,7 +297,7 @@ void IoLoop::release(Id id, AgentConnection& connection) {
   const std::uint32_t rank = connection.rank;
   connections_.erase(id);
   const std::lock_guard lock(state_.mutex);
-  state_.graphs.rank_dead(rank);
+  state_.graphs.executor_dead(rank);
   state_.ranks.free(rank);
 }
 

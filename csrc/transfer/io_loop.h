@@ -1,7 +1,8 @@
-// IoLoop: the one I/O thread of a TransferEngine. It accepts copy agents, reads their frames, sends them ops, keeps the
-// deadlines and watches their processes. It sleeps in epoll, never on a peer: sockets are non-blocking, one read per
-// wake-up and socket, and what a peer does not take stays in the graph table (queued) but for `writer_limit_bytes`.
-// Thread safety: `run` by one thread, which owns all members; it shares the EngineState with the callers.
+// IoLoop: the one I/O thread of a TransferEngine. It accepts copy agents, reads their frames, sends them and the
+// disk ops, keeps the deadlines and watches their processes. It sleeps in epoll, never on a peer: sockets are
+// non-blocking, one read per wake-up and socket, and what a peer does not take stays in the graph table (queued) but
+// for `writer_limit_bytes`. Thread safety: `run` by one thread, which owns all members; it shares the EngineState with
+// the callers.
 #pragma once
 #include <cstdint>
 #include <exception>
@@ -54,6 +55,8 @@ class IoLoop {
   void pump(Id id, AgentConnection& connection);
   [[nodiscard]] bool fill_writer(AgentConnection& connection);  // true: there is more to send than it takes
   void send_op(AgentConnection& connection, const OpSpec& op);
+  void pump_disk();
+  [[nodiscard]] bool send_to_disk();
   void watch_socket(Id id, const AgentConnection& connection, std::uint32_t events);
 
   void break_off(Id id, AgentConnection& connection, const std::string& what);  // it broke a rule

@@ -12,17 +12,22 @@ namespace {
 std::string name_of(const OpSpec& op) { return std::string(op_type_name(op.type)) + " op " + std::to_string(op.op_id); }
 
 template <typename Visit>
-void for_each_rank(std::uint64_t mask, Visit visit) {
+void for_each_executor(std::uint64_t mask, Visit visit) {
   for (; mask != 0; mask &= mask - 1) visit(static_cast<std::uint32_t>(std::countr_zero(mask)));
 }
 
 }  // namespace
 
-OpGraphTable::OpGraphTable(std::uint32_t num_ranks) : ranks_(num_ranks) {
+OpGraphTable::OpGraphTable(std::uint32_t num_ranks) {
   if (num_ranks < 1 || num_ranks > max_ranks) {
     throw std::invalid_argument("num_ranks is " + std::to_string(num_ranks) + ", must be 1 to " +
                                 std::to_string(max_ranks));
   }
+  executors_.resize(num_ranks + 1);
+  for (std::uint32_t rank = 0; rank < num_ranks; ++rank) {
+    executors_[rank].why_down = name_of_executor(rank) + " is not connected";
+  }
+  executors_.back().why_down = "no disk store is set";
 }
 
 void OpGraphTable::submit(GraphSpec spec, double now_s) {
@@ -34,16 +39,16 @@ void OpGraphTable::submit(GraphSpec spec, double now_s) {
   graph.open_ops = static_cast<std::int64_t>(spec.ops.size());
   ++num_held_;
   deadlines_.emplace(graph.deadline_s, graph.id);
-  bool ranks_needed = false;
+  std::uint64_t needed = 0;
   for (OpSpec& op_spec : spec.ops) {
-    ranks_needed = ranks_needed || needs_ranks(op_spec.type);
+    needed |= executors_of(op_spec.type);
     graph.op_ids.push_back(op_spec.op_id);
     Op& op = ops_[op_spec.op_id];
     op.graph = &graph;
     op.spec = std::move(op_spec);
   }
   for (const std::int64_t op_id : graph.op_ids) link(ops_.at(op_id));
-  const std::string missing = ranks_needed ? missing_rank() : "";
+  const std::string missing = missing_executor(needed);
   if (!missing.empty()) {
     steps_.clear();
     decide(graph, OpStatus::failed, missing);
@@ -60,6 +65,7 @@ void OpGraphTable::link(Op& op) {
     Op& predecessor = ops_.at(predecessor_id);
     if (is_open(predecessor)) {
       ++op.unmet;
+      ++predecessor.num_waiting;
       predecessor.successors.push_back(op.spec.op_id);
     } else if (predecessor.status != OpStatus::done) {
       cancel_reason = name_of(predecessor.spec) + ", on which it depends, " + op_status_name(predecessor.status);
@@ -81,7 +87,7 @@ void OpGraphTable::run_steps() {
     Op& op = found->second;
     if (!step.cancel_reason.empty()) {
       finish(op, OpStatus::cancelled, step.cancel_reason);
-    } else if (op.graph->status == OpStatus::running) {  // else the step that cancels it is further back
+    } else if (is_wanted(op)) {  // else the step that cancels it is further back
       start(op);
     }
   }
@@ -89,18 +95,23 @@ void OpGraphTable::run_steps() {
 
 void OpGraphTable::start(Op& op) {
   op.status = OpStatus::running;
-  if (!needs_ranks(op.spec.type) || op.spec.src.empty()) {
+  if (op.spec.type == OpType::virtual_op || op.spec.src.empty()) {
     finish(op, OpStatus::done, "");
     return;
   }
-  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
-    op.queued |= bit_of(rank);
-    ranks_[rank].sends.emplace_back(op.spec.op_id, false);
+  const std::uint64_t needed = executors_of(op.spec.type);
+  const std::string missing = missing_executor(needed);
+  if (!missing.empty()) {  // lost since the op's graph was decided; only joined graphs wait for it
+    finish(op, OpStatus::failed, missing);
+    return;
   }
+  op.queued = needed;
+  for_each_executor(op.queued,
+                    [&](std::uint32_t executor) { executors_[executor].sends.emplace_back(op.spec.op_id, false); });
 }
 
-// finish, decide and settle call each other, but a graph is decided once: the depth is bounded.
-// NOLINTBEGIN(misc-no-recursion)
+// finish, decide, settle, withdraw and abandon call each other, but a graph is decided once, and only an op that runs
+// is finished by abandon, on which no withdraw follows: the depth is bounded. NOLINTBEGIN(misc-no-recursion)
 void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
   close(op, status, error);
   if (status != OpStatus::done && op.graph->status == OpStatus::running) {
@@ -111,12 +122,13 @@ void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
 
 // An op ends, and tells its successors; what that means for its graph is the caller's to say.
 void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
+  const bool waited = op.status == OpStatus::waiting;
   op.status = status;
   op.queued = 0;
   --op.graph->open_ops;
   completions_.push_back({CompletionKind::op, op.spec.type, static_cast<std::uint32_t>(op.spec.src.size()),
                           op.graph->id, op.spec.op_id, status, op.bytes, static_cast<double>(op.slowest_ns) * 1e-9,
-                          error});
+                          error, std::move(op.disk.failed), op.disk.num_bad_checksums, op.disk.io_errno});
   // A cancelled op hands its own reason on: along a chain the message names the first cause and does not grow.
   const std::string reason = status == OpStatus::cancelled
                                  ? error
@@ -131,28 +143,44 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
       steps_.push_back({successor_id, ""});
     }
   }
-  if (status != OpStatus::done) recall(op);  // what other ranks do for it is of no use any more
+  if (status != OpStatus::done) recall(op);  // what other executors do for it is of no use any more
+  if (waited) withdraw(op);
 }
 
 void OpGraphTable::decide(Graph& graph, OpStatus status, const std::string& error) {
   graph.status = status;
   graph.error = error;
   push(CompletionKind::graph_status, graph);
-  if (status == OpStatus::done) return;
-  for (const std::int64_t op_id : graph.op_ids) {
-    const Op& op = ops_.at(op_id);
-    if (op.status == OpStatus::waiting) steps_.push_back({op_id, "its graph " + std::string(op_status_name(status))});
-  }
-  drop_unsent(graph);
+  if (status != OpStatus::done) abandon_unwanted(graph);
 }
 
-// What is not yet sent to every rank goes no further: what was sent drains.
-void OpGraphTable::drop_unsent(Graph& graph) {
+void OpGraphTable::abandon_unwanted(Graph& graph) {
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
-    if (op.status == OpStatus::running && op.queued != 0 && !others_wait_for(op)) {
-      finish(op, OpStatus::cancelled, "its graph " + std::string(op_status_name(graph.status)));
-    }
+    if (is_open(op) && !is_wanted(op)) abandon(op);
+  }
+}
+
+// Nobody wants the op any more: what is not yet with all of its executors goes no further, what is drains.
+void OpGraphTable::abandon(Op& op) {
+  const std::string reason = "its graph " + std::string(op_status_name(op.graph->status));
+  if (op.status == OpStatus::waiting) {
+    steps_.push_back({op.spec.op_id, reason});
+  } else if (op.queued != 0) {
+    finish(op, OpStatus::cancelled, reason);
+  } else if (op.graph->recalls) {
+    recall(op);
+  }
+}
+
+// An op that waited is over: those it waited for may be wanted no longer.
+void OpGraphTable::withdraw(const Op& op) {
+  const std::unordered_set<std::int64_t> predecessors(op.spec.predecessors.begin(), op.spec.predecessors.end());
+  for (const std::int64_t predecessor_id : predecessors) {
+    const auto found = ops_.find(predecessor_id);
+    if (found == ops_.end() || !is_open(found->second)) continue;
+    --found->second.num_waiting;
+    if (!is_wanted(found->second)) abandon(found->second);
   }
 }
 
@@ -168,33 +196,30 @@ void OpGraphTable::settle(Graph& graph) {
 // NOLINTEND(misc-no-recursion)
 
 void OpGraphTable::push(CompletionKind kind, const Graph& graph) {
-  completions_.push_back({kind, OpType::virtual_op, 0, graph.id, -1, graph.status, 0, 0, graph.error});
+  Completion completion;
+  completion.kind = kind;
+  completion.graph_id = graph.id;
+  completion.status = graph.status;
+  completion.error = graph.error;
+  completions_.push_back(std::move(completion));
 }
 
 void OpGraphTable::recall(Op& op) {
   if (std::exchange(op.recalled, true)) return;
-  for_each_rank(op.in_hand, [&](std::uint32_t rank) {
-    if (ranks_[rank].up) ranks_[rank].sends.emplace_back(op.spec.op_id, true);
+  for_each_executor(op.in_hand, [&](std::uint32_t executor) {
+    if (executors_[executor].up) executors_[executor].sends.emplace_back(op.spec.op_id, true);
   });
 }
 
-bool OpGraphTable::others_wait_for(const Op& op) const {
-  return std::ranges::any_of(op.successors, [&](std::int64_t successor_id) {
-    const auto found = ops_.find(successor_id);
-    return found != ops_.end() && found->second.graph != op.graph && found->second.status == OpStatus::waiting;
-  });
-}
+bool OpGraphTable::is_wanted(const Op& op) { return op.graph->status == OpStatus::running || op.num_waiting > 0; }
 
 void OpGraphTable::cancel_graph(Graph& graph, const std::string& reason) {
   if (graph.released) return;
+  graph.recalls = true;
   if (graph.status == OpStatus::running) {
     decide(graph, OpStatus::cancelled, reason);
   } else {
-    drop_unsent(graph);
-  }
-  for (const std::int64_t op_id : graph.op_ids) {
-    Op& op = ops_.at(op_id);
-    if (op.status == OpStatus::running && !others_wait_for(op)) recall(op);
+    abandon_unwanted(graph);
   }
   run_steps();
 }
@@ -206,8 +231,7 @@ void OpGraphTable::cancel(std::int64_t graph_id) {
 
 void OpGraphTable::cancel_all() {
   const std::string reason = "the transfer engine stops";
-  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);
-  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);  // nothing waits now: what was spared goes, too
+  for (auto& [id, graph] : graphs_) cancel_graph(graph, reason);  // with the last of them nothing is wanted any more
 }
 
 void OpGraphTable::expire(double now_s) {
@@ -221,6 +245,7 @@ void OpGraphTable::expire(double now_s) {
 
 void OpGraphTable::expire_graph(Graph& graph) {
   const std::string error = describe_open(graph);
+  graph.recalls = true;
   for (const std::int64_t op_id : graph.op_ids) {
     Op& op = ops_.at(op_id);
     if (op.status == OpStatus::running) {
@@ -230,6 +255,9 @@ void OpGraphTable::expire_graph(Graph& graph) {
     }
   }
   if (graph.status == OpStatus::running) decide(graph, OpStatus::timed_out, error);
+  for (const std::int64_t op_id : graph.op_ids) {  // wanted or not
+    if (ops_.at(op_id).status == OpStatus::waiting) steps_.push_back({op_id, "its graph timed out"});
+  }
   settle(graph);
 }
 
@@ -238,57 +266,63 @@ std::optional<double> OpGraphTable::next_deadline_s() const {
   return deadlines_.begin()->first;
 }
 
-void OpGraphTable::rank_up(std::uint32_t rank) { ranks_.at(rank).up = true; }
+std::uint64_t OpGraphTable::executors_of(OpType type) const {
+  if (needs_disk(type)) return bit_of(disk());
+  return needs_ranks(type) ? bit_of(disk()) - 1 : 0;
+}
 
-void OpGraphTable::rank_lost(std::uint32_t rank, bool certain, const std::string& reason) {
-  ranks_.at(rank).up = false;
-  ranks_[rank].sends.clear();
+void OpGraphTable::executor_up(std::uint32_t executor) { executors_.at(executor).up = true; }
+
+void OpGraphTable::executor_lost(std::uint32_t executor, bool certain, const std::string& reason) {
+  executors_.at(executor).up = false;
+  executors_[executor].sends.clear();
+  if (executor == disk()) executors_[executor].why_down = reason;
   for (auto& [id, graph] : graphs_) {
     if (graph.released) continue;
     bool needed = false;
     for (const std::int64_t op_id : graph.op_ids) {
       Op& op = ops_.at(op_id);
-      if (!is_open(op) || !needs_ranks(op.spec.type)) continue;
+      if (!is_open(op) || (executors_of(op.spec.type) & bit_of(executor)) == 0) continue;
       needed = true;
-      const bool runs_there = ((op.in_hand | op.queued) & bit_of(rank)) != 0;
+      const bool runs_there = ((op.in_hand | op.queued) & bit_of(executor)) != 0;
       if (op.status == OpStatus::running && runs_there) finish(op, OpStatus::failed, reason);
     }
     if (needed && graph.status == OpStatus::running) decide(graph, OpStatus::failed, reason);
   }
   run_steps();
-  if (certain) rank_dead(rank);
+  if (certain) executor_dead(executor);
 }
 
-void OpGraphTable::rank_dead(std::uint32_t rank) {
-  if (ranks_.at(rank).in_hand == 0) return;
+void OpGraphTable::executor_dead(std::uint32_t executor) {
+  if (executors_.at(executor).in_hand == 0) return;
   for (auto& [id, graph] : graphs_) {
     if (graph.pairs_in_hand == 0) continue;
     for (const std::int64_t op_id : graph.op_ids) {
       Op& op = ops_.at(op_id);
-      if ((op.in_hand & bit_of(rank)) != 0) drop_pair(op, rank);
+      if ((op.in_hand & bit_of(executor)) != 0) drop_pair(op, executor);
     }
     settle(graph);
   }
 }
 
-void OpGraphTable::drop_pair(Op& op, std::uint32_t rank) {
-  op.in_hand &= ~bit_of(rank);
+void OpGraphTable::drop_pair(Op& op, std::uint32_t executor) {
+  op.in_hand &= ~bit_of(executor);
   --op.graph->pairs_in_hand;
-  --ranks_[rank].in_hand;
+  --executors_[executor].in_hand;
 }
 
-std::optional<OpGraphTable::Send> OpGraphTable::take_send(std::uint32_t rank) {
-  Rank& state = ranks_.at(rank);
+std::optional<OpGraphTable::Send> OpGraphTable::take_send(std::uint32_t executor) {
+  Executor& state = executors_.at(executor);
   while (state.up && !state.sends.empty()) {
     const auto [op_id, is_recall] = state.sends.front();
     state.sends.pop_front();
     const auto found = ops_.find(op_id);
     if (found == ops_.end()) continue;
     Op& op = found->second;
-    if (is_recall && (op.in_hand & bit_of(rank)) != 0) return Send{true, &op.spec};
-    if (!is_recall && (op.queued & bit_of(rank)) != 0) {
-      op.queued &= ~bit_of(rank);
-      op.in_hand |= bit_of(rank);
+    if (is_recall && (op.in_hand & bit_of(executor)) != 0) return Send{true, &op.spec};
+    if (!is_recall && (op.queued & bit_of(executor)) != 0) {
+      op.queued &= ~bit_of(executor);
+      op.in_hand |= bit_of(executor);
       ++op.graph->pairs_in_hand;
       ++state.in_hand;
       return Send{false, &op.spec};
@@ -297,26 +331,57 @@ std::optional<OpGraphTable::Send> OpGraphTable::take_send(std::uint32_t rank) {
   return std::nullopt;
 }
 
+OpGraphTable::Op* OpGraphTable::find_in_hand(std::int64_t op_id, std::uint32_t executor) {
+  const auto found = ops_.find(op_id);
+  return found != ops_.end() && (found->second.in_hand & bit_of(executor)) != 0 ? &found->second : nullptr;
+}
+
 bool OpGraphTable::acknowledge(std::uint32_t rank, const protocol::AckBody& ack, const std::string& error) {
-  const auto found = ops_.find(static_cast<std::int64_t>(ack.op_id));
-  if (found == ops_.end() || (found->second.in_hand & bit_of(rank)) == 0) return false;
-  Op& op = found->second;
-  drop_pair(op, rank);
+  Op* const op = find_in_hand(static_cast<std::int64_t>(ack.op_id), rank);
+  if (op == nullptr) return false;
+  op->bytes += ack.bytes;
+  op->slowest_ns = std::max(op->slowest_ns, ack.duration_ns);
+  const std::string name = name_of_executor(rank);
+  if (ack.status == protocol::AckStatus::failed) {
+    take_ack(*op, rank, OpStatus::failed, name + ": " + error);
+  } else if (ack.status == protocol::AckStatus::cancelled) {
+    take_ack(*op, rank, OpStatus::cancelled, name + " did not start it");
+  } else {
+    take_ack(*op, rank, OpStatus::done, "");
+  }
+  return true;
+}
+
+bool OpGraphTable::acknowledge(DiskAck ack) {
+  Op* const op = find_in_hand(ack.op_id, disk());
+  if (op == nullptr) return false;
+  op->bytes = ack.bytes;
+  op->slowest_ns = ack.duration_ns;
+  OpStatus status = OpStatus::done;
+  std::string error;
+  if (!ack.failed.empty() || !ack.error.empty() || ack.cancelled) {
+    const bool moved_badly = !ack.cancelled || ack.num_bad_checksums > 0 || ack.io_errno != 0;
+    status = moved_badly ? OpStatus::failed : OpStatus::cancelled;
+    error = name_of_executor(disk()) + ": " + (ack.error.empty() ? "it was not moved as a whole" : ack.error);
+  }
+  op->disk = std::move(ack);
+  take_ack(*op, disk(), status, error);
+  return true;
+}
+
+// An executor lets go of the op; done: as far as it is concerned.
+void OpGraphTable::take_ack(Op& op, std::uint32_t executor, OpStatus status, const std::string& error) {
+  drop_pair(op, executor);
   if (!is_open(op)) {  // it timed out, failed on another rank, ...: only the release was waiting for this
     settle(*op.graph);
-    return true;
+    return;
   }
-  op.bytes += ack.bytes;
-  op.slowest_ns = std::max(op.slowest_ns, ack.duration_ns);
-  if (ack.status == protocol::AckStatus::failed) {
-    finish(op, OpStatus::failed, "rank " + std::to_string(rank) + ": " + error);
-  } else if (ack.status == protocol::AckStatus::cancelled) {
-    finish(op, OpStatus::cancelled, "rank " + std::to_string(rank) + " did not start it");
+  if (status != OpStatus::done) {
+    finish(op, status, error);
   } else if (op.in_hand == 0 && op.queued == 0) {
     finish(op, OpStatus::done, "");
   }
   run_steps();
-  return true;
 }
 
 void OpGraphTable::forget(std::int64_t graph_id) {

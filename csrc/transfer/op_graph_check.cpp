@@ -24,6 +24,25 @@ std::string seconds_text(double seconds) {
   throw std::invalid_argument("op " + std::to_string(op.op_id) + ": " + reason);
 }
 
+void check_count(const OpSpec& op, std::size_t count, std::size_t expected, const char* what) {
+  if (count == expected) return;
+  reject(op, std::string(op_type_name(op.type)) + " of " + std::to_string(op.src.size()) + " blocks has " +
+                 std::to_string(count) + " " + what + ", must have " + std::to_string(expected));
+}
+
+void check_chain(const OpSpec& op) {
+  const bool to_disk = op.type == OpType::h2disk;
+  check_count(op, op.chain.keys.size(), needs_disk(op.type) ? op.src.size() : 0, "keys");
+  check_count(op, op.chain.parents.size(), to_disk ? op.src.size() : 0, "parents");
+  if (op.chain.group >= num_groups) {
+    reject(op, "its group is " + std::to_string(op.chain.group) + ", must be below " + std::to_string(num_groups));
+  }
+  if (op.chain.priority >= num_chain_priorities) {
+    reject(op, "its priority is " + std::to_string(op.chain.priority) + ", must be below " +
+                   std::to_string(num_chain_priorities));
+  }
+}
+
 void check_op(const OpSpec& op) {
   if (op.op_id < 0) reject(op, "its id is negative");
   if (op.src.size() != op.dst.size()) {
@@ -32,9 +51,10 @@ void check_op(const OpSpec& op) {
   if (op.src.size() > protocol::max_op_blocks) {
     reject(op, std::to_string(op.src.size()) + " blocks are more than " + std::to_string(protocol::max_op_blocks));
   }
-  if (op.type != OpType::virtual_op && !needs_ranks(op.type)) {
+  if (op.type != OpType::virtual_op && !needs_ranks(op.type) && !needs_disk(op.type)) {
     reject(op, std::string("no route for ") + op_type_name(op.type) + " in this engine");
   }
+  check_chain(op);
 }
 
 // Kahn's algorithm over the graph's own ops; held ops of other graphs cannot depend on a new one.
@@ -74,6 +94,8 @@ void require(bool holds, const char* what) {
 }  // namespace
 
 bool needs_ranks(OpType type) { return type == OpType::h2d || type == OpType::d2h; }
+
+bool needs_disk(OpType type) { return type == OpType::disk2h || type == OpType::h2disk; }
 
 const char* op_type_name(OpType type) {
   switch (type) {
@@ -142,9 +164,13 @@ void OpGraphTable::check_structure(const GraphSpec& spec) const {
   check_acyclic(spec, index_of);
 }
 
-std::string OpGraphTable::missing_rank() const {
-  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
-    if (!ranks_[rank].up) return "rank " + std::to_string(rank) + " is not connected";
+std::string OpGraphTable::name_of_executor(std::uint32_t executor) const {
+  return executor == disk() ? "disk" : "rank " + std::to_string(executor);
+}
+
+std::string OpGraphTable::missing_executor(std::uint64_t needed) const {
+  for (std::uint32_t executor = 0; executor < executors_.size(); ++executor) {
+    if ((needed & bit_of(executor)) != 0 && !executors_[executor].up) return executors_[executor].why_down;
   }
   return "";
 }
@@ -154,8 +180,10 @@ std::string OpGraphTable::describe_open(const Graph& graph) const {
   for (const std::int64_t op_id : graph.op_ids) {
     const Op& op = ops_.at(op_id);
     if (op.status != OpStatus::running) continue;
-    text += std::string(": ") + op_type_name(op.spec.type) + " op " + std::to_string(op_id) + " waits for ranks";
-    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    text += std::string(": ") + op_type_name(op.spec.type) + " op " + std::to_string(op_id) + " waits for ";
+    if (needs_disk(op.spec.type)) return text + "the disk";
+    text += "ranks";
+    for (std::uint32_t rank = 0; rank < disk(); ++rank) {
       if (((op.in_hand | op.queued) & bit_of(rank)) != 0) text += " " + std::to_string(rank);
     }
     return text;
@@ -163,11 +191,18 @@ std::string OpGraphTable::describe_open(const Graph& graph) const {
   return text + ": no op of it runs";
 }
 
+std::size_t OpGraphTable::count_waiting(const Op& op) const {
+  return static_cast<std::size_t>(std::ranges::count_if(op.successors, [&](std::int64_t successor_id) {
+    const auto found = ops_.find(successor_id);
+    return found != ops_.end() && found->second.status == OpStatus::waiting;
+  }));
+}
+
 void OpGraphTable::check_invariants() const {
   require(steps_.empty(), "work is left over");
   std::int64_t held = 0;
   std::size_t num_ops = 0;
-  std::vector<std::int64_t> in_hand(ranks_.size(), 0);
+  std::vector<std::int64_t> in_hand(executors_.size(), 0);
   for (const auto& [id, graph] : graphs_) {
     std::int64_t open_ops = 0;
     std::int64_t pairs = 0;
@@ -179,13 +214,15 @@ void OpGraphTable::check_invariants() const {
       require((op.queued & op.in_hand) == 0, "a pair is both queued and in hand");
       require(op.queued == 0 || op.status == OpStatus::running, "an op that does not run is queued");
       require(op.status != OpStatus::waiting || op.unmet > 0, "a waiting op waits for nothing");
-      require(op.status != OpStatus::waiting || graph.status == OpStatus::running, "a waiting op in a decided graph");
+      require(op.status != OpStatus::waiting || is_wanted(op), "an op waits that nobody wants");
+      require(!is_open(op) || op.num_waiting == count_waiting(op), "an op's count of those that wait for it is wrong");
       require(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
       open_ops += is_open(op) ? 1 : 0;
-      for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
-        const bool here = (op.in_hand & bit_of(rank)) != 0;
+      require(((op.queued | op.in_hand) & ~executors_of(op.spec.type)) == 0, "an op runs where it does not belong");
+      for (std::uint32_t executor = 0; executor < executors_.size(); ++executor) {
+        const bool here = (op.in_hand & bit_of(executor)) != 0;
         pairs += here ? 1 : 0;
-        in_hand[rank] += here ? 1 : 0;
+        in_hand[executor] += here ? 1 : 0;
       }
     }
     require(open_ops == graph.open_ops && pairs == graph.pairs_in_hand, "a graph's counts are wrong");
@@ -193,8 +230,8 @@ void OpGraphTable::check_invariants() const {
     require(over == graph.released, "a graph is released too early or too late");
   }
   require(held == num_held_ && num_ops == ops_.size(), "the table's counts are wrong");
-  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
-    require(in_hand[rank] == ranks_[rank].in_hand, "a rank's count is wrong");
+  for (std::size_t executor = 0; executor < executors_.size(); ++executor) {
+    require(in_hand[executor] == executors_[executor].in_hand, "an executor's count is wrong");
   }
 }
 

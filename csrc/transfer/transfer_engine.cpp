@@ -85,21 +85,48 @@ class TransferEngine::Impl {
       state.io_event.signal();
       (void)state.changed.wait_for(lock, bounded_timeout(timeout_s),
                                    [&] { return state.graphs.num_held() == 0 || state.io_ended; });
+    }
+    const bool disk_drained = stop_disk(deadline_s);
+    {
+      const std::lock_guard lock(state.mutex);
       if (state.phase == EnginePhase::draining) state.phase = EnginePhase::disconnecting;
       state.exit_deadline_s = deadline_s;
       state.io_event.signal();
     }
     thread_.join();
+    door_->shut();
     loop_.reset();
     socket_file_.unlink_if_same();
     const std::lock_guard lock(state.mutex);
     state.publish();
     state.phase = EnginePhase::stopped;
     state.changed.notify_all();
-    stopped_clean_ = state.graphs.num_held() == 0 && state.all_disconnected;
-    // An agent of this process may still copy to or from the pool's mapping: it is never unmapped.
-    if (!state.all_disconnected) kept_forever_ = new std::shared_ptr<HostPool>(state.pool);
+    stopped_clean_ = state.graphs.num_held() == 0 && state.all_disconnected && disk_drained;
+    // An agent of this process, or the disk, may still copy to or from the pool's mapping: it is never unmapped.
+    if (!state.all_disconnected || !disk_drained) kept_forever_ = new Kept{state.pool, state.disk};
     return stopped_clean_;
+  }
+
+  void set_disk(std::shared_ptr<DiskExecutor> disk) {
+    if (!disk) throw std::invalid_argument("disk is None");
+    const std::lock_guard lifecycle(lifecycle_mutex_);  // no stop meanwhile
+    std::shared_ptr<HostPool> pool;
+    {
+      const std::lock_guard lock(state.mutex);
+      if (state.phase != EnginePhase::serving) throw std::runtime_error("the transfer engine does not run");
+      if (!state.pool) throw std::runtime_error("the transfer engine has no pool yet");
+      if (state.disk && !state.disk->is_stopped()) {
+        throw std::runtime_error("the transfer engine has a disk store already; stop it first");
+      }
+      pool = state.pool;
+    }
+    disk->start(std::move(pool), [door = door_](DiskAck ack) { door->acknowledge(std::move(ack)); });
+    const std::lock_guard lock(state.mutex);
+    lose_stopped_disk();
+    state.disk.swap(disk);  // what goes ends outside of the mutex
+    state.graphs.executor_up(state.graphs.disk());
+    state.publish();
+    state.io_event.signal();
   }
 
   void set_pool(std::shared_ptr<HostPool> pool) {
@@ -133,7 +160,9 @@ class TransferEngine::Impl {
     }
     for (const OpSpec& op : graph.ops) {
       if (needs_ranks(op.type)) check_ids(op);
+      if (needs_disk(op.type)) check_disk_ids(op);
     }
+    lose_stopped_disk();
     state.graphs.submit(std::move(graph), monotonic_s());
     state.publish();
     state.io_event.signal();
@@ -170,17 +199,46 @@ class TransferEngine::Impl {
     check_range(op, load ? op.dst : op.src, state.ranks.least_num_blocks(), "block");
   }
 
+  // Without a disk the graph fails as a whole: nothing of it starts.
+  void check_disk_ids(const OpSpec& op) const {
+    if ((op.src.empty() && op.dst.empty()) || !state.disk) return;
+    const bool load = op.type == OpType::disk2h;
+    check_range(op, load ? op.dst : op.src, static_cast<std::uint64_t>(state.pool->num_slots()), "slot");
+    check_range(op, load ? op.src : op.dst, static_cast<std::uint64_t>(state.disk->num_slots()), "disk slot");
+  }
+
+  // It may be stopped at any time, by its owner. What it has in hand it still acknowledges. REQUIRES: mutex held.
+  void lose_stopped_disk() {
+    if (!state.disk || !state.disk->is_stopped()) return;
+    state.graphs.executor_lost(state.graphs.disk(), false, "the disk store was stopped");
+  }
+
+  [[nodiscard]] bool stop_disk(double deadline_s) {
+    std::shared_ptr<DiskExecutor> disk;
+    {
+      const std::lock_guard lock(state.mutex);
+      disk = state.disk;
+    }
+    return !disk || disk->stop(std::max(0.0, deadline_s - monotonic_s()));
+  }
+
+  struct Kept {
+    std::shared_ptr<HostPool> pool;
+    std::shared_ptr<DiskExecutor> disk;
+  };
+
   const pid_t owner_pid_ = ::getpid();
   const std::size_t max_graphs_;
   SocketFile socket_file_;
   std::mutex lifecycle_mutex_;  // start and stop, one at a time
   bool stopped_clean_ = true;
-  const std::shared_ptr<HostPool>* kept_forever_ = nullptr;  // never deleted, see stop
+  const Kept* kept_forever_ = nullptr;  // never deleted, see stop
 
  public:
   EngineState state;
 
  private:
+  std::shared_ptr<DiskDoor> door_ = std::make_shared<DiskDoor>(state);
   std::optional<IoLoop> loop_;
   std::thread thread_;
 };
@@ -226,6 +284,11 @@ std::uint64_t TransferEngine::num_device_blocks() const { return impl_->state.nu
 void TransferEngine::set_pool(std::shared_ptr<HostPool> pool) {
   if (impl_->in_forked_child()) throw std::runtime_error("a transfer engine does not work in a forked child");
   impl_->set_pool(std::move(pool));
+}
+
+void TransferEngine::set_disk(std::shared_ptr<DiskExecutor> disk) {
+  if (impl_->in_forked_child()) throw std::runtime_error("a transfer engine does not work in a forked child");
+  impl_->set_disk(std::move(disk));
 }
 
 std::int64_t TransferEngine::slots_available() const { return impl_->in_forked_child() ? 0 : impl_->slots_available(); }

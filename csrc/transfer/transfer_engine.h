@@ -5,6 +5,9 @@
 // belong to other graphs that are still held (joined loads). An op starts when all predecessors are done; continuation
 // happens in the I/O thread, without Python. An op goes to every rank and is done when every rank has acknowledged it.
 //
+// A DISK2H or H2DISK op goes to the disk instead, once one is set; while there is none, or it was stopped, new graphs
+// that need it fail at once, and others are as ever. Ranks and the disk do not need each other.
+//
 // States of an op:    waiting -> running -> done | failed | timed_out | cancelled ;  waiting -> cancelled
 // An op that fails, times out or is cancelled cancels its waiting descendants (in other graphs too, which then fail)
 // and its graph's waiting siblings; running siblings drain. A graph's *status* is decided by its first op that does not
@@ -31,6 +34,7 @@
 #include <string>
 #include <vector>
 
+#include "transfer/disk_executor.h"
 #include "transfer/host_pool.h"
 #include "transfer/transfer_types.h"
 
@@ -38,7 +42,7 @@ namespace flexkv {
 
 struct TransferEngineConfig {
   std::string socket_path;  // its directory is made 0700, the socket 0600; a stale one is replaced, a live one an error
-  std::uint32_t num_ranks = 1;     // at most 64
+  std::uint32_t num_ranks = 1;     // at most 63
   std::size_t max_graphs = 65536;  // submit throws std::runtime_error beyond
 };
 
@@ -50,7 +54,8 @@ class TransferEngine {
   TransferEngine(const TransferEngine&) = delete;
   TransferEngine& operator=(const TransferEngine&) = delete;
   void start();  // binds and listens; throws std::system_error
-  // Cancels what waits, drains what runs, disconnects; idempotent. False when an op is still in an agent's hands.
+  // Cancels what waits, drains what runs, stops the disk, disconnects; idempotent. False when an op is still in an
+  // agent's or the disk's hands; pool and disk are then kept for good.
   [[nodiscard]] bool stop(double timeout_s);
 
   // Ranks that have ever registered, by rank. All are there once size() == num_ranks: then set_pool may be called.
@@ -60,6 +65,10 @@ class TransferEngine {
   [[nodiscard]] std::uint64_t num_device_blocks() const;
   // Gives the pool to the agents (now and to every later one). Once. REQUIRES: shard r has the slot_bytes of rank r.
   void set_pool(std::shared_ptr<HostPool> pool);
+  // Starts the disk with the engine's pool and hands it disk ops from now on. Another one may follow when the former
+  // was stopped. Throws what its start throws, std::invalid_argument, or std::runtime_error (the engine does not run,
+  // has no pool yet, or a disk that was not stopped); nothing has changed then.
+  void set_disk(std::shared_ptr<DiskExecutor> disk);
   // Slots that every rank has mapped and that are prefaulted: these may be handed out. Never shrinks. 0 without a pool.
   [[nodiscard]] std::int64_t slots_available() const;
   [[nodiscard]] bool wait_slots(std::int64_t slots, double timeout_s) const;  // until slots_available() >= slots
@@ -68,8 +77,8 @@ class TransferEngine {
   // block out of range, id in use, unknown predecessor, a cycle) or std::runtime_error (not started, stopped, no pool,
   // too many graphs); nothing was submitted then.
   void submit(GraphSpec graph);
-  // Waiting ops are cancelled, those that an agent has started run on; the graph's status becomes cancelled unless it
-  // was decided. Unknown ids: no-op.
+  // Waiting ops are cancelled unless ops of other graphs wait for them, those that were started run on; the graph's
+  // status becomes cancelled unless it was decided. Unknown ids: no-op.
   void cancel(std::int64_t graph_id);
 
   [[nodiscard]] std::vector<Completion> poll(std::size_t max);

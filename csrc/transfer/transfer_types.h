@@ -12,6 +12,9 @@ enum class OpType : std::uint8_t { h2d, d2h, disk2h, h2disk, remote2h, h2remote,
 enum class OpStatus : std::uint8_t { waiting, running, done, failed, timed_out, cancelled };
 enum class CompletionKind : std::uint8_t { op, graph_status, graph_released };
 
+inline constexpr std::uint8_t num_groups = 32;
+inline constexpr std::uint8_t num_chain_priorities = 8;
+
 // Which blocks a disk op moves: stretches of chains, one behind the other. Block i has keys[i] and parents[i]; the
 // parent of a chain's first block is all zero. What else a record says is of the op as a whole.
 struct ChainSpec {
@@ -19,8 +22,8 @@ struct ChainSpec {
   std::vector<BlockKey> parents;         // h2disk: one per block; disk2h: empty
   std::uint32_t expiry_s = 0xffffffffu;  // h2disk: seconds since 1970; the maximum means never
   std::uint16_t tenant = 0;
-  std::uint8_t group = 0;
-  std::uint8_t priority = 0;
+  std::uint8_t group = 0;     // below num_groups
+  std::uint8_t priority = 0;  // below num_chain_priorities
 };
 
 struct OpSpec {
@@ -30,7 +33,7 @@ struct OpSpec {
   std::vector<std::int64_t> dst;  // h2d: device blocks;  d2h, disk2h: host slots;  h2disk: disk slots
   std::uint64_t after_step = 0;
   std::vector<std::int64_t> predecessors;  // op ids, of this graph or of a held one
-  ChainSpec chain;                         // disk2h, h2disk
+  ChainSpec chain{};                       // disk2h, h2disk
 };
 
 struct GraphSpec {
@@ -49,7 +52,9 @@ struct Completion {
   std::uint64_t bytes = 0;           // op: over all ranks
   double seconds = 0;                // op: slowest rank's copy time
   std::string error;                 // what and where, empty when done
-  // A disk op that failed: positions in src and dst of the blocks that were not moved well, and why.
+  // A disk op that the disk has acknowledged: positions in src and dst of the blocks that were not moved well,
+  // ascending, and why. One that timed out, or was cancelled before it was sent, names none: no block of it counts as
+  // moved.
   std::vector<std::uint32_t> failed_blocks;
   std::uint32_t num_bad_checksums = 0;
   int io_errno = 0;

@@ -2,7 +2,8 @@
 
 The reference that tests hold csrc/transfer/op_graph.cpp against, and what a simulator runs on. It has no ranks, routes
 or clock: the caller takes ops that may start and says how each ended. An op whose predecessor did not end well is
-cancelled, in whichever graph it is, and so are the waiting ops of a graph of which one op failed; ops that run, run on.
+cancelled, in whichever graph it is. So are the waiting ops of a graph that was cancelled or of which one op failed,
+except those for which an op of another graph still waits, directly or over others. Ops that run, run on.
 Thread safety: none.
 """
 
@@ -37,6 +38,7 @@ class TransferScheduler:
         self._predecessors: dict[OpId, frozenset[OpId]] = {}
         self._graphs: dict[GraphId, tuple[OpId, ...]] = {}
         self._graph_of: dict[OpId, GraphId] = {}
+        self._cancelled: set[GraphId] = set()
 
     def add_graph(self, graph: TransferOpGraph) -> None:
         """Take a graph in. Raises ValueError on a cycle, a graph or op known already, or an unknown predecessor."""
@@ -80,10 +82,9 @@ class TransferScheduler:
         self._cancel_hopeless()
 
     def cancel(self, graph_id: GraphId) -> None:
-        """Cancel the ops of a graph that do not run. Raises KeyError when it is unknown."""
-        for op_id in self._graphs[graph_id]:
-            if self._states[op_id] is OpState.WAITING:
-                self._states[op_id] = OpState.CANCELLED
+        """Cancel the ops of a graph that wait, but for those others wait for. Raises KeyError when it is unknown."""
+        if not self.graph_ended(graph_id):
+            self._cancelled.add(graph_id)
         self._cancel_hopeless()
 
     def graph_ended(self, graph_id: GraphId) -> bool:
@@ -102,5 +103,13 @@ class TransferScheduler:
     def _is_hopeless(self, op_id: OpId, state: OpState) -> bool:
         if state is not OpState.WAITING:
             return False
-        before = self._predecessors[op_id]
-        return self.graph_failed(self._graph_of[op_id]) or any(self._states[p] in _NOT_DONE for p in before)
+        cannot_run = any(self._states[p] in _NOT_DONE for p in self._predecessors[op_id])
+        return cannot_run or not self._is_wanted(op_id)
+
+    def _is_wanted(self, op_id: OpId) -> bool:
+        graph_id = self._graph_of[op_id]
+        if graph_id not in self._cancelled and not self.graph_failed(graph_id):
+            return True
+        return any(
+            op_id in self._predecessors[other] and state is OpState.WAITING for other, state in self._states.items()
+        )

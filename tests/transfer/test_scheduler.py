@@ -60,6 +60,40 @@ def test_a_failure_spreads_over_graphs_and_running_ops_run_on() -> None:
     assert scheduler.graph_ended(joined.graph_id)
 
 
+def test_a_cancelled_graph_keeps_what_others_wait_for() -> None:
+    scheduler = TransferScheduler()
+    a = TransferOp()
+    b, c = TransferOp(predecessors=[a.op_id]), TransferOp(predecessors=[a.op_id])
+    d = TransferOp()
+    graph, joined = graph_of(a, b, c), graph_of(d)
+    joined.add_external_dependency(d.op_id, b.op_id)
+    scheduler.add_graph(graph)
+    scheduler.add_graph(joined)
+    scheduler.cancel(graph.graph_id)
+    assert [scheduler.state(op.op_id) for op in (a, b, c)] == [OpState.WAITING, OpState.WAITING, OpState.CANCELLED]
+    assert scheduler.take_ready() == [a.op_id]
+    scheduler.finish(a.op_id)
+    assert scheduler.take_ready() == [b.op_id]
+    scheduler.finish(b.op_id)
+    assert scheduler.take_ready() == [d.op_id]
+    scheduler.finish(d.op_id)
+    assert not scheduler.graph_failed(joined.graph_id)
+    assert scheduler.graph_ended(graph.graph_id)
+
+
+def test_what_a_cancelled_graph_kept_goes_with_the_last_that_waits_for_it() -> None:
+    scheduler = TransferScheduler()
+    a, d = TransferOp(), TransferOp()
+    graph, joined = graph_of(a), graph_of(d)
+    joined.add_external_dependency(d.op_id, a.op_id)
+    scheduler.add_graph(graph)
+    scheduler.add_graph(joined)
+    scheduler.cancel(graph.graph_id)
+    scheduler.cancel(joined.graph_id)
+    assert scheduler.state(a.op_id) is OpState.CANCELLED
+    assert scheduler.graph_ended(joined.graph_id)
+
+
 def test_what_the_scheduler_does_not_know_is_refused() -> None:
     scheduler = TransferScheduler()
     graph = graph_of(TransferOp())

@@ -1,0 +1,111 @@
+// Bindings of the SSD tier.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/array_args.h"
+#include "bindings/array_results.h"
+#include "bindings/bindings.h"
+#include "bindings/gil.h"
+#include "bindings/store_type.h"
+#include "transfer/os_error.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace flexkv {
+namespace {
+
+using Release = nb::call_guard<GilRelease>;
+
+void open_store(Store* self, std::vector<std::string> directories, std::string fingerprint, std::string model,
+                std::vector<std::uint64_t> extent_bytes, std::uint32_t tokens_per_block, std::uint64_t capacity_bytes,
+                std::string io_engine, unsigned read_depth, unsigned write_depth) {
+  SsdStoreConfig config = {std::move(directories),
+                           std::move(fingerprint),
+                           std::move(model),
+                           std::move(extent_bytes),
+                           tokens_per_block,
+                           capacity_bytes,
+                           std::move(io_engine),
+                           read_depth,
+                           write_depth};
+  const GilRelease release;
+  new (self) Store(std::move(config));
+}
+
+nb::tuple scan(Store& store, std::int64_t now_s) {
+  const std::int64_t now = int_arg(now_s, "now_s", 0, ssd_never_expires);
+  SsdScan found;
+  {
+    const GilRelease release;
+    found = store.scan(static_cast<std::uint32_t>(now));
+  }
+  return nb::make_tuple(to_column(std::move(found.slots)), to_array(std::move(found.keys)),
+                        to_array(std::move(found.parents)), to_column(std::move(found.expiry_s)),
+                        to_column(std::move(found.tenants)), to_column(std::move(found.groups)),
+                        to_column(std::move(found.priorities)));
+}
+
+void renew(Store& store) {
+  const int error = store.renew();
+  if (error != 0) throw_errno(error, "the SSD store could not be emptied");
+}
+
+void translate_config_error(const std::exception_ptr& pointer, void* /*payload*/) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const SsdConfigError& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  }
+}
+
+void bind_device_info(nb::module_& m) {
+  nb::class_<SsdDeviceInfo>(m, "SsdDeviceInfo", "One directory of an SsdStore and what it has done; a value.")
+      .def_ro("path", &SsdDeviceInfo::path)
+      .def_ro("io_engine", &SsdDeviceInfo::io_engine, "'io_uring' or 'threads'.")
+      .def_ro("why_not_io_uring", &SsdDeviceInfo::why_not_io_uring, "Empty when it is io_uring, or was not asked for.")
+      .def_ro("is_direct", &SsdDeviceInfo::is_direct, "O_DIRECT is in force.")
+      .def_ro("queued_reads", &SsdDeviceInfo::queued_reads, "Blocks that were not started.")
+      .def_ro("queued_writes", &SsdDeviceInfo::queued_writes)
+      .def_ro("in_flight", &SsdDeviceInfo::in_flight, "Blocks.")
+      .def_ro("bytes_read", &SsdDeviceInfo::bytes_read, "Of good blocks.")
+      .def_ro("bytes_written", &SsdDeviceInfo::bytes_written)
+      .def_ro("read_errors", &SsdDeviceInfo::read_errors, "Blocks.")
+      .def_ro("write_errors", &SsdDeviceInfo::write_errors)
+      .def_ro("bad_checksums", &SsdDeviceInfo::bad_checksums);
+}
+
+}  // namespace
+
+void bind_storage(nb::module_& m) {
+  nb::exception<SsdBusy>(m, "SsdBusyError", PyExc_RuntimeError);
+  nb::register_exception_translator(translate_config_error);
+  bind_device_info(m);
+  nb::class_<Store>(m, "SsdStore", "The bytes of the SSD tier; see csrc/storage/ssd_store.h.")
+      .def("__init__", &open_store, "directories"_a, "fingerprint"_a, "model"_a, "extent_bytes"_a, "tokens_per_block"_a,
+           "capacity_bytes"_a, "io_engine"_a = "auto", "read_depth"_a = 16, "write_depth"_a = 8,
+           "Open the directories. SsdBusyError: somebody serves from one, try again later. ValueError: it cannot work "
+           "as configured. OSError.")
+      .def_prop_ro("num_slots", &SsdStore::num_slots)
+      .def_prop_ro("slot_bytes", &SsdStore::slot_bytes)
+      .def("scan", &scan, "now_s"_a,
+           nb::sig("def scan(self, now_s: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], "
+                   "NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], "
+                   "NDArray[numpy.uint8]]"),
+           "What lies in it: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least "
+           "recently used first. Once, before set_disk. OSError.")
+      .def("renew", &renew, Release(), "Forget all blocks, durably; also those of ops in flight. OSError.")
+      .def("stop", &SsdStore::stop, "timeout_s"_a, Release(),
+           "Drop what is not started, drain what is, make all durable. False when I/O was still in flight. Idempotent.")
+      .def_prop_ro("is_stopped", &SsdStore::is_stopped, "stop was called.")
+      .def("devices", &SsdStore::devices, "One SsdDeviceInfo for each directory.");
+}
+
+}  // namespace flexkv

@@ -1,0 +1,283 @@
+#include "storage/ssd_store.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <limits>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <unordered_map>
+#include <utility>
+
+#include "transfer/timeout.h"
+
+namespace flexkv {
+
+namespace {
+
+constexpr double destructor_timeout_s = 5.0;
+constexpr unsigned max_depth = 512;  // reads and writes each; the sum is the most a DiskIo takes
+
+void check_depth(const char* name, unsigned depth) {
+  if (depth >= 1 && depth <= max_depth) return;
+  throw std::invalid_argument(std::string(name) + " is " + std::to_string(depth) + ", must be 1 to " +
+                              std::to_string(max_depth));
+}
+
+void check_config(const SsdStoreConfig& config) {
+  if (config.directories.empty()) throw std::invalid_argument("directories is empty, must name at least one");
+  std::set<std::string> seen;
+  for (const std::string& directory : config.directories) {
+    if (!seen.insert(directory).second) {
+      throw std::invalid_argument("directories has '" + directory + "' twice; name each once");
+    }
+  }
+  check_depth("read_depth", config.read_depth);
+  check_depth("write_depth", config.write_depth);
+}
+
+}  // namespace
+
+class SsdStore::Impl {
+ public:
+  Impl(const SsdStoreConfig& config, FileSystem& files) : extent_bytes_(config.extent_bytes) {
+    check_config(config);
+    const std::size_t num_directories = config.directories.size();
+    std::uint64_t least_slots = std::numeric_limits<std::uint64_t>::max();
+    for (const std::string& root : config.directories) {
+      SsdDeviceConfig device;
+      device.directory = {root,          config.fingerprint,      config.model,
+                          extent_bytes_, config.tokens_per_block, config.capacity_bytes / num_directories};
+      device.io_engine = config.io_engine;
+      device.read_depth = config.read_depth;
+      device.write_depth = config.write_depth;
+      devices_.push_back(std::make_unique<SsdDevice>(files, device));
+      least_slots = std::min(least_slots, devices_.back()->num_slots());
+    }
+    num_slots_ = static_cast<std::int64_t>(least_slots * num_directories);
+    for (const std::uint64_t bytes : extent_bytes_) slot_bytes_ += bytes;
+  }
+
+  [[nodiscard]] SsdScan scan(std::uint32_t now_s) {
+    const std::lock_guard lifecycle(lifecycle_mutex_);
+    if (started_ || stopped_) throw std::runtime_error("scan must be called before the SSD store is started");
+    struct Found {
+      std::int64_t slot;
+      SsdRecord record;
+    };
+    std::vector<Found> all;
+    for (std::size_t at = 0; at < devices_.size(); ++at) {
+      for (const ScannedRecord& scanned : devices_[at]->scan(now_s)) {
+        const auto slot = static_cast<std::int64_t>(scanned.slot * devices_.size() + at);
+        if (slot < num_slots_) all.push_back({slot, scanned.record});
+      }
+    }
+    std::ranges::stable_sort(all, {}, [](const Found& found) { return found.record.sequence; });
+    SsdScan scan;
+    for (const auto& [slot, record] : all) {
+      scan.slots.push_back(slot);
+      scan.keys.push_back(record.key);
+      scan.parents.push_back(record.parent);
+      scan.expiry_s.push_back(record.expiry_s);
+      scan.tenants.push_back(record.tenant);
+      scan.groups.push_back(record.group);
+      scan.priorities.push_back(record.priority);
+    }
+    return scan;
+  }
+
+  void start(const std::shared_ptr<HostPool>& pool, std::function<void(DiskAck)> done) {
+    const std::lock_guard lifecycle(lifecycle_mutex_);
+    if (started_) throw std::invalid_argument("the SSD store was started before; open another one");
+    if (stopped_) throw std::invalid_argument("the SSD store was stopped; open another one");
+    check_pool(*pool);
+    done_ = std::move(done);
+    started_ = true;
+    try {
+      for (const auto& device : devices_) device->start(pool);
+    } catch (const std::system_error&) {
+      stopped_ = true;
+      (void)end_devices(destructor_timeout_s);
+      throw;
+    }
+  }
+
+  void submit(const OpSpec& spec) {
+    auto op = std::make_shared<SsdOp>(spec, [this](DiskAck ack) { op_ended(std::move(ack)); });
+    std::vector<std::vector<SsdDevice::Block>> shares(devices_.size());
+    for (std::uint32_t at = 0; at < spec.src.size(); ++at) {
+      const auto slot = static_cast<std::uint64_t>(op->disk_slot(at));
+      shares[slot % devices_.size()].push_back({op, at, slot / devices_.size(), 0});
+    }
+    {
+      const std::lock_guard lock(ops_mutex_);
+      if (!ops_.try_emplace(spec.op_id, Entry{op, false}).second) {
+        throw std::invalid_argument("op " + std::to_string(spec.op_id) + " is in the SSD store already");
+      }
+    }
+    for (std::size_t at = 0; at < devices_.size(); ++at) {
+      if (!shares[at].empty()) hand_over(*devices_[at], std::move(shares[at]));
+    }
+  }
+
+  void cancel(std::int64_t op_id) {
+    {
+      const std::lock_guard lock(ops_mutex_);
+      const auto found = ops_.find(op_id);
+      if (found == ops_.end()) return;
+      found->second.op->cancel();
+    }
+    for (const auto& device : devices_) device->sweep();
+  }
+
+  [[nodiscard]] int renew() {
+    const std::lock_guard one_at_a_time(renew_mutex_);
+    int first_error = 0;
+    for (const auto& device : devices_) {
+      const int error = device->renew();
+      if (first_error == 0) first_error = error;
+    }
+    const std::lock_guard lock(ops_mutex_);
+    for (auto& [op_id, entry] : ops_) entry.outdated = true;  // blocks of it may have been read before
+    return first_error;
+  }
+
+  // False: `self` keeps all of it for good.
+  [[nodiscard]] bool stop(double timeout_s, const std::shared_ptr<Impl>& self) {
+    stopped_ = true;
+    const std::lock_guard lifecycle(lifecycle_mutex_);
+    const bool ended = end_devices(timeout_s);
+    if (!ended && kept_forever_ == nullptr) kept_forever_ = new std::shared_ptr<Impl>(self);
+    return ended;
+  }
+
+  [[nodiscard]] bool is_stopped() const { return stopped_; }
+  [[nodiscard]] std::int64_t num_slots() const { return num_slots_; }
+  [[nodiscard]] std::uint64_t slot_bytes() const { return slot_bytes_; }
+  [[nodiscard]] bool in_forked_child() const { return ::getpid() != owner_pid_; }
+
+  [[nodiscard]] std::vector<SsdDeviceInfo> devices() const {
+    std::vector<SsdDeviceInfo> infos;
+    for (const auto& device : devices_) infos.push_back(device->info());
+    return infos;
+  }
+
+ private:
+  struct Entry {
+    std::shared_ptr<SsdOp> op;
+    bool outdated = false;  // the store was emptied since it came
+  };
+
+  void check_pool(const HostPool& pool) const {
+    std::vector<std::uint64_t> strides;
+    for (int shard = 0; shard < pool.num_shards(); ++shard) strides.push_back(pool.stride_bytes(shard));
+    if (strides == extent_bytes_) return;
+    const auto text = [](const std::vector<std::uint64_t>& values) {
+      std::string joined;
+      for (const std::uint64_t value : values) joined += (joined.empty() ? "" : ", ") + std::to_string(value);
+      return "[" + joined + "]";
+    };
+    throw std::invalid_argument("the pool's strides are " + text(strides) + ", the SSD store has extent_bytes " +
+                                text(extent_bytes_) + "; they must be equal");
+  }
+
+  static void hand_over(SsdDevice& device, std::vector<SsdDevice::Block> blocks) {
+    std::vector<SsdDevice::Block> kept = blocks;
+    try {
+      device.submit(std::move(blocks));
+    } catch (const std::bad_alloc&) {  // other devices may have their share: the op has come
+      for (const SsdDevice::Block& block : kept) {
+        block.op->end_block(block.at, {BlockEnd::Kind::failed, 0, ENOMEM, "out of memory"});
+      }
+    }
+  }
+
+  // Under the mutex, so that no ack of an op of before comes after `renew` has returned.
+  void op_ended(DiskAck ack) {
+    const std::lock_guard lock(ops_mutex_);
+    const auto found = ops_.find(ack.op_id);
+    if (found->second.outdated) {
+      const std::size_t num_blocks = found->second.op->spec().src.size();
+      ack.failed.resize(num_blocks);
+      for (std::size_t at = 0; at < num_blocks; ++at) ack.failed[at] = static_cast<std::uint32_t>(at);
+      ack.bytes = 0;
+      if (ack.error.empty()) ack.error = "the disk store was emptied meanwhile";
+    }
+    ops_.erase(found);  // the caller holds the op
+    done_(std::move(ack));
+  }
+
+  // REQUIRES: lifecycle_mutex_ held.
+  [[nodiscard]] bool end_devices(double timeout_s) {
+    using Clock = std::chrono::steady_clock;
+    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(bounded_timeout(timeout_s));
+    for (const auto& device : devices_) device->close();
+    bool ended = true;
+    for (const auto& device : devices_) ended = device->wait_ended(deadline) && ended;
+    if (!ended || std::exchange(joined_, ended)) return ended;
+    for (const auto& device : devices_) device->join();
+    return true;
+  }
+
+  const pid_t owner_pid_ = ::getpid();
+  const std::vector<std::uint64_t> extent_bytes_;
+  std::int64_t num_slots_ = 0;
+  std::uint64_t slot_bytes_ = 0;
+  std::vector<std::unique_ptr<SsdDevice>> devices_;
+  std::function<void(DiskAck)> done_;  // set before the devices' threads are started
+  std::atomic<bool> stopped_ = false;
+  std::mutex lifecycle_mutex_;  // scan, start and stop, one at a time
+  bool started_ = false;
+  bool joined_ = false;
+  const std::shared_ptr<Impl>* kept_forever_ = nullptr;  // never deleted
+  std::mutex renew_mutex_;
+  std::mutex ops_mutex_;  // guards ops_
+  std::unordered_map<std::int64_t, Entry> ops_;
+};
+
+SsdStore::SsdStore(const SsdStoreConfig& config, FileSystem& files) : impl_(std::make_shared<Impl>(config, files)) {}
+
+SsdStore::~SsdStore() {
+  if (impl_->in_forked_child()) {
+    (void)new std::shared_ptr<Impl>(std::move(impl_));  // its threads are not there: all of it is the parent's
+  } else {
+    (void)impl_->stop(destructor_timeout_s, impl_);
+  }
+}
+
+std::int64_t SsdStore::num_slots() const { return impl_->num_slots(); }
+
+std::uint64_t SsdStore::slot_bytes() const { return impl_->slot_bytes(); }
+
+SsdScan SsdStore::scan(std::uint32_t now_s) {
+  if (impl_->in_forked_child()) throw std::runtime_error("an SSD store does not work in a forked child");
+  return impl_->scan(now_s);
+}
+
+void SsdStore::start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done) {
+  if (impl_->in_forked_child()) throw std::runtime_error("an SSD store does not work in a forked child");
+  impl_->start(pool, std::move(done));
+}
+
+void SsdStore::submit(const OpSpec& op) {
+  if (impl_->in_forked_child()) throw std::runtime_error("an SSD store does not work in a forked child");
+  impl_->submit(op);
+}
+
+void SsdStore::cancel(std::int64_t op_id) {
+  if (!impl_->in_forked_child()) impl_->cancel(op_id);
+}
+
+int SsdStore::renew() { return impl_->in_forked_child() ? ECHILD : impl_->renew(); }
+
+bool SsdStore::stop(double timeout_s) { return impl_->in_forked_child() || impl_->stop(timeout_s, impl_); }
+
+bool SsdStore::is_stopped() const { return impl_->is_stopped(); }
+
+std::vector<SsdDeviceInfo> SsdStore::devices() const { return impl_->devices(); }
+
+}  // namespace flexkv
