@@ -58,6 +58,7 @@ class SsdState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
+    num_resets: int  # that were known when it was opened
     store: DiskStore
     tier: CacheEngine
     events: list[KVEvent]
@@ -123,6 +124,8 @@ class SsdTier:
         self._warned_of_busy = False
         self._num_read_failures = 0
         self._thread: threading.Thread | None = None
+        self._num_resets = 0  # while it did not serve: what is opened then must be emptied first
+        self._num_resets_done = 0
         self._handover = threading.Lock()  # guards the two below
         self._opened: _Opened | Exception | None = None
         self._nobody_waits = False
@@ -165,13 +168,14 @@ class SsdTier:
     def _open_in_background(self, ranks: Sequence[Rank]) -> None:
         self.state = SsdState.OPENING
         ordered = sorted(ranks, key=lambda rank: rank.rank)
-        self._thread = threading.Thread(target=self._open, args=(ordered,), name="fkv-ssd-open", daemon=True)
+        arguments = (ordered, self._num_resets, self._num_resets > self._num_resets_done)
+        self._thread = threading.Thread(target=self._open, args=arguments, name="fkv-ssd-open", daemon=True)
         self._thread.start()
 
-    def _open(self, ranks: Sequence[Rank]) -> None:
+    def _open(self, ranks: Sequence[Rank], num_resets: int, must_renew: bool) -> None:
         opened: _Opened | Exception
         try:
-            opened = self._opened_store(ranks)
+            opened = self._opened_store(ranks, num_resets, must_renew)
         except (FlexKVError, OSError, RuntimeError, ValueError, MemoryError) as error:
             opened = error
         with self._handover:
@@ -181,11 +185,13 @@ class SsdTier:
         if isinstance(opened, _Opened):
             opened.store.stop(CLOSE_TIMEOUT_S)
 
-    def _opened_store(self, ranks: Sequence[Rank]) -> _Opened:
+    def _opened_store(self, ranks: Sequence[Rank], num_resets: int, must_renew: bool) -> _Opened:
         start_s = time.monotonic()
         store = self._storage.open_ssd_store(ranks)
         is_whole = False
         try:
+            if must_renew:
+                store.renew()
             config = self._cache_config
             collector = None if self._collector is None else _Collector(self._collector)
             tier = CacheEngine(
@@ -206,7 +212,7 @@ class SsdTier:
         if collector is not None:
             events = collector.held.events
             collector.let_go()
-        return _Opened(store, tier, events, num_restored, time.monotonic() - start_s)
+        return _Opened(num_resets, store, tier, events, num_restored, time.monotonic() - start_s)
 
     def _to_own_clock(self) -> int:
         """Return what turns seconds since 1970 into seconds on the task engine's clock."""
@@ -217,6 +223,11 @@ class SsdTier:
         return expiry_s - self._to_own_clock()
 
     def _take_over(self, opened: _Opened, cache: GlobalCacheEngine) -> None:
+        if opened.num_resets != self._num_resets:  # the tiers were emptied meanwhile
+            opened.store.stop(CLOSE_TIMEOUT_S)
+            self.state = SsdState.WAITING
+            return
+        self._num_resets_done = self._num_resets
         try:
             self._transfer.set_disk(opened.store)
         except (RuntimeError, ValueError, OSError) as error:
@@ -283,19 +294,19 @@ class SsdTier:
         )
 
     def begin_reset(self) -> None:
-        """Neither read nor write until `renew`."""
+        """Neither read nor write until `renew`; what is not open yet is emptied when it is."""
         if self.may_read:
             self.state = SsdState.RESETTING
+        elif self.store is None:
+            self._num_resets += 1
 
     def renew(self) -> None:
-        """Forget all blocks on disk, durably. Waits for the disk. REQUIRES: `begin_reset`, the mutex is not held.
-
-        A store that is being opened is left: what it finds there is dropped with the next reset only.
-        """
-        if self.state is not SsdState.RESETTING or self.store is None:
+        """Forget all blocks on disk, durably. Waits for the disk. REQUIRES: `begin_reset`, the mutex is not held."""
+        store = self.store
+        if self.state is not SsdState.RESETTING or store is None:
             return
         try:
-            self.store.renew()
+            store.renew()
         except OSError as error:
             self._break(f"its blocks cannot be forgotten: {error}; remove the directory before the next start")
             return
