@@ -58,33 +58,18 @@ class DeviceDouble:
     io_engine: str = "double"
 
 
-@dataclass(frozen=True)
-class ScanDouble:
-    """Columns of what lies in an SSD tier."""
-
-    slots: np.ndarray
-    keys: np.ndarray
-    parents: np.ndarray
-    expiry_s: np.ndarray
-    tenants: np.ndarray
-    groups: np.ndarray
-    priorities: np.ndarray
-
-    @classmethod
-    def of(cls, blocks: Sequence[tuple[int, bytes, bytes]]) -> ScanDouble:
-        """`blocks`: (slot, key, parent key), oldest first."""
-        count = len(blocks)
-        keys = np.frombuffer(b"".join(key for _, key, _ in blocks), dtype=np.uint8).reshape(count, 16)
-        parents = np.frombuffer(b"".join(parent for _, _, parent in blocks), dtype=np.uint8).reshape(count, 16)
-        return cls(
-            np.array([slot for slot, _, _ in blocks], dtype=np.int64),
-            keys,
-            parents,
-            np.full(count, 0xFFFFFFFF, dtype=np.uint32),
-            np.zeros(count, dtype=np.uint16),
-            np.zeros(count, dtype=np.uint8),
-            np.zeros(count, dtype=np.uint8),
-        )
+def scan_of(blocks: Sequence[tuple[int, bytes, bytes]]) -> tuple[np.ndarray, ...]:
+    """Columns of what lies in an SSD tier; `blocks`: (slot, key, parent key), oldest first."""
+    count = len(blocks)
+    return (
+        np.array([slot for slot, _, _ in blocks], dtype=np.int64),
+        np.frombuffer(b"".join(key for _, key, _ in blocks), dtype=np.uint8).reshape(count, 16),
+        np.frombuffer(b"".join(parent for _, _, parent in blocks), dtype=np.uint8).reshape(count, 16),
+        np.full(count, 0xFFFFFFFF, dtype=np.uint32),
+        np.zeros(count, dtype=np.uint16),
+        np.zeros(count, dtype=np.uint8),
+        np.zeros(count, dtype=np.uint8),
+    )
 
 
 @dataclass
@@ -93,12 +78,12 @@ class DiskStoreDouble:
 
     num_slots: int
     slot_bytes: int = 4096
-    scanned: ScanDouble = field(default_factory=lambda: ScanDouble.of([]))
+    scanned: tuple[np.ndarray, ...] = field(default_factory=lambda: scan_of([]))
     renew_error: OSError | None = None
     num_renewed: int = 0
     is_stopped: bool = False
 
-    def scan(self, now_s: int) -> ScanDouble:
+    def scan(self, now_s: int) -> tuple[np.ndarray, ...]:
         return self.scanned
 
     def renew(self) -> None:

@@ -8,9 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from flexkv.common.block import IdArray
+from flexkv.common.hash_utils import Keys
 from flexkv.common.transfer import TransferOpGraph
 
-__all__ = ["Completion", "DiskStore", "Pool", "Rank", "Storage", "Transfer"]
+__all__ = ["Completion", "DiskStore", "Pool", "Rank", "ScanColumns", "Storage", "Transfer"]
+
+ScanColumns = tuple[
+    IdArray,
+    Keys,
+    Keys,
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint16],
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.uint8],
+]
 
 
 class Rank(Protocol):
@@ -108,8 +123,12 @@ class DiskStore(Protocol):
     def slot_bytes(self) -> int:
         """Bytes of a slot."""
 
-    def scan(self, now_s: int) -> Any:
-        """Return the columns of what lies there (`_core.SsdScan`). Waits for the disk. Raises OSError."""
+    def scan(self, now_s: int) -> ScanColumns:
+        """Return what lies there and has not expired at `now_s` (since 1970). Once. Waits for the disk. Raises OSError.
+
+        Slots, keys (n, 16), parents (n, 16), expiry in seconds since 1970, tenants, groups, priorities; the least
+        recently used first.
+        """
 
     def renew(self) -> None:
         """Forget all blocks, durably. Waits for the disk. Raises OSError."""

@@ -22,7 +22,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from flexkv.cache.cache_engine import GlobalCacheEngine
+from flexkv.cache.radixtree import NEVER_S
 from flexkv.cache.restored import RestoredBlocks
 from flexkv.cache.tier import CacheEngine
 from flexkv.common.config import CacheConfig
@@ -30,7 +33,7 @@ from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector, KVEvent
 from flexkv.common.storage import DeviceType
 from flexkv.errors import ConfigError, FlexKVError, StoreBusyError
-from flexkv.tasks.seams import DiskStore, Rank, Storage, Transfer
+from flexkv.tasks.seams import DiskStore, Rank, ScanColumns, Storage, Transfer
 
 __all__ = ["SsdState", "SsdTier"]
 
@@ -92,6 +95,22 @@ class _Collector:
     def let_go(self) -> None:
         """From now on events go through at once."""
         self._to = self._collector
+
+
+def _found(scan: ScanColumns, to_own_clock: int) -> RestoredBlocks:
+    """Return what a store holds, with its expiries on the task engine's clock."""
+    slots, keys, parents, expiry_s, tenants, groups, priorities = scan
+    own_s = np.clip(expiry_s.astype(np.int64) + to_own_clock, 1, NEVER_S - 1).astype(np.uint32)
+    own_s[expiry_s == NEVER_S] = NEVER_S
+    return RestoredBlocks(
+        slots=slots,
+        keys=keys,
+        parents=parents,
+        expiry_s=own_s,
+        tenants=tenants,
+        groups=groups,
+        priorities=priorities,
+    )
 
 
 class SsdTier:
@@ -202,8 +221,7 @@ class SsdTier:
                 config.eviction_policy,
                 collector=collector,
             )
-            blocks = RestoredBlocks.of_scan(store.scan(int(time.time())), self._to_own_clock())
-            num_restored = tier.restore(blocks)
+            num_restored = tier.restore(_found(store.scan(int(time.time())), self._to_own_clock()))
             is_whole = True
         finally:
             if not is_whole:
