@@ -38,6 +38,9 @@ class SlotPool:
     def allocate(self, n: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
         """Hand out n slots, as few runs. RuntimeError when fewer are free."""
 
+    def adopt(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:
+        """Take these free slots. All or, with ValueError, none."""
+
     def free(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:
         """Give used slots back. All or, with ValueError, none."""
 
@@ -137,6 +140,11 @@ class PrefixIndex:
     def insert(self, keys: numpy.typing.NDArray[numpy.uint8], start: int, slots: numpy.typing.NDArray[numpy.int64], tenant: int = 0, priority: int = 0, group: int = 0, expiry_s: int = 4294967295) -> InsertStatus:
         """
         Insert keys[start:] in the slots, unready, as children of keys[start-1]. All or nothing.
+        """
+
+    def restore(self, slots: numpy.typing.NDArray[numpy.int64], keys: numpy.typing.NDArray[numpy.uint8], parents: numpy.typing.NDArray[numpy.uint8], expiry_s: numpy.typing.NDArray[numpy.uint32], tenants: numpy.typing.NDArray[numpy.uint16], groups: numpy.typing.NDArray[numpy.uint8], priorities: numpy.typing.NDArray[numpy.uint8], now_s: int) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        Fill an empty index with ready blocks, rows in order of use. Returns the rows restored, parents first, one stretch of rows for each leaf.
         """
 
     def mark_ready(self, slots: numpy.typing.NDArray[numpy.int64]) -> None:

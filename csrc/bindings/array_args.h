@@ -42,6 +42,21 @@ class Int64Arg {
   BufferArg buffer_;
 };
 
+// uint32[n], uint16[n], uint8[n]
+template <typename T>
+class ColumnArg {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 2 || sizeof(T) == 1);
+
+ public:
+  ColumnArg(nanobind::handle object, const char* name)
+      : buffer_(object, name, sizeof(T) == 4 ? "uint32" : (sizeof(T) == 2 ? "uint16" : "uint8"),
+                sizeof(T) == 4 ? "IL" : (sizeof(T) == 2 ? "H" : "B"), sizeof(T), 1) {}
+  [[nodiscard]] std::span<const T> span() const { return {static_cast<const T*>(buffer_.data()), buffer_.shape(0)}; }
+
+ private:
+  BufferArg buffer_;
+};
+
 // uint8[n, w]
 class RowsArg {
  public:

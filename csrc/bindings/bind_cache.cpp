@@ -1,6 +1,7 @@
 // Bindings of the cache area: slot pool, prefix index, and the faces of their results. Hashing is in bind_hash.cpp.
 // Array arguments take None only to refuse it by name.
-// Nothing here releases the GIL: the calls are short, and pool and index belong to whoever holds their owner's lock.
+// Pool and index belong to whoever holds their owner's lock. Nothing here releases the GIL but restore: the other calls
+// are short.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -12,6 +13,7 @@
 #include "bindings/array_args.h"
 #include "bindings/array_results.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "cache/eviction.h"
 #include "cache/prefix_index.h"
 #include "cache/slot_pool.h"
@@ -40,6 +42,24 @@ InsertStatus insert(PrefixIndex& index, nb::handle keys, std::int64_t start, nb:
   return index.insert(key_array.span(), start, slot_array.span(), meta_arg(tenant, priority, group, expiry_s));
 }
 
+SlotArray restore(PrefixIndex& index, nb::handle slots, nb::handle keys, nb::handle parents, nb::handle expiry_s,
+                  nb::handle tenants, nb::handle groups, nb::handle priorities, std::int64_t now_s) {
+  const Int64Arg slot_array(slots, "slots");
+  const KeysArg key_array(keys, "keys"), parent_array(parents, "parents");
+  const ColumnArg<std::uint32_t> expiry_array(expiry_s, "expiry_s");
+  const ColumnArg<std::uint16_t> tenant_array(tenants, "tenants");
+  const ColumnArg<std::uint8_t> group_array(groups, "groups"), priority_array(priorities, "priorities");
+  const RestoreColumns columns = {slot_array.span(),   key_array.span(),   parent_array.span(),  expiry_array.span(),
+                                  tenant_array.span(), group_array.span(), priority_array.span()};
+  const auto now = int_arg_as<std::uint32_t>(now_s, "now_s");
+  std::vector<std::int64_t> rows;
+  {
+    const GilRelease release;
+    rows = index.restore(columns, now);
+  }
+  return to_array(std::move(rows));
+}
+
 SlotArray slots_range(const MatchResult& match, std::int64_t begin, std::int64_t end) {
   const std::int64_t last = int_arg(end, "end", 0, match.num_visible);
   return to_array(match.slots(int_arg(begin, "begin", 0, last), last));
@@ -51,6 +71,9 @@ void bind_slot_pool(nb::module_& m) {
       .def(
           "allocate", [](SlotPool& pool, std::int64_t n) { return to_array(pool.allocate(n)); }, "n"_a,
           "Hand out n slots, as few runs. RuntimeError when fewer are free.")
+      .def(
+          "adopt", [](SlotPool& pool, nb::handle slots) { pool.adopt(Int64Arg(slots, "slots").span()); },
+          "slots"_a.none(), nb::sig(SLOTS_TO_NONE("adopt")), "Take these free slots. All or, with ValueError, none.")
       .def(
           "free", [](SlotPool& pool, nb::handle slots) { pool.free(Int64Arg(slots, "slots").span()); },
           "slots"_a.none(), nb::sig(SLOTS_TO_NONE("free")), "Give used slots back. All or, with ValueError, none.")
@@ -108,6 +131,14 @@ void bind_index_verbs(nb::class_<PrefixIndex>& index) {
            nb::sig("def insert(self, keys: " KEYS ", start: int, slots: " SLOTS ", tenant: int = 0, priority: int = 0, "
                    "group: int = 0, expiry_s: int = 4294967295) -> InsertStatus"),
            "Insert keys[start:] in the slots, unready, as children of keys[start-1]. All or nothing.")
+      .def("restore", &restore, "slots"_a.none(), "keys"_a.none(), "parents"_a.none(), "expiry_s"_a.none(),
+           "tenants"_a.none(), "groups"_a.none(), "priorities"_a.none(), "now_s"_a,
+           nb::sig("def restore(self, slots: " SLOTS ", keys: " KEYS ", parents: " KEYS
+                   ", expiry_s: numpy.typing.NDArray[numpy.uint32], tenants: numpy.typing.NDArray[numpy.uint16], "
+                   "groups: numpy.typing.NDArray[numpy.uint8], priorities: numpy.typing.NDArray[numpy.uint8], "
+                   "now_s: int) -> " SLOTS),
+           "Fill an empty index with ready blocks, rows in order of use. Returns the rows restored, parents first, one "
+           "stretch of rows for each leaf.")
       .def(
           "mark_ready", [](PrefixIndex& self, nb::handle slots) { self.mark_ready(Int64Arg(slots, "slots").span()); },
           "slots"_a.none(), nb::sig(SLOTS_TO_NONE("mark_ready")), "Say that the bytes of these blocks are there.")

@@ -4,8 +4,8 @@
 //   1 enter    newest first: the entry is written and its key put into the table, so of several copies the newest stays
 //   2 resolve  a row's parent key becomes the row of the copy that stayed: a child hangs on a key, not on a slot
 //   3 place    from every leaf up to what is placed already, and down again: depth, run start, links. A walk that ends
-//              at a missing parent or in a circle breaks all on its way; a circle without a tail has no leaf and is
-//              never walked
+//              at a missing parent, in a circle or in such a walk places nothing; a circle without a tail has no leaf
+//              and is never walked
 //   4 settle   what was not placed is taken out again; leaves are given to the policy, oldest first
 // Only when some block outlives its parent or goes after it, parents are raised in between, children first.
 #include <algorithm>
@@ -24,8 +24,7 @@ constexpr Row no_parent = 0xfffffffeu;
 constexpr Row missing = 0xfffffffdu;
 // In place of a depth. Depths are below 2^31.
 constexpr std::uint32_t unplaced = 0xffffffffu;
-constexpr std::uint32_t walking = 0xfffffffeu;
-constexpr std::uint32_t broken = 0xfffffffdu;
+constexpr std::uint32_t walked = 0xfffffffeu;  // and not placed: on the walk that is going on, or its chain is broken
 
 // Rows ahead: several memory latencies of a pass. Entries are asked for later than the lines that name them.
 constexpr std::size_t near_rows = 12;
@@ -115,15 +114,11 @@ class PrefixIndex::Restore {
       path_.clear();
       auto above = static_cast<Row>(leaf);
       while (above < num_rows_ && depths_[above] == unplaced) {
-        depths_[above] = walking;
+        depths_[above] = walked;
         path_.push_back(above);
         above = parents_[above];
       }
-      if (above == no_parent || (above < num_rows_ && depths_[above] < num_rows_)) {
-        place_path(above);
-      } else {
-        for (const Row row : path_) depths_[row] = broken;
-      }
+      if (above == no_parent || (above < num_rows_ && depths_[above] < num_rows_)) place_path(above);
     }
   }
 

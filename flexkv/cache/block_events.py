@@ -14,11 +14,14 @@ from collections.abc import Callable
 import numpy as np
 
 from flexkv.cache.mempool import Slots
+from flexkv.cache.restored import RestoredBlocks
 from flexkv.common.events import AllCleared, BlocksRemoved, BlocksStored, EventCollector
 from flexkv.common.hash_utils import KEY_BYTES, Keys
 from flexkv.common.storage import DeviceType
 
 __all__ = ["BlockEvents"]
+
+_ROOT = bytes(KEY_BYTES)  # in place of a parent's key: there is none
 
 
 class BlockEvents:
@@ -68,6 +71,30 @@ class BlockEvents:
             tenant=tenant,
         )
         self._collector.publish(event)
+
+    def restored(self, blocks: RestoredBlocks) -> None:
+        """Announce blocks that a restart found, in the order RadixTree.restore returns them.
+
+        One event for each stretch of a chain, of which there is one for each leaf. Namespaces are not known any more.
+        """
+        if len(blocks) == 0:
+            return
+        self._keys[blocks.slots] = blocks.keys
+        self._announced[blocks.slots] = True
+        goes_on = np.all(blocks.parents[1:] == blocks.keys[:-1], axis=1)
+        goes_on &= (blocks.tenants[1:] == blocks.tenants[:-1]) & (blocks.groups[1:] == blocks.groups[:-1])
+        starts = [0, *(np.flatnonzero(~goes_on) + 1).tolist()]
+        for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
+            parent = blocks.parents[start].tobytes()
+            event = BlocksStored(
+                keys=blocks.keys[start:end],
+                tier=self._tier,
+                tokens_per_block=self._tokens_per_block,
+                parent_key=None if parent == _ROOT else parent,
+                group=int(blocks.groups[start]),
+                tenant=int(blocks.tenants[start]),
+            )
+            self._collector.publish(event)
 
     def removed(self, slots: Slots) -> None:
         """Announce the removal of those of `slots` that were announced; their keys are visible nowhere."""

@@ -62,6 +62,13 @@ class Mempool:
         slots: Slots = self._pool.allocate(num_blocks)
         return slots
 
+    def adopt_blocks(self, slots: Slots | Sequence[int]) -> None:
+        """Take these very slots, which hold the blocks that a restart found.
+
+        Raises ValueError when one is out of range, named twice or not free; nothing changed then.
+        """
+        self._pool.adopt(as_slots(slots))
+
     def recycle_blocks(self, slots: Slots | Sequence[int]) -> None:
         """Take used slots back.
 

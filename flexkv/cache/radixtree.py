@@ -14,10 +14,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from flexkv import _core
 from flexkv._core import InsertStatus, Match
 from flexkv.cache.eviction import DEFAULT_POLICY, check_policy
 from flexkv.cache.mempool import Slots, as_slots
+from flexkv.cache.restored import RestoredBlocks
 from flexkv.common.checks import as_config_int
 from flexkv.common.hash_utils import Keys
 
@@ -66,6 +70,27 @@ class RadixTree:
         """
         slots = as_slots(slots)
         return self._index.insert(keys, start_block, slots, meta.tenant, meta.priority, meta.group, meta.expiry_s)
+
+    def restore(self, found: RestoredBlocks, now_s: int) -> npt.NDArray[np.int64]:
+        """Fill an empty index with ready blocks, as if they had been used in the order of the rows. O(n).
+
+        Left out are expired blocks, all but the newest of several rows of one key, and blocks whose chain of parents
+        does not lead to a first block. Returns which rows were restored, parents before children, in stretches in which
+        each row is the parent of the next, one for each leaf. Other threads run meanwhile; the columns must not change.
+        Raises ValueError when the index is not empty, columns differ in length, or a slot is out of range or named
+        twice; nothing changed then.
+        """
+        rows: npt.NDArray[np.int64] = self._index.restore(
+            found.slots,
+            found.keys,
+            found.parents,
+            found.expiry_s,
+            found.tenants,
+            found.groups,
+            found.priorities,
+            now_s,
+        )
+        return rows
 
     def mark_ready(self, slots: Slots) -> None:
         """Note that the bytes are there. Doomed entries are passed over; ValueError on a slot without entry."""

@@ -15,6 +15,7 @@ from flexkv.cache.eviction import DEFAULT_POLICY
 from flexkv.cache.ledger import Ledger
 from flexkv.cache.mempool import Mempool, Slots, as_slots
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, Match, RadixTree
+from flexkv.cache.restored import RestoredBlocks
 from flexkv.common.block import SequenceMeta
 from flexkv.common.checks import as_block_size
 from flexkv.common.config import DEFAULT_EVICT_RATIO
@@ -148,6 +149,26 @@ class CacheEngine:
         if self._events is not None:
             keys = sequence.block_hashes[: start_block + len(slots)]
             self._events.stored(keys, start_block, slots, sequence.namespace, meta.group, meta.tenant)
+
+    def restore(self, found: RestoredBlocks, now_s: int = 0) -> int:
+        """Take in the blocks that a restart found in this tier's slots, ready to be loaded; announce them.
+
+        For a tier that holds nothing. Slots whose blocks are left out (RadixTree.restore says which) are free. One
+        event for each leaf. Returns the number of blocks restored. O(n).
+        Raises ValueError when a block is held or a slot taken, or a column is wrong; nothing changed then.
+        """
+        if self.mempool.num_used_blocks or self.mempool.num_quarantined_blocks:
+            raise ValueError(f"{self.mempool.num_used_blocks} slots are in use; only an empty tier can be restored")
+        if len(found) and int(found.slots.max()) >= self.mempool.num_available_blocks:
+            raise ValueError(
+                f"slot {int(found.slots.max())} is not available yet, only the first "
+                f"{self.mempool.num_available_blocks} are; restore when all of them are"
+            )
+        rows = self.index.restore(found, now_s)
+        self.mempool.adopt_blocks(found.slots[rows])
+        if self._events is not None:
+            self._events.restored(found.at(rows))
+        return len(rows)
 
     def pin(self, slot: int) -> None:
         """Keep a block and its ancestors from eviction."""
