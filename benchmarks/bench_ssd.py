@@ -70,7 +70,7 @@ class Rig:
         assert self.pool.wait_prefaulted(num_blocks, WAIT_S)
         self.engine.set_pool(self.pool)
         stride = self.pool.stride_bytes(0)
-        capacity = _core.ssd_directory_bytes(num_blocks, stride)
+        capacity = _core.ssd_footprint_bytes(num_blocks, stride)
         self.store = _core.SsdStore(
             [str(directory)], "be" * 16, "benchmark", [stride], TOKENS_PER_BLOCK, capacity, io_engine, depth, depth
         )

@@ -220,7 +220,7 @@ class KVTaskEngine:
     def note_prefill(self, num_tokens: int, seconds: float) -> None:
         """Say how long computing so many tokens of prompts took: what is slower to read is not loaded (D11)."""
         with self._gate.lock:
-            self._mover.cost_model.observe_prefill(num_tokens, seconds)
+            self._mover.note_prefill(num_tokens, seconds)
 
     def misses(self, key: bytes, *, first_key: bytes, num_blocks: int, is_repeat: bool = False) -> bool:
         """Return whether a GET would find nothing. O(1).

@@ -177,6 +177,14 @@ void bind_index_queries(nb::class_<PrefixIndex>& index) {
       .def(
           "find", [](const PrefixIndex& self, nb::handle key) { return self.find(key_arg(key, "key")); },
           "key"_a.none(), nb::sig("def find(self, key: bytes) -> int"), "Slot of a visible block, or -1.")
+      .def(
+          "meta_of",
+          [](const PrefixIndex& self, SlotId slot) {
+            const EntryMeta meta = self.meta_of(slot);
+            return nb::make_tuple(meta.tenant, meta.priority, meta.group, meta.expiry_s);
+          },
+          "slot"_a, nb::sig("def meta_of(self, slot: int) -> tuple[int, int, int, int]"),
+          "Tenant, priority, group and expiry_s of a block.")
       .def("pins_of", &PrefixIndex::pins_of, "slot"_a)
       .def("is_ready", &PrefixIndex::is_ready, "slot"_a)
       .def("check_invariants", &PrefixIndex::check_invariants, "Raise RuntimeError naming what is broken. O(capacity).")

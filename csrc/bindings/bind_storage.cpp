@@ -14,6 +14,7 @@
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "bindings/store_type.h"
+#include "storage/ssd_room.h"
 #include "transfer/os_error.h"
 
 namespace nb = nanobind;
@@ -88,6 +89,8 @@ void bind_storage(nb::module_& m) {
   nb::exception<SsdBusy>(m, "SsdBusyError", PyExc_RuntimeError);
   nb::register_exception_translator(translate_config_error);
   bind_device_info(m);
+  m.def("ssd_footprint_bytes", &ssd_footprint_bytes, "num_slots"_a, "slot_bytes"_a,
+        "What so many slots take in one directory, with their records.");
   nb::class_<Store>(m, "SsdStore", "The bytes of the SSD tier; see csrc/storage/ssd_store.h.")
       .def("__init__", &open_store, "directories"_a, "fingerprint"_a, "model"_a, "extent_bytes"_a, "tokens_per_block"_a,
            "capacity_bytes"_a, "io_engine"_a = "auto", "read_depth"_a = 16, "write_depth"_a = 8,

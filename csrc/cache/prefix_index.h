@@ -138,6 +138,7 @@ class PrefixIndex {
 
   [[nodiscard]] std::vector<BlockKey> keys_of(std::span<const SlotId> slots) const;  // of entries visible or doomed
   [[nodiscard]] SlotId find(const BlockKey& key) const;                              // -1 when not visible
+  [[nodiscard]] EntryMeta meta_of(SlotId slot) const;                                // of an entry visible or doomed
   [[nodiscard]] std::int64_t pins_of(SlotId slot) const;                             // 0 when there is no entry
   [[nodiscard]] bool is_ready(SlotId slot) const;                                    // false when there is no entry
   [[nodiscard]] std::int64_t capacity() const { return static_cast<std::int64_t>(entries_.size()); }

@@ -118,6 +118,11 @@ SlotId PrefixIndex::find(const BlockKey& key) const {
   return slot == no_slot ? -1 : SlotId{slot};
 }
 
+EntryMeta PrefixIndex::meta_of(SlotId slot) const {
+  const IndexEntry& entry = entries_[checked_present(slot)];
+  return {entry.tenant, entry.priority, entry.group, entry.expiry_s};
+}
+
 std::int64_t PrefixIndex::pins_of(SlotId slot) const {
   const IndexEntry& entry = entries_[checked(slot)];
   return entry.state == EntryState::absent ? 0 : std::int64_t{entry.pins};

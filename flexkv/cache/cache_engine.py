@@ -150,8 +150,10 @@ class GlobalCacheEngine:
         here = self.cpu_cache_engine.match(sequence, now_s, end_block)
         return max(0, int(there.num_ready) - int(here.num_visible))
 
-    def prepare_stage(self, sequence: SequenceMeta, end_block: int | None = None, *, now_s: int = 0) -> TierMove | None:
-        """Reserve CPU slots for the blocks that the SSD tier has beyond the CPU tier's; None when that is nothing.
+    def prepare_stage(
+        self, sequence: SequenceMeta, end_block: int | None, max_blocks: int, *, now_s: int = 0
+    ) -> TierMove | None:
+        """Reserve CPU slots for at most `max_blocks` of what `num_to_stage` counts, the first; None when that is nothing.
 
         Fewer than there are when slots are short; the blocks left out are the last ones.
         """
@@ -163,7 +165,8 @@ class GlobalCacheEngine:
         if num_ready == 0:
             return None
         meta = ssd.meta_of(int(there.deepest_ready))
-        target = self._put_into(self.cpu_cache_engine, sequence, num_ready, meta, now_s)
+        held = int(self.cpu_cache_engine.match(sequence, now_s, num_ready).num_visible)
+        target = self._put_into(self.cpu_cache_engine, sequence, min(num_ready, held + max_blocks), meta, now_s)
         if target.num_blocks == 0:
             target.commit()
             return None

@@ -134,6 +134,11 @@ class RadixTree:
         keys: Keys = self._index.keys_of(slots)
         return keys
 
+    def meta_of(self, slot: int) -> EntryMeta:
+        """Return what a visible or doomed block carries beside its key."""
+        tenant, priority, group, expiry_s = self._index.meta_of(slot)
+        return EntryMeta(tenant=tenant, priority=priority, group=group, expiry_s=expiry_s)
+
     def is_ready(self, slot: int) -> bool:
         """Return whether the bytes of the block are there."""
         return bool(self._index.is_ready(slot))

@@ -75,4 +75,4 @@ class SSDAllocator:
             return self._config.ssd_cache_bytes
         num_directories = len(self._config.ssd_cache_dir)
         num_slots = -(-(self._config.num_ssd_blocks or 0) // num_directories)
-        return num_directories * _core.ssd_directory_bytes(num_slots, slot_bytes)
+        return num_directories * _core.ssd_footprint_bytes(num_slots, slot_bytes)

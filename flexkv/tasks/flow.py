@@ -417,7 +417,7 @@ class TaskFlow:
         elif task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
-            pass  # counted above
+            self.mover.note_copy(completion)
         elif completion.kind == _core.CompletionKind.GRAPH_STATUS:
             if not task.is_ended:  # it has when the engine was shut down meanwhile
                 self._decide(task, completion)

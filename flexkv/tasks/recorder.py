@@ -169,8 +169,9 @@ class Recorder:
             return
         if self.counters.ssd_not_offered_blocks == 0:
             _logger.info(
-                "ssd blocks left out, computing is faster (said once) blocks=%d load_s=%.3f compute_s=%.3f",
+                "ssd blocks left out, more will be counted only blocks=%d reason=%s load_s=%s compute_s=%s",
                 left_out,
+                decision.reason.value,
                 decision.load_s,
                 decision.compute_s,
             )

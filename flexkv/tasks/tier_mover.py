@@ -115,14 +115,15 @@ class TierMover:
             return
         decision = self.cost_model.decide(
             num_blocks,
-            block_bytes=self._ssd.block_bytes,
-            tokens_per_block=self._cache_config.tokens_per_block,
-            queued_bytes=self._num_queued[TransferType.DISK2H] * self._ssd.block_bytes,
+            self._ssd.block_bytes,
+            self._cache_config.tokens_per_block,
+            self._num_queued[TransferType.DISK2H] * self._ssd.block_bytes,
+            now_s=self._clock_s(),
         )
         self._recorder.decided_stage(num_blocks, decision)
         if decision.num_blocks == 0:
             return
-        move = cache.prepare_stage(sequence, end_block, now_s=now_s)
+        move = cache.prepare_stage(sequence, end_block, decision.num_blocks, now_s=now_s)
         if move is None:
             return
         graph = stage_graph(move)
@@ -155,7 +156,7 @@ class TierMover:
 
     def _room_to_write(self, cache: GlobalCacheEngine) -> int:
         """Return how many more blocks may wait for their write."""
-        rate = self.cost_model.bytes_per_s(TransferType.H2DISK)
+        rate = self.cost_model.rate_of(TransferType.H2DISK)
         queue_bytes = FIRST_QUEUE_BYTES if rate is None else int(rate * self._cache_config.ssd_write_queue_s)
         by_time = max(1, queue_bytes // self._ssd.block_bytes)
         by_pins = max(1, int(MAX_PINNED_FRACTION * cache.cpu_cache_engine.num_blocks))
@@ -197,6 +198,15 @@ class TierMover:
                 self._commit(run, run.first_bad)
         return True
 
+    def note_copy(self, completion: Completion) -> None:
+        """A copy to the GPU ended: how fast it was counts, too."""
+        if completion.status == _core.OpStatus.DONE and completion.type == _core.OpType.H2D:
+            self.cost_model.transferred(TransferType.H2D, completion.bytes, completion.seconds, self._clock_s())
+
+    def note_prefill(self, num_tokens: int, seconds: float) -> None:
+        """The engine has computed so many tokens of prompts."""
+        self.cost_model.prefilled(num_tokens, seconds, self._clock_s())
+
     def _op_ended(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
         chunk = run.chunks[OpId(completion.op_id)]
         run.num_bytes += completion.bytes
@@ -235,7 +245,7 @@ class TierMover:
             run.is_decided = True
             self._commit(run, run.move.num_blocks)
             if run.was_alone:
-                self.cost_model.observe_transfer(run.route, run.num_bytes, run.seconds)
+                self.cost_model.transferred(run.route, run.num_bytes, run.seconds, self._clock_s())
             return
         if completion.status in (_core.OpStatus.TIMED_OUT, _core.OpStatus.CANCELLED):
             run.move.quarantine()
