@@ -42,15 +42,31 @@ class Int64Arg {
   BufferArg buffer_;
 };
 
-// uint32[n], uint16[n], uint8[n]
+template <typename T>
+inline constexpr const char* column_dtype = nullptr;  // of the types that columns can have; and their formats
+template <typename T>
+inline constexpr const char* column_formats = nullptr;
+template <>
+inline constexpr const char* column_dtype<std::uint32_t> = "uint32";
+template <>
+inline constexpr const char* column_formats<std::uint32_t> = "IL";
+template <>
+inline constexpr const char* column_dtype<std::uint16_t> = "uint16";
+template <>
+inline constexpr const char* column_formats<std::uint16_t> = "H";
+template <>
+inline constexpr const char* column_dtype<std::uint8_t> = "uint8";
+template <>
+inline constexpr const char* column_formats<std::uint8_t> = "B";
+
+// uint32[n], uint16[n] or uint8[n]
 template <typename T>
 class ColumnArg {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 2 || sizeof(T) == 1);
+  static_assert(column_dtype<T> != nullptr);
 
  public:
   ColumnArg(nanobind::handle object, const char* name)
-      : buffer_(object, name, sizeof(T) == 4 ? "uint32" : (sizeof(T) == 2 ? "uint16" : "uint8"),
-                sizeof(T) == 4 ? "IL" : (sizeof(T) == 2 ? "H" : "B"), sizeof(T), 1) {}
+      : buffer_(object, name, column_dtype<T>, column_formats<T>, sizeof(T), 1) {}
   [[nodiscard]] std::span<const T> span() const { return {static_cast<const T*>(buffer_.data()), buffer_.shape(0)}; }
 
  private:

@@ -9,8 +9,10 @@
 //   4 settle   what was not placed is taken out again; leaves are given to the policy, oldest first
 // Only when some block outlives its parent or goes after it, parents are raised in between, children first.
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "cache/prefix_index.h"
 
@@ -155,7 +157,7 @@ class PrefixIndex::Restore {
       const IndexEntry& entry = entry_of(static_cast<std::size_t>(placed_[i]));
       if (entry.parent == no_slot) continue;
       IndexEntry& above = index_.entries_[entry.parent];
-      if (above.priority < entry.priority) above.priority = entry.priority;
+      above.priority = std::max<std::uint8_t>(above.priority, entry.priority) & (num_priorities - 1);
       above.expiry_s = std::max(above.expiry_s, entry.expiry_s);
     }
   }
