@@ -156,6 +156,11 @@ class CostModel:
         if _is_sample("num_tokens", num_tokens, seconds):
             self._prefill.add(num_tokens, seconds, now_s)
 
+    def rate_of(self, route: TransferType) -> float | None:
+        """Return the bytes per second of a route; None before it was measured."""
+        rate = self._routes.get(route)
+        return None if rate is None else rate.per_s
+
     def estimates(self) -> CostEstimates:
         """Return a snapshot of all rates."""
         known = {route: rate.estimate() for route, rate in sorted(self._routes.items())}
