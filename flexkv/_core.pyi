@@ -212,6 +212,99 @@ class PrefixIndex:
 
 def eviction_policy_names() -> list[str]: ...
 
+class SsdBusyError(RuntimeError):
+    pass
+
+class SsdDeviceInfo:
+    """One directory of an SsdStore and what it has done; a value."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def io_engine(self) -> str:
+        """'io_uring' or 'threads'."""
+
+    @property
+    def why_not_io_uring(self) -> str:
+        """Empty when it is io_uring, or was not asked for."""
+
+    @property
+    def is_direct(self) -> bool:
+        """O_DIRECT is in force."""
+
+    @property
+    def origin(self) -> str:
+        """
+        What was found: 'warm', 'made', 'other geometry', 'other version' or 'damaged'; all but 'warm' are empty.
+        """
+
+    @property
+    def removed(self) -> list[str]:
+        """Fingerprints that had to make room."""
+
+    @property
+    def queued_reads(self) -> int:
+        """Blocks that were not started."""
+
+    @property
+    def queued_writes(self) -> int: ...
+
+    @property
+    def in_flight(self) -> int:
+        """Blocks."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Of good blocks."""
+
+    @property
+    def bytes_written(self) -> int: ...
+
+    @property
+    def read_errors(self) -> int:
+        """Blocks."""
+
+    @property
+    def write_errors(self) -> int: ...
+
+    @property
+    def bad_checksums(self) -> int: ...
+
+class SsdStore:
+    """The bytes of the SSD tier; see csrc/storage/ssd_store.h."""
+
+    def __init__(self, directories: Sequence[str], fingerprint: str, model: str, extent_bytes: Sequence[int], tokens_per_block: int, capacity_bytes: int, io_engine: str = 'auto', read_depth: int = 16, write_depth: int = 8) -> None:
+        """
+        Open the directories. SsdBusyError: somebody serves from one, try again later. ValueError: it cannot work as configured. OSError.
+        """
+
+    @property
+    def num_slots(self) -> int: ...
+
+    @property
+    def slot_bytes(self) -> int: ...
+
+    def scan(self, now_s: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], NDArray[numpy.uint8]]:
+        """
+        What lies in it: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least recently used first. Once, before set_disk. OSError.
+        """
+
+    def renew(self) -> None:
+        """Forget all blocks, durably; also those of ops in flight. OSError."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """
+        Drop what is not started, drain what is, make all durable. False when I/O was still in flight. Idempotent.
+        """
+
+    @property
+    def is_stopped(self) -> bool:
+        """stop was called."""
+
+    def devices(self) -> list[SsdDeviceInfo]:
+        """One SsdDeviceInfo for each directory."""
+
 class OpType(enum.IntEnum):
     """The route of an op."""
 
@@ -285,11 +378,25 @@ class Completion:
 
     @property
     def seconds(self) -> float:
-        """Of kind OP: the slowest rank's copy time."""
+        """Of kind OP: the slowest rank's copy time, or the disk's."""
 
     @property
     def error(self) -> str:
         """What went wrong and where; empty when DONE."""
+
+    @property
+    def failed_blocks(self) -> list[int]:
+        """
+        Of a disk op that ran and is not DONE: positions of the blocks that were not moved well, ascending.
+        """
+
+    @property
+    def num_bad_checksums(self) -> int:
+        """Of a disk op: blocks whose bytes were not theirs."""
+
+    @property
+    def io_errno(self) -> int:
+        """Of a disk op: errno of the first block that met one; 0: none."""
 
 class RankInfo:
     """What a rank has registered, and whether it is there; a value."""
@@ -400,6 +507,11 @@ class TransferEngine:
     def set_pool(self, pool: HostPool) -> None:
         """Give the pool to the agents; once, after all ranks registered."""
 
+    def set_disk(self, store: SsdStore) -> None:
+        """
+        Start an SsdStore and hand it disk ops from now on; after set_pool. Another may follow when the former was stopped.
+        """
+
     @property
     def slots_available(self) -> int:
         """Slots that may be handed out; never shrinks."""
@@ -407,9 +519,9 @@ class TransferEngine:
     def wait_slots(self, slots: int, timeout_s: float) -> bool:
         """Wait until slots_available >= slots; False after the timeout."""
 
-    def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]]], timeout_s: float) -> None:
+    def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None]], timeout_s: float) -> None:
         """
-        Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors). ValueError or RuntimeError: nothing was submitted.
+        Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or RuntimeError: nothing was submitted.
         """
 
     def cancel(self, graph_id: int) -> None:

@@ -73,6 +73,10 @@ void bind_device_info(nb::module_& m) {
       .def_ro("io_engine", &SsdDeviceInfo::io_engine, "'io_uring' or 'threads'.")
       .def_ro("why_not_io_uring", &SsdDeviceInfo::why_not_io_uring, "Empty when it is io_uring, or was not asked for.")
       .def_ro("is_direct", &SsdDeviceInfo::is_direct, "O_DIRECT is in force.")
+      .def_ro(
+          "origin", &SsdDeviceInfo::origin,
+          "What was found: 'warm', 'made', 'other geometry', 'other version' or 'damaged'; all but 'warm' are empty.")
+      .def_ro("removed", &SsdDeviceInfo::removed, "Fingerprints that had to make room.")
       .def_ro("queued_reads", &SsdDeviceInfo::queued_reads, "Blocks that were not started.")
       .def_ro("queued_writes", &SsdDeviceInfo::queued_writes)
       .def_ro("in_flight", &SsdDeviceInfo::in_flight, "Blocks.")

@@ -35,6 +35,8 @@ SsdDevice::SsdDevice(FileSystem& files, const SsdDeviceConfig& config)
   fixed_info_.path = directory_->path();
   fixed_info_.io_engine = io_->name();
   fixed_info_.is_direct = directory_->data().is_direct();
+  fixed_info_.origin = flexkv::name_of(directory_->origin());
+  fixed_info_.removed = directory_->removed();
   flights_.resize(depth);
   free_tags_.reserve(depth);
   for (std::size_t tag = 0; tag < depth; ++tag) free_tags_.push_back(tag);

@@ -36,7 +36,9 @@ struct SsdDeviceInfo {
   std::string io_engine;
   std::string why_not_io_uring;
   bool is_direct = false;
-  std::int64_t queued_reads = 0;  // blocks, not started
+  std::string origin;                // what was found there, see SsdOrigin: "warm", "made", ...
+  std::vector<std::string> removed;  // fingerprints that had to make room
+  std::int64_t queued_reads = 0;     // blocks, not started
   std::int64_t queued_writes = 0;
   std::int64_t in_flight = 0;
   std::uint64_t bytes_read = 0;

@@ -22,23 +22,15 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "storage/file_system.h"
 #include "storage/ssd_format.h"
+#include "storage/ssd_records.h"
+#include "storage/ssd_tree.h"
 
 namespace flexkv {
-
-// Somebody serves from it, or holds so much of the capacity that no slot is left: it can be tried again later.
-class SsdBusy : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-// It cannot work as configured; `what` has the value and the fix.
-class SsdConfigError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 struct SsdDirectoryConfig {
   std::string root;                         // made (0700) when only its last component is missing
@@ -49,15 +41,20 @@ struct SsdDirectoryConfig {
   std::uint64_t capacity_bytes = 0;  // of all of ROOT: data, records and headers
 };
 
-struct ScannedRecord {
-  std::uint64_t slot = 0;
-  SsdRecord record;
+// What was found where the sub-directory belongs, and so what has become of it.
+enum class SsdOrigin : std::uint8_t {
+  warm,            // it is gone on with; slots beyond the capacity are given up
+  made,            // there was none
+  other_geometry,  // emptied: its slots are of other extents or tokens per block
+  other_version,   // emptied: another version of the format wrote it
+  damaged,         // emptied: its header does not check, or its data file is gone
 };
+[[nodiscard]] const char* name_of(SsdOrigin origin);
 
 class SsdDirectory {
  public:
   // Locks, makes room, creates or opens and preallocates. Throws SsdBusy, SsdConfigError, or std::system_error naming
-  // the path. Takes as long as preallocation does.
+  // the path. Takes as long as preallocation does; SsdBusy also while another start of the same root is at it.
   SsdDirectory(FileSystem& files, SsdDirectoryConfig config);
   ~SsdDirectory();  // syncs, lets the lock go
   SsdDirectory(const SsdDirectory&) = delete;
@@ -67,6 +64,8 @@ class SsdDirectory {
   [[nodiscard]] std::uint64_t slot_bytes() const;  // sum of the extents
   [[nodiscard]] const SsdStoreId& store_id() const;
   [[nodiscard]] const std::string& path() const;  // of the sub-directory
+  [[nodiscard]] SsdOrigin origin() const;
+  [[nodiscard]] const std::vector<std::string>& removed() const;  // fingerprints that had to make room
   [[nodiscard]] File& data() const;
   [[nodiscard]] std::uint64_t offset_of(std::uint64_t slot) const { return slot * slot_bytes(); }
 
@@ -75,29 +74,20 @@ class SsdDirectory {
   // highest.
   [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);
 
-  // 0 or an errno. REQUIRES: slot < num_slots().
+  // 0 or an errno; after one of `write` or `touch` the record counts as one that may be valid. REQUIRES: slot <
+  // num_slots(); the record's values have room (encode_record).
   [[nodiscard]] int invalidate(std::uint64_t slot);               // nothing is written when it is known to be invalid
   [[nodiscard]] int write(std::uint64_t slot, SsdRecord record);  // `sequence` is filled in
   // The block was used: its sequence becomes the highest. Nothing happens unless the record there is valid and of
   // `key`.
   [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key);
-  [[nodiscard]] int sync();   // records and data are durable after it
-  [[nodiscard]] int renew();  // forget everything: a new store id, durably
+  [[nodiscard]] int sync();  // records and data are durable after it
+  // Forget everything: a new store id, durably. After an error `write` and `touch` give it too, until one succeeds.
+  [[nodiscard]] int renew();
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// What is below a root, for tools; opens nothing for writing and takes no lock.
-struct SsdListing {
-  std::string fingerprint;
-  HeaderState state = HeaderState::empty;
-  SsdHeader header;
-  bool is_busy = false;
-  std::uint64_t allocated_bytes = 0;
-  std::int64_t used_at_s = 0;  // when it was last opened for serving, since 1970
-};
-[[nodiscard]] std::vector<SsdListing> list_ssd_directories(const std::string& root);
 
 }  // namespace flexkv

@@ -22,6 +22,7 @@ inline constexpr std::size_t ssd_record_bytes = 64;    // eight to a sector of 5
 inline constexpr std::size_t ssd_header_bytes = 4096;  // at the start of the record file
 inline constexpr std::uint64_t ssd_page_bytes = 4096;  // extents, slots and offsets are multiples of it
 inline constexpr std::uint32_t ssd_never_expires = 0xffffffffu;
+inline constexpr std::uint64_t ssd_max_sequence = (std::uint64_t{1} << 40) - 1;
 
 struct SsdStoreId {
   std::uint64_t lo = 0;
@@ -34,7 +35,7 @@ struct SsdRecord {
   BlockKey key;
   BlockKey parent;  // all zero: the block is the first of its chain
   std::uint64_t data_checksum = 0;
-  std::uint64_t sequence = 0;                  // below 2^40
+  std::uint64_t sequence = 0;                  // at most ssd_max_sequence
   std::uint32_t expiry_s = ssd_never_expires;  // seconds since 1970, UTC
   std::uint16_t tenant = 0;
   std::uint8_t group = 0;     // below 32
@@ -58,9 +59,11 @@ struct SsdHeader {
   friend bool operator==(const SsdHeader&, const SsdHeader&) = default;
 };
 
+// Throws std::invalid_argument on a value that has no room.
 [[nodiscard]] std::array<std::byte, ssd_header_bytes> encode_header(const SsdHeader& header);
 enum class HeaderState : std::uint8_t { ok, empty, foreign, other_version, damaged };
-// `foreign`: not a file of this format. `empty`: all zero. Only `ok` fills `header`.
+// `foreign`: not a file of ours. `empty`: all zero. A header of another version has its magic, version and checksum
+// where ours has them; where its checksum does not hold it is `damaged`. Only `ok` fills `header`.
 [[nodiscard]] HeaderState decode_header(std::span<const std::byte, ssd_header_bytes> bytes, SsdHeader& header);
 
 // The checksum of a block's bytes, bound to where they belong: CRC-64/NVME over store id, slot, key and the extents.
