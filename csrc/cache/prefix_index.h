@@ -111,7 +111,7 @@ class PrefixIndex {
   // rows of one key all but the newest of those that are not; and every block whose chain of parents does not lead to a
   // first block through rows that stay (missing, or a circle). Returns the rows (positions in the columns) of the
   // blocks restored, parents before children: stretches in which each row is the parent of the next, one for each leaf.
-  // O(n); needs 20 bytes a row while it runs. Throws std::invalid_argument, nothing changed, unless the index is empty
+  // O(n); needs 25 bytes a row while it runs. Throws std::invalid_argument, nothing changed, unless the index is empty
   // (no doomed entries either), the columns are of one length, slots in range and not named twice, priorities <= 7.
   [[nodiscard]] std::vector<std::int64_t> restore(const RestoreColumns& columns, std::uint32_t now_s);
 

@@ -24,9 +24,18 @@ using Row = std::uint32_t;
 constexpr Row left_out = 0xffffffffu;  // the row has no entry
 constexpr Row no_parent = 0xfffffffeu;
 constexpr Row missing = 0xfffffffdu;
-// In place of a depth. Depths are below 2^31.
-constexpr std::uint32_t unplaced = 0xffffffffu;
-constexpr std::uint32_t walked = 0xfffffffeu;  // and not placed: on the walk that is going on, or its chain is broken
+
+// What a walk reads of a row, on its way from anywhere to anywhere.
+struct Node {
+  Row parent;
+  SlotIndex slot;
+};
+
+// One of a walk, on its way back.
+struct Step {
+  Row row;
+  SlotIndex slot;
+};
 
 // Rows ahead: several memory latencies of a pass. Entries are asked for later than the lines that name them.
 constexpr std::size_t near_rows = 12;
@@ -41,15 +50,16 @@ std::vector<std::uint64_t> bits_for(std::size_t size) { return std::vector<std::
 
 class PrefixIndex::Restore {
  public:
-  // Allocates all that is needed: after it nothing throws.
+  // Allocates all that is needed: after it nothing throws. REQUIRES: there are rows.
   Restore(PrefixIndex& index, const RestoreColumns& columns)
       : index_(index),
         columns_(columns),
         num_rows_(columns.slots.size()),
         first_tick_(index.tick_ + 1),
-        parents_(num_rows_),
-        depths_(num_rows_, unplaced),
-        has_child_(bits_for(num_rows_)) {
+        nodes_(num_rows_),
+        has_child_(bits_for(num_rows_)),
+        is_walked_(has_child_),
+        is_placed_(has_child_) {
     path_.reserve(num_rows_);
     placed_.reserve(num_rows_);
   }
@@ -66,25 +76,25 @@ class PrefixIndex::Restore {
 
  private:
   [[nodiscard]] SlotIndex slot_of(std::size_t row) const { return static_cast<SlotIndex>(columns_.slots[row]); }
-  [[nodiscard]] IndexEntry& entry_of(std::size_t row) { return index_.entries_[slot_of(row)]; }
+  [[nodiscard]] IndexEntry& entry_of(std::size_t row) { return index_.entries_[nodes_[row].slot]; }
   void prefetch_entry(std::size_t row) { __builtin_prefetch(&entry_of(row), 1); }
 
   void enter(std::uint32_t now_s) {
     for (std::size_t row = num_rows_; row-- > 0;) {
       if (row >= near_rows) {
         index_.table_.prefetch(columns_.keys[row - near_rows]);
-        prefetch_entry(row - near_rows);
+        __builtin_prefetch(&index_.entries_[slot_of(row - near_rows)], 1);
       }
-      parents_[row] = left_out;
+      const SlotIndex slot = slot_of(row);
+      nodes_[row] = {left_out, slot};
       const EntryMeta meta = {columns_.tenants[row], columns_.priorities[row], columns_.groups[row],
                               columns_.expiry_s[row]};
       if (meta.expiry_s != never_expires && meta.expiry_s <= now_s) continue;
-      const SlotIndex slot = slot_of(row);
       index_.write_entry(slot, columns_.keys[row], no_slot, meta);
       IndexEntry& entry = index_.entries_[slot];
       entry.last_use = first_tick_ + static_cast<std::uint32_t>(row);
       if (index_.table_.insert(slot) == no_slot) {
-        parents_[row] = missing;
+        nodes_[row].parent = missing;
       } else {
         entry = {};
       }
@@ -95,9 +105,10 @@ class PrefixIndex::Restore {
     for (std::size_t row = 0; row < num_rows_; ++row) {
       if (row + far_rows < num_rows_) index_.table_.prefetch(columns_.parents[row + far_rows]);
       if (row + near_rows < num_rows_) index_.table_.prefetch_entry(columns_.parents[row + near_rows]);
-      if (parents_[row] == left_out) continue;
-      parents_[row] = row_of_parent(row);
-      if (parents_[row] < num_rows_) set_bit(has_child_, parents_[row]);
+      Row& parent = nodes_[row].parent;
+      if (parent == left_out) continue;
+      parent = row_of_parent(row);
+      if (parent < num_rows_) set_bit(has_child_, parent);
     }
   }
 
@@ -105,38 +116,38 @@ class PrefixIndex::Restore {
     const BlockKey& parent = columns_.parents[row];
     if (parent == BlockKey{}) return no_parent;
     // Blocks of a chain were mostly written one after the other.
-    if (row > 0 && columns_.keys[row - 1] == parent && parents_[row - 1] != left_out) return static_cast<Row>(row - 1);
+    if (row > 0 && columns_.keys[row - 1] == parent && nodes_[row - 1].parent != left_out)
+      return static_cast<Row>(row - 1);
     const SlotIndex slot = index_.table_.find(parent);
     return slot == no_slot ? missing : index_.entries_[slot].last_use - first_tick_;
   }
 
   void place() {
     for (std::size_t leaf = 0; leaf < num_rows_; ++leaf) {
-      if (parents_[leaf] == left_out || test_bit(has_child_, leaf)) continue;
+      if (nodes_[leaf].parent == left_out || test_bit(has_child_, leaf)) continue;
       path_.clear();
       auto above = static_cast<Row>(leaf);
-      while (above < num_rows_ && depths_[above] == unplaced) {
-        depths_[above] = walked;
-        path_.push_back(above);
-        above = parents_[above];
+      while (above < num_rows_ && !test_bit(is_walked_, above)) {
+        set_bit(is_walked_, above);
+        path_.push_back({above, nodes_[above].slot});
+        above = nodes_[above].parent;
       }
-      if (above == no_parent || (above < num_rows_ && depths_[above] < num_rows_)) place_path(above);
+      if (above == no_parent || (above < num_rows_ && test_bit(is_placed_, above))) place_path(above);
     }
   }
 
   // The rows of path_, the deepest first, below `above`.
   void place_path(Row above) {
+    SlotIndex parent = above == no_parent ? no_slot : nodes_[above].slot;
     for (std::size_t i = path_.size(); i-- > 0;) {
-      if (i >= near_rows) prefetch_entry(path_[i - near_rows]);
-      const Row row = path_[i];
-      const SlotIndex slot = slot_of(row);
-      IndexEntry& entry = index_.entries_[slot];
-      entry.state = EntryState::ready;
-      if (above != no_parent) place_below(slot, slot_of(above));
+      if (i >= near_rows) __builtin_prefetch(&index_.entries_[path_[i - near_rows].slot], 1);
+      const auto [row, slot] = path_[i];
+      index_.entries_[slot].state = EntryState::ready;
+      if (parent != no_slot) place_below(slot, parent);
       index_.ready_[slot / 64] |= std::uint64_t{1} << (slot % 64);
-      depths_[row] = entry.depth;
+      set_bit(is_placed_, row);
       placed_.push_back(row);
-      above = row;
+      parent = slot;
     }
   }
 
@@ -166,8 +177,8 @@ class PrefixIndex::Restore {
     for (std::size_t row = 0; row < num_rows_; ++row) {
       if (row + near_rows < num_rows_ && needs_settling(row + near_rows)) prefetch_entry(row + near_rows);
       if (!needs_settling(row)) continue;
-      const SlotIndex slot = slot_of(row);
-      if (depths_[row] < num_rows_) {
+      const SlotIndex slot = nodes_[row].slot;
+      if (test_bit(is_placed_, row)) {
         index_.policy_->add(slot, LeafCause::used);
       } else {
         index_.table_.erase(slot);
@@ -178,23 +189,25 @@ class PrefixIndex::Restore {
 
   // A leaf, or entered but not placed.
   [[nodiscard]] bool needs_settling(std::size_t row) const {
-    return parents_[row] != left_out && (depths_[row] >= num_rows_ || !test_bit(has_child_, row));
+    return nodes_[row].parent != left_out && (!test_bit(is_placed_, row) || !test_bit(has_child_, row));
   }
 
   PrefixIndex& index_;
   const RestoreColumns& columns_;
   std::size_t num_rows_;
   std::uint32_t first_tick_;
-  std::vector<Row> parents_;
-  std::vector<std::uint32_t> depths_;
-  std::vector<std::uint64_t> has_child_;  // one bit per row
-  std::vector<Row> path_;
+  MappedArray<Node> nodes_;
+  std::vector<std::uint64_t> has_child_;  // one bit per row, as in the two after it
+  std::vector<std::uint64_t> is_walked_;
+  std::vector<std::uint64_t> is_placed_;
+  std::vector<Step> path_;
   std::vector<std::int64_t> placed_;
   bool raises_ = false;
 };
 
 std::vector<std::int64_t> PrefixIndex::restore(const RestoreColumns& columns, std::uint32_t now_s) {
   check_restore(columns);
+  if (columns.slots.empty()) return {};
   return Restore(*this, columns).run(now_s);
 }
 
