@@ -182,6 +182,9 @@ class PrefixIndex:
     def find(self, key: bytes) -> int:
         """Slot of a visible block, or -1."""
 
+    def meta_of(self, slot: int) -> tuple[int, int, int, int]:
+        """Tenant, priority, group and expiry_s of a block."""
+
     def pins_of(self, slot: int) -> int: ...
 
     def is_ready(self, slot: int) -> bool: ...
@@ -270,6 +273,9 @@ class SsdDeviceInfo:
 
     @property
     def bad_checksums(self) -> int: ...
+
+def ssd_footprint_bytes(num_slots: int, slot_bytes: int) -> int:
+    """What so many slots take in one directory, with their records."""
 
 class SsdStore:
     """The bytes of the SSD tier; see csrc/storage/ssd_store.h."""
@@ -519,7 +525,7 @@ class TransferEngine:
     def wait_slots(self, slots: int, timeout_s: float) -> bool:
         """Wait until slots_available >= slots; False after the timeout."""
 
-    def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None]], timeout_s: float) -> None:
+    def submit(self, graph_id: int, ops: Sequence[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None]], timeout_s: float) -> None:
         """
         Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or RuntimeError: nothing was submitted.
         """

@@ -288,7 +288,8 @@ void bind_transfer(nb::module_& m) {
           "slots"_a, "timeout_s"_a, "Wait until slots_available >= slots; False after the timeout.")
       .def(
           "submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
-          nb::sig("def submit(self, graph_id: int, ops: list[" OP_TUPLE "], timeout_s: float) -> None"),
+          nb::sig("def submit(self, graph_id: int, ops: collections.abc.Sequence[" OP_TUPLE
+                  "], timeout_s: float) -> None"),
           "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the "
           "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or "
           "RuntimeError: nothing was submitted.")

@@ -153,7 +153,7 @@ class GlobalCacheEngine:
     def prepare_stage(
         self, sequence: SequenceMeta, end_block: int | None, max_blocks: int, *, now_s: int = 0
     ) -> TierMove | None:
-        """Reserve CPU slots for at most `max_blocks` of what `num_to_stage` counts, the first; None when that is nothing.
+        """Reserve CPU slots for at most `max_blocks` of what `num_to_stage` counts; None when that is nothing.
 
         Fewer than there are when slots are short; the blocks left out are the last ones.
         """

@@ -72,6 +72,10 @@ class Completion(Protocol):
         """The graph it is about."""
 
     @property
+    def op_id(self) -> int:
+        """Of an op: which."""
+
+    @property
     def bytes(self) -> int:
         """Of an op: bytes moved over all ranks."""
 

@@ -33,7 +33,7 @@ from flexkv.tasks.ssd_tier import SsdTier
 __all__ = ["TierMover"]
 
 _logger = flexkv_logger(__name__)
-MAX_PINNED_FRACTION = 0.25
+MAX_PINNED_FRACTION = 0.5
 """Of the CPU tier's blocks, what may wait for its write: the rest stays for those who need slots now."""
 FIRST_QUEUE_BYTES = 256 << 20
 """What may wait for its write before the rate of writes is known."""
