@@ -88,7 +88,8 @@ def make_scheduler_role(
         may_store=transfer.is_kv_producer,
         store_timeout_s=STORE_TIMEOUT_FACTOR * config.cache_config.transfer_timeout_s,
         own_thread=True,
-        stages_first=not config.ssd_pipelined_loads,
+        has_slow_tier=config.cache_config.enable_ssd,
+        stage_timeout_s=None if config.ssd_pipelined_loads else config.cache_config.ssd_stage_timeout_s,
     )
 
 

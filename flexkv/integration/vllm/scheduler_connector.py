@@ -69,8 +69,10 @@ class FlexKVSchedulerConnector:
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
         decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
             more, and a preemption loses more.
-        stages_first: whether blocks of a slower tier are offered only once they are in host memory and were checked
-            (D15); else while they are being read, which asks for vLLM's policy `recompute`.
+        has_slow_tier: whether there is a tier below host memory: how fast the engine computes prompts is measured then.
+        stage_timeout_s: blocks of that tier are offered only once they are in host memory and were checked, and a
+            request waits for them so long at most (D15). None: they are offered while they are being read, which asks
+            for vLLM's policy `recompute`.
         own_thread: whether stores are planned and launched on a thread of their own; else as each step is planned.
     """
 
@@ -85,7 +87,8 @@ class FlexKVSchedulerConnector:
         store_timeout_s: float | None = None,
         decode_store_blocks: int = DECODE_STORE_BLOCKS,
         own_thread: bool = False,
-        stages_first: bool = True,
+        has_slow_tier: bool = False,
+        stage_timeout_s: float | None = None,
     ) -> None:
         self._manager = manager
         self._tokens_per_block = tokens_per_block
@@ -106,8 +109,9 @@ class FlexKVSchedulerConnector:
         self._to_store: OrderedDict[str, RequestState] = OrderedDict()  # have blocks to store, first come first
         self._stores = StoreQueue(manager, store_timeout_s)
         self._store_thread = StoreThread(self._stores) if own_thread else None
-        has_slow_tier = manager.cache_config.enable_ssd
-        self._staging = Staging(manager, self._discard) if has_slow_tier and stages_first else None
+        self._staging: Staging | None = None
+        if has_slow_tier and stage_timeout_s is not None:
+            self._staging = Staging(manager, self._discard, stage_timeout_s)
         self._prefill_clock = PrefillClock(manager.note_prefill) if has_slow_tier else None
 
     # ---- while vLLM schedules

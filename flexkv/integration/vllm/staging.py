@@ -29,6 +29,7 @@ class Staging:
     Args:
         manager: started.
         discard: gives up a match.
+        timeout_s: how long a request is kept waiting.
         clock: seconds, monotonic.
     """
 
@@ -36,11 +37,12 @@ class Staging:
         self,
         manager: KVManager,
         discard: Callable[[FlexKVGetTask], None],
+        timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._manager = manager
         self._discard = discard
-        self._timeout_s = manager.cache_config.ssd_stage_timeout_s
+        self._timeout_s = timeout_s
         self._clock = clock
         self._waiting: dict[str, RequestState] = {}
 
