@@ -44,7 +44,7 @@ class FakeManager:
         root = root_key(b"model", namespace, 0, TOKENS_PER_BLOCK)
         return SequenceMeta(token_ids, TOKENS_PER_BLOCK, block_hashes=block_hashes, root=root, num_tokens=num_tokens)
 
-    def get_span(self, sequence, start_block=0, *, is_repeat=False):
+    def get_span(self, sequence, start_block=0, *, is_repeat=False, cpu_only=False):
         self.num_matches += 1
         self.repeats.append(is_repeat)
         keys = [bytes(key) for key in sequence.block_hashes]
