@@ -30,6 +30,7 @@ def config():
         server_recv_port=address,
         gpu_register_port=f"{address}_gpu_register",
         engine_hashes_usable=True,
+        ssd_pipelined_loads=False,
     )
 
 
