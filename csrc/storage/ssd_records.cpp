@@ -1,5 +1,7 @@
 #include "storage/ssd_records.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -22,6 +24,11 @@ constexpr std::uint64_t renumber_above = ssd_max_sequence / 2;
 }
 
 }  // namespace
+
+void read_ahead(int fd, std::uint64_t offset) {
+  constexpr off_t ahead_bytes = 8 * static_cast<off_t>(scan_piece_bytes);
+  if (fd >= 0) (void)::posix_fadvise(fd, static_cast<off_t>(offset), ahead_bytes, POSIX_FADV_WILLNEED);
+}
 
 int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset) {
   while (!to.empty()) {
@@ -116,6 +123,7 @@ std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
   records.reserve(static_cast<std::size_t>(num_slots));  // room that is not used is never touched
   std::ranges::fill(may_be_valid_, std::uint64_t{0});
   const ReadAt read_at = [this](std::span<std::byte> to, std::uint64_t offset) {
+    read_ahead(file_->fd(), offset + to.size());
     return read_fully(*file_, to, offset);
   };
   const int error =

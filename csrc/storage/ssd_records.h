@@ -27,6 +27,9 @@ struct ScannedRecord {
 [[nodiscard]] int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset);
 [[nodiscard]] int write_fully(File& file, std::span<const std::byte> from, std::uint64_t offset);
 
+// Asks the kernel to read on from there while the caller works. Only a hint; nothing for a descriptor of -1.
+void read_ahead(int fd, std::uint64_t offset);
+
 // Where the record of a slot lies, and so how long a file of so many records is.
 [[nodiscard]] constexpr std::uint64_t record_offset(std::uint64_t slot) {
   return ssd_header_bytes + slot * ssd_record_bytes;
