@@ -3,7 +3,8 @@
 // Invariants
 //  1. In memory there is one bit per slot: whether its record on disk may be valid. It is set before a record is
 //     written and cleared after zeros were: a failed write leaves it set.
-//  2. A header that is torn while it is written does not check, and is known for one of ours.
+//  2. A header that is torn while it is written does not check, and is known for one of ours. Only a power cut tears
+//     one that replaces another.
 //  3. After an error of `write_header` no record is written until one has succeeded.
 // Thread safety: one thread; `header` any, but not beside `write_header`.
 #pragma once
@@ -75,6 +76,7 @@ class SsdRecordFile {
   std::unique_ptr<File> file_;
   std::string path_;
   SsdHeader header_;
+  bool has_magic_ = false;                   // the file on disk is known for one of ours
   std::vector<std::uint64_t> may_be_valid_;  // a bit per slot
   std::uint64_t last_sequence_ = 0;
   int broken_ = 0;  // the errno of a header that could not be written
