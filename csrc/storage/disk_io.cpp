@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "storage/thread_io.h"
+#include "storage/uring_io.h"
 
 namespace flexkv {
 namespace {
@@ -28,6 +29,14 @@ std::unique_ptr<DiskIo> make_disk_io(const std::string& name, const DiskIoConfig
   why_not.clear();
   if (name != "auto" && name != "io_uring" && name != "threads") {
     throw std::invalid_argument("the disk engine must be auto, io_uring or threads, got '" + name + "'");
+  }
+  if (name != "threads") {
+    try {
+      return std::make_unique<UringIo>(config, std::make_unique<UringSyscalls>());
+    } catch (const std::system_error& error) {
+      if (name == "io_uring") throw;
+      why_not = error.what();
+    }
   }
   return std::make_unique<ThreadIo>(config.depth, config.num_threads);
 }
