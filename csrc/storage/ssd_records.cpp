@@ -1,5 +1,7 @@
 #include "storage/ssd_records.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -22,6 +24,11 @@ constexpr std::uint64_t renumber_above = ssd_max_sequence / 2;
 }
 
 }  // namespace
+
+void read_ahead(int fd, std::uint64_t offset) {
+  constexpr off_t ahead_bytes = 8 * static_cast<off_t>(scan_piece_bytes);
+  if (fd >= 0) (void)::posix_fadvise(fd, static_cast<off_t>(offset), ahead_bytes, POSIX_FADV_WILLNEED);
+}
 
 int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset) {
   while (!to.empty()) {
@@ -74,7 +81,9 @@ HeaderState SsdRecordFile::read_header() {
   const std::span<std::byte> there =
       std::span(bytes).first(std::min<std::size_t>(bytes.size(), static_cast<std::size_t>(size)));
   if (const int error = read_fully(*file_, there, 0); error != 0) throw_errno(error, "reading the header of " + path_);
-  return decode_header(bytes, header_);
+  const HeaderState state = decode_header(bytes, header_);
+  has_magic_ = state != HeaderState::empty && state != HeaderState::foreign;
+  return state;
 }
 
 std::uint64_t SsdRecordFile::num_records() {
@@ -90,17 +99,24 @@ int SsdRecordFile::resize(std::uint64_t num_slots) {
   return 0;
 }
 
-int SsdRecordFile::clear() { return file_->allocate(0); }
+int SsdRecordFile::clear() {
+  has_magic_ = false;
+  return file_->allocate(0);
+}
 
 int SsdRecordFile::write_header(const SsdHeader& header) {
   const auto bytes = encode_header(header);
   const bool is_other_life = header.store != header_.store;
-  // Without any magic a torn header would look like a stranger's file: the sector with the first magic goes before.
-  const auto first_sector = std::span(bytes).first<ssd_layout::sector_bytes>();
-  int error = write_fully(*file_, first_sector, 0);
+  constexpr std::size_t first_bytes = ssd_layout::sector_bytes;
+  int error = 0;
+  if (!has_magic_) {
+    // Torn, a header without any magic would look like a stranger's file: the sector with the first one goes before.
+    error = write_fully(*file_, std::span(bytes).first<first_bytes>(), 0);
+    if (error == 0) error = file_->sync();
+  }
+  if (error == 0) error = write_fully(*file_, bytes, 0);  // in one piece: the end of the process does not tear it
   if (error == 0) error = file_->sync();
-  if (error == 0) error = write_fully(*file_, std::span(bytes).subspan(first_sector.size()), first_sector.size());
-  if (error == 0) error = file_->sync();
+  has_magic_ = has_magic_ || error == 0;
   header_ = header;
   if (is_other_life) {
     std::ranges::fill(may_be_valid_, std::uint64_t{0});
@@ -116,6 +132,7 @@ std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
   records.reserve(static_cast<std::size_t>(num_slots));  // room that is not used is never touched
   std::ranges::fill(may_be_valid_, std::uint64_t{0});
   const ReadAt read_at = [this](std::span<std::byte> to, std::uint64_t offset) {
+    read_ahead(file_->fd(), offset + to.size());
     return read_fully(*file_, to, offset);
   };
   const int error =

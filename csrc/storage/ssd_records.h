@@ -3,7 +3,8 @@
 // Invariants
 //  1. In memory there is one bit per slot: whether its record on disk may be valid. It is set before a record is
 //     written and cleared after zeros were: a failed write leaves it set.
-//  2. A header that is torn while it is written does not check, and is known for one of ours.
+//  2. A header that is torn while it is written does not check, and is known for one of ours. Only a power cut tears
+//     one that replaces another.
 //  3. After an error of `write_header` no record is written until one has succeeded.
 // Thread safety: one thread; `header` any, but not beside `write_header`.
 #pragma once
@@ -26,6 +27,9 @@ struct ScannedRecord {
 // All bytes, or an errno; short counts are gone on with. The end of the file is ENODATA.
 [[nodiscard]] int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset);
 [[nodiscard]] int write_fully(File& file, std::span<const std::byte> from, std::uint64_t offset);
+
+// Asks the kernel to read on from there while the caller works. Only a hint; nothing for a descriptor of -1.
+void read_ahead(int fd, std::uint64_t offset);
 
 // Where the record of a slot lies, and so how long a file of so many records is.
 [[nodiscard]] constexpr std::uint64_t record_offset(std::uint64_t slot) {
@@ -72,6 +76,7 @@ class SsdRecordFile {
   std::unique_ptr<File> file_;
   std::string path_;
   SsdHeader header_;
+  bool has_magic_ = false;                   // the file on disk is known for one of ours
   std::vector<std::uint64_t> may_be_valid_;  // a bit per slot
   std::uint64_t last_sequence_ = 0;
   int broken_ = 0;  // the errno of a header that could not be written

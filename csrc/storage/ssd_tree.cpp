@@ -87,8 +87,8 @@ void check_ours_alone(const std::string& path) {
 
 // A file that cannot be opened or is none counts as foreign: it is left alone.
 [[nodiscard]] HeaderState look_at_header(const std::string& path, SsdHeader& header) {
-  const FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (!file) return errno == ENOENT ? HeaderState::empty : HeaderState::foreign;
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!file.valid()) return errno == ENOENT ? HeaderState::empty : HeaderState::foreign;
   std::array<std::byte, ssd_header_bytes> bytes{};
   std::size_t filled = 0;
   while (filled < bytes.size()) {
@@ -112,21 +112,10 @@ bool is_ssd_fingerprint(const std::string& name) {
   return name.size() >= 8 && name.size() <= 128 && std::ranges::all_of(name, is_hex);
 }
 
-FileHandle::~FileHandle() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-FileHandle::FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-FileHandle& FileHandle::operator=(FileHandle&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
 std::optional<SsdLock> SsdLock::take(const std::string& path) {
   check_regular_or_missing(path);
-  FileHandle file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-  if (!file) refuse_to_make(errno, path);
+  Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+  if (!file.valid()) refuse_to_make(errno, path);
   for (int attempt = 0; attempt < lock_attempts; ++attempt) {
     if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return SsdLock(std::move(file));
     if (errno == EWOULDBLOCK) {
@@ -140,8 +129,8 @@ std::optional<SsdLock> SsdLock::take(const std::string& path) {
 }
 
 bool SsdLock::is_held(const std::string& path) {
-  const FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (!file) return false;
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!file.valid()) return false;
   return ::flock(file.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
@@ -154,8 +143,8 @@ void check_regular_or_missing(const std::string& path) {
 }
 
 void sync_directory(const std::string& path) {
-  const FileHandle directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || (::fsync(directory.get()) != 0 && errno != EINVAL)) throw_errno(errno, path);
+  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid() || (::fsync(directory.get()) != 0 && errno != EINVAL)) throw_errno(errno, path);
 }
 
 std::string make_ssd_tree(const std::string& root) {

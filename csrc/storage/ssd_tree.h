@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "storage/ssd_format.h"
+#include "transfer/socket.h"
 
 namespace flexkv {
 
@@ -30,23 +31,6 @@ inline constexpr const char* ssd_data_name = "data";
 // 8 to 128 digits of lower-case hex: what a sub-directory is called.
 [[nodiscard]] bool is_ssd_fingerprint(const std::string& name);
 
-// A descriptor, closed at the end.
-class FileHandle {
- public:
-  FileHandle() = default;
-  explicit FileHandle(int fd) : fd_(fd) {}
-  ~FileHandle();
-  FileHandle(FileHandle&& other) noexcept;
-  FileHandle& operator=(FileHandle&& other) noexcept;
-  FileHandle(const FileHandle&) = delete;
-  FileHandle& operator=(const FileHandle&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-  [[nodiscard]] explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
 class SsdLock {
  public:
   // Makes the lock file when it is not there. nullopt: somebody else holds it. Never waits. Throws std::system_error,
@@ -58,8 +42,8 @@ class SsdLock {
   [[nodiscard]] int mark_used() const;
 
  private:
-  explicit SsdLock(FileHandle file) : file_(std::move(file)) {}
-  FileHandle file_;
+  explicit SsdLock(Fd file) : file_(std::move(file)) {}
+  Fd file_;
 };
 
 // Checks the root and makes it (its last component only) and the tree in it. Returns the tree's path. Throws
