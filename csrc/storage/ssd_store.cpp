@@ -76,7 +76,7 @@ class SsdStore::Impl {
         if (slot < num_slots_) all.push_back({slot, scanned.record});
       }
     }
-    std::ranges::stable_sort(all, {}, [](const Found& found) { return found.record.sequence; });
+    std::ranges::stable_sort(all, {}, [](const Found& found) { return found.record.used_at_us; });
     SsdScan scan;
     for (const auto& [slot, record] : all) {
       scan.slots.push_back(slot);

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -78,10 +79,29 @@ void what_was_written_is_there_after_a_restart() {
   CHECK(slots_of(records) == (std::vector<std::uint64_t>{0, 5, 99}));
   CHECK(records[0].record.key == record_named(1).key && records[0].record.parent == record_named(1).parent);
   CHECK(records[0].record.data_checksum == 1);
-  CHECK(records[2].record.sequence < records[0].record.sequence);  // in the order of use: 99, 0, 5
-  CHECK(records[0].record.sequence < records[1].record.sequence);
+  CHECK(records[2].record.used_at_us < records[0].record.used_at_us);  // in the order of use: 99, 0, 5
+  CHECK(records[0].record.used_at_us < records[1].record.used_at_us);
   CHECK(directory.write(1, record_named(2)) == 0);
-  CHECK(directory.scan(0)[1].record.sequence > records[1].record.sequence);
+  CHECK(directory.scan(0)[1].record.used_at_us > records[1].record.used_at_us);
+}
+
+void times_of_use_are_the_clocks_and_grow_whatever_it_does() {
+  CHECK(use_after(0, 1'000) == 1'000);
+  CHECK(use_after(1'000, 1'000) == 1'001);
+  CHECK(use_after(1'000, 5) == 1'001);  // it was set back
+  CHECK(use_after(1'000, -5) == 1'001);
+  CHECK(use_after(ssd_max_used_at_us, 5) == ssd_max_used_at_us);
+  const auto now_us = [] {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+  };
+  const TempDir temp;
+  SsdDirectory directory(disk(), small_store(temp.file("root"), 2));
+  const std::uint64_t before = now_us();
+  CHECK(directory.write(0, record_named(1)) == 0 && directory.write(1, record_named(2)) == 0);
+  const std::vector<ScannedRecord> records = directory.scan(0);
+  CHECK(records[0].record.used_at_us >= before && records[0].record.used_at_us < records[1].record.used_at_us);
+  CHECK(records[1].record.used_at_us <= now_us() + 1);
 }
 
 void expired_blocks_are_left_out_and_their_slots_are_invalidated_all_the_same() {
@@ -175,6 +195,7 @@ void another_model_gets_what_the_busy_ones_leave() {
 
 int main() {
   what_was_written_is_there_after_a_restart();
+  times_of_use_are_the_clocks_and_grow_whatever_it_does();
   expired_blocks_are_left_out_and_their_slots_are_invalidated_all_the_same();
   renewing_forgets_everything();
   one_store_at_a_time_serves_from_a_sub_directory();

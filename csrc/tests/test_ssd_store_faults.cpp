@@ -6,8 +6,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <map>
-#include <string>
 #include <optional>
+#include <string>
 #include <thread>
 
 #include "tests/choices.h"
