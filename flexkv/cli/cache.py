@@ -87,7 +87,8 @@ def verify(directories: Sequence[str], as_json: bool, fingerprint: str) -> None:
     checks = [StoreCheck.begin(store) for store in (named(stores, fingerprint) if fingerprint else stores)]
     total_bytes = sum(check.num_blocks * check.store.slot_bytes for check in checks)
     start_s = time.monotonic()
-    with click.progressbar(length=total_bytes, label="verifying", file=sys.stderr) as progress:
+    is_hidden = not sys.stderr.isatty()
+    with click.progressbar(length=total_bytes, label="verifying", file=sys.stderr, hidden=is_hidden) as progress:
         for check in checks:
             check.run(progress.update)
     is_bad = any(check.is_bad for check in checks)
