@@ -377,7 +377,7 @@ class TaskFlow:
         counters = self._recorder.counters
         counters.tasks_running = self.tasks.num_running
         counters.dropped_results = self.tasks.num_dropped
-        counters.ssd_moves_running = self.mover.num_running
+        self.mover.note_levels()
         if self.tier.cache is not None:
             self._recorder.note_levels(self.tier.cache)
         return counters.snapshot()

@@ -198,6 +198,14 @@ class TierMover:
                 self._commit(run, run.first_bad)
         return True
 
+    def note_levels(self) -> None:
+        """Write what is under way, and what reading and computing cost, into the counters."""
+        counters, estimates = self._recorder.counters, self.cost_model.estimates()
+        counters.ssd_moves_running = len(self._runs)
+        counters.ssd_read_bytes_per_s = self.cost_model.rate_of(TransferType.DISK2H) or 0.0
+        counters.ssd_write_bytes_per_s = self.cost_model.rate_of(TransferType.H2DISK) or 0.0
+        counters.prefill_tokens_per_s = 0.0 if estimates.prefill is None else estimates.prefill.per_s
+
     def note_copy(self, completion: Completion) -> None:
         """A copy to the GPU ended: how fast it was counts, too."""
         if completion.status == _core.OpStatus.DONE and completion.type == _core.OpType.H2D:
