@@ -98,6 +98,7 @@ const char* name_of(SsdOrigin origin) {
 struct SsdDirectory::Impl {
   Impl(FileSystem& files, SsdDirectoryConfig wanted);
   void open(FileSystem& files);
+  void remove_again() const;
   void judge();
   void settle();
   [[nodiscard]] int resize(std::uint64_t num_slots);
@@ -128,8 +129,16 @@ SsdDirectory::Impl::Impl(FileSystem& files, SsdDirectoryConfig wanted)
   try {
     open(files);
   } catch (...) {
-    if (is_new) try_to_remove(tree, config.fingerprint);
+    if (is_new) remove_again();
     throw;
+  }
+}
+
+void SsdDirectory::Impl::remove_again() const {
+  try {
+    remove_sub_directory(tree, config.fingerprint);
+  } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
+    // What kept it from being opened says more; what is left here is removed by the next start.
   }
 }
 

@@ -166,6 +166,7 @@ void SsdRecordFile::renumber(std::vector<ScannedRecord>& records) {
 }
 
 int SsdRecordFile::invalidate(std::uint64_t slot) {
+  if (broken_ != 0) return broken_;  // the header before may be there, and with it the record: its bytes are to stay
   if (!may_be_valid(slot)) return 0;
   constexpr std::array<std::byte, ssd_record_bytes> empty{};
   if (const int error = write_fully(*file_, empty, record_offset(slot)); error != 0) return error;
