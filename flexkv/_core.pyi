@@ -511,7 +511,7 @@ class TransferEngine:
     def wait_slots(self, slots: int, timeout_s: float) -> bool:
         """Wait until slots_available >= slots; False after the timeout."""
 
-    def submit(self, graph_id: int, ops: list[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None]], timeout_s: float) -> None:
+    def submit(self, graph_id: int, ops: Sequence[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None]], timeout_s: float) -> None:
         """
         Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or RuntimeError: nothing was submitted.
         """

@@ -123,7 +123,7 @@ OpSpec to_op(nb::handle item, const std::string& name) {
   return op;
 }
 
-void submit(Engine& engine, std::int64_t graph_id, const nb::list& ops, double timeout_s) {
+void submit(Engine& engine, std::int64_t graph_id, const nb::sequence& ops, double timeout_s) {
   GraphSpec graph;
   graph.graph_id = graph_id;
   graph.timeout_s = timeout_s;
@@ -288,7 +288,7 @@ void bind_transfer(nb::module_& m) {
           "slots"_a, "timeout_s"_a, "Wait until slots_available >= slots; False after the timeout.")
       .def(
           "submit", &submit, "graph_id"_a, "ops"_a, "timeout_s"_a,
-          nb::sig("def submit(self, graph_id: int, ops: list[" OP_TUPLE "], timeout_s: float) -> None"),
+          nb::sig("def submit(self, graph_id: int, ops: Sequence[" OP_TUPLE "], timeout_s: float) -> None"),
           "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the "
           "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or "
           "RuntimeError: nothing was submitted.")
