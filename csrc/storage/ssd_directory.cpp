@@ -69,14 +69,6 @@ constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 62;
 
 [[nodiscard]] bool is_disk_full(int error) { return error == ENOSPC || error == EDQUOT; }
 
-// After an error, which says more than what goes wrong here: the next start removes what is left.
-void try_to_remove(const std::string& tree, const std::string& fingerprint) {
-  try {
-    remove_sub_directory(tree, fingerprint);
-  } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch) see above
-  }
-}
-
 }  // namespace
 
 const char* name_of(SsdOrigin origin) {
