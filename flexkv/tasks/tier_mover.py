@@ -252,6 +252,8 @@ class TierMover:
         ssd.drop(move.keys[block], slot)
 
     def _decide(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
+        if run.move.is_quarantined:  # the engine was shut down meanwhile: nothing of it counts any more
+            return
         if completion.status == _core.OpStatus.DONE:
             run.is_decided = True
             self._nothing_arrives(cache, run)

@@ -513,7 +513,9 @@ def test_a_move_has_at_most_32_chunks_that_follow_each_other(num_blocks: int) ->
 
 def test_a_load_has_an_op_for_what_is_there_and_one_for_each_op_it_waits_for() -> None:
     slots, blocks = np.arange(6), np.arange(6) + 100
-    graph = load_graph([slots[:2], slots[2:]], [blocks[:2], blocks[2:]], 5, np.array([-1, FAR, FAR, -1, FARTHER, FARTHER]))
+    graph = load_graph(
+        [slots[:2], slots[2:]], [blocks[:2], blocks[2:]], 5, np.array([-1, FAR, FAR, -1, FARTHER, FARTHER])
+    )
     found = {frozenset(op.predecessors): (op.src_block_ids.tolist(), op.dst_block_ids.tolist()) for op in graph}
     assert found == {
         frozenset(): ([0, 3], [100, 103]),
