@@ -92,7 +92,7 @@ class SsdDevice {
   void run();
   [[nodiscard]] bool step();
   void take_inbox();
-  void drop(std::deque<Block>& queue, bool all);
+  static void drop(std::deque<Block>& queue, bool all);
   [[nodiscard]] bool start_some();
   void start_read(Block block);
   void start_write(Block block);

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -200,7 +201,7 @@ void stop_drops_what_is_queued_and_waits_for_what_is_in_flight() {
 }
 
 void hanging_io_does_not_keep_stop_and_ends_late() {
-  auto* const rig = new Rig({1, {4096}, 16, "auto", 4, 1});  // its files outlive the store's thread
+  const auto rig = std::make_unique<Rig>(StoreShape{1, {4096}, 16, "auto", 4, 1});
   rig->schedule().hold(FileCall::write, "data");
   const std::int64_t op_id = rig->kit.begin_write({0, 1}, 10);
   rig->schedule().wait_held(1);
