@@ -95,10 +95,10 @@ def is_foreign(damage: Damage) -> bool:
 @each_damage
 @pytest.mark.parametrize("io_engine", ["auto", "threads"])
 def test_a_data_file_damaged_under_a_running_manager_costs_the_blocks_that_are_gone(
-    damage: Damage, io_engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Damage, io_engine: str, ssd: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig = full_tier(tmp_path, ssd_io_engine=io_engine)
-    damage(only_sub_directory(tmp_path) / "data")
+    rig = full_tier(ssd, ssd_io_engine=io_engine)
+    damage(only_sub_directory(ssd) / "data")
     caplog.clear()
     served = serve_all(rig)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING and "ssd" in record.message]
@@ -112,69 +112,69 @@ def test_a_data_file_damaged_under_a_running_manager_costs_the_blocks_that_are_g
     rig.check_serves_from_host()
     rig.check_books()
     rig.close()
-    check_a_new_start(tmp_path)
+    check_a_new_start(ssd)
 
 
 @each_damage
 def test_a_record_file_damaged_under_a_running_manager_costs_it_nothing_until_the_next_start(
-    damage: Damage, tmp_path: Path
+    damage: Damage, ssd: Path
 ) -> None:
-    rig = full_tier(tmp_path)
-    path = only_sub_directory(tmp_path) / "records"
+    rig = full_tier(ssd)
+    path = only_sub_directory(ssd) / "records"
     damage(path)
     assert serve_all(rig) == CHAINS
     rig.check_serves_from_host()
     rig.check_books()
     rig.close()
     if is_foreign(damage):
-        assert f"{path} is not a file of this cache; remove it" in config_error(tmp_path)
+        assert f"{path} is not a file of this cache; remove it" in config_error(ssd)
         path.unlink()
-    check_a_new_start(tmp_path)
+    check_a_new_start(ssd)
 
 
 @each_damage
-def test_a_data_file_damaged_between_two_runs_costs_the_blocks_that_are_gone(damage: Damage, tmp_path: Path) -> None:
-    damage(prepare(tmp_path, CHAINS) / "data")
-    served = check_a_new_start(tmp_path)
+def test_a_data_file_damaged_between_two_runs_costs_the_blocks_that_are_gone(damage: Damage, ssd: Path) -> None:
+    damage(prepare(ssd, CHAINS) / "data")
+    served = check_a_new_start(ssd)
     assert served == ({1: 6, 2: 5, 3: 1, 4: 0} if damage is cut_to_half else dict.fromkeys(CHAINS, 0))
 
 
 @each_damage
-def test_a_record_file_damaged_between_two_runs_costs_the_blocks_that_are_gone(damage: Damage, tmp_path: Path) -> None:
-    path = prepare(tmp_path, CHAINS) / "records"
+def test_a_record_file_damaged_between_two_runs_costs_the_blocks_that_are_gone(damage: Damage, ssd: Path) -> None:
+    path = prepare(ssd, CHAINS) / "records"
     damage(path)
     if is_foreign(damage):
         before = path.read_bytes()
-        assert f"{path} is not a file of this cache; remove it" in config_error(tmp_path)
+        assert f"{path} is not a file of this cache; remove it" in config_error(ssd)
         assert path.read_bytes() == before, "what is not ours is left alone"
         path.unlink()
-    served = check_a_new_start(tmp_path)
+    served = check_a_new_start(ssd)
     assert set(served.values()) == {0}, "its header was gone"
 
 
-def test_a_record_file_cut_among_its_records_keeps_those_before_the_cut(tmp_path: Path) -> None:
-    path = prepare(tmp_path, CHAINS) / "records"
+def test_a_record_file_cut_among_its_records_keeps_those_before_the_cut(ssd: Path) -> None:
+    path = prepare(ssd, CHAINS) / "records"
     os.truncate(path, HEADER_BYTES + 13 * 64 + 17)
-    assert check_a_new_start(tmp_path) == {1: 6, 2: 5, 3: 2, 4: 0}
+    assert check_a_new_start(ssd) == {1: 6, 2: 5, 3: 2, 4: 0}
 
 
-def test_files_that_grew_between_two_runs_are_brought_to_their_size(tmp_path: Path) -> None:
-    sub_directory = prepare(tmp_path, CHAINS)
+def test_files_that_grew_between_two_runs_are_brought_to_their_size(ssd: Path) -> None:
+    sub_directory = prepare(ssd, CHAINS)
     sizes = {name: (sub_directory / name).stat().st_size for name in ("data", "records")}
     for name, size in sizes.items():
         os.truncate(sub_directory / name, size + 3 * SLOT_BYTES + 1)
-    assert check_a_new_start(tmp_path) == CHAINS
+    assert check_a_new_start(ssd) == CHAINS
     assert {name: (sub_directory / name).stat().st_size for name in sizes} == sizes
 
 
 def test_reads_that_fail_again_and_again_turn_the_tier_off_with_one_warning_and_the_cpu_tier_serves_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ssd: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig = SsdRig(tmp_path)
+    rig = SsdRig(ssd)
     chains = range(NUM_SSD_BLOCKS)
     assert all(rig.put(chain, 1) for chain in chains)
     rig.forget_host_blocks()
-    os.truncate(only_sub_directory(tmp_path) / "data", 0)
+    os.truncate(only_sub_directory(ssd) / "data", 0)
     caplog.clear()
     assert not any(rig.serve(chain, 1) for chain in chains)
     assert rig.state is SsdState.BROKEN
@@ -183,15 +183,15 @@ def test_reads_that_fail_again_and_again_turn_the_tier_off_with_one_warning_and_
     rig.check_serves_from_host()
     rig.check_books()
     rig.close()
-    check_a_new_start(tmp_path)
+    check_a_new_start(ssd)
 
 
 def test_two_managers_that_serve_from_one_directory_since_its_lock_was_deleted_serve_no_wrong_byte(
-    tmp_path: Path,
+    ssd: Path,
 ) -> None:
-    first = SsdRig(tmp_path)
-    (only_sub_directory(tmp_path) / "lock").unlink()
-    second = SsdRig(tmp_path)
+    first = SsdRig(ssd)
+    (only_sub_directory(ssd) / "lock").unlink()
+    second = SsdRig(ssd)
     assert second.state is SsdState.SERVING, "the lock is what keeps two apart"
     for chain in range(1, 9):
         rig = (first, second)[chain % 2]
@@ -205,16 +205,14 @@ def test_two_managers_that_serve_from_one_directory_since_its_lock_was_deleted_s
     assert second.put(9, 4)
     second.close()
     first.close()
-    check_a_new_start(tmp_path)
+    check_a_new_start(ssd)
 
 
 @pytest.mark.parametrize("stand_in", ["directory", "link", "pipe"])
 @pytest.mark.parametrize("name", ["data", "records", "lock"])
-def test_what_is_no_file_in_the_place_of_one_is_refused_and_left_alone(
-    name: str, stand_in: str, tmp_path: Path
-) -> None:
-    path = prepare(tmp_path, CHAINS) / name
-    precious = tmp_path / "precious"
+def test_what_is_no_file_in_the_place_of_one_is_refused_and_left_alone(name: str, stand_in: str, ssd: Path) -> None:
+    path = prepare(ssd, CHAINS) / name
+    precious = ssd / "precious"
     precious.write_bytes(b"not ours")
     path.unlink()
     if stand_in == "directory":
@@ -223,11 +221,11 @@ def test_what_is_no_file_in_the_place_of_one_is_refused_and_left_alone(
         path.symlink_to(precious)
     else:
         os.mkfifo(path)
-    message = config_error(tmp_path)
+    message = config_error(ssd)
     assert f"{path} is not a regular file; remove it, or name another root" in message
     assert precious.read_bytes() == b"not ours"
     if stand_in == "directory":
         path.rmdir()
     else:
         path.unlink()
-    check_a_new_start(tmp_path)
+    check_a_new_start(ssd)
