@@ -25,7 +25,7 @@ from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVRequest, KVRequestType, KVResponse
 from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
-from flexkv.tasks.flow import Launch, StagingState, TaskFlow
+from flexkv.tasks.flow import Launch, TaskFlow
 from flexkv.tasks.gate import Gate
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import EventBuffer, Recorder
@@ -40,6 +40,7 @@ from flexkv.tasks.requests import (
 )
 from flexkv.tasks.seams import Storage, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
+from flexkv.tasks.staging import StagingState
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 from flexkv.tasks.tier_mover import TierMover
 from flexkv.transfer.transfer_engine import TransferEngine

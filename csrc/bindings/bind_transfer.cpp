@@ -123,7 +123,7 @@ OpSpec to_op(nb::handle item, const std::string& name) {
   return op;
 }
 
-void submit(Engine& engine, std::int64_t graph_id, const nb::list& ops, double timeout_s) {
+void submit(Engine& engine, std::int64_t graph_id, const nb::sequence& ops, double timeout_s) {
   GraphSpec graph;
   graph.graph_id = graph_id;
   graph.timeout_s = timeout_s;

@@ -92,7 +92,7 @@ class SsdDevice {
   void run();
   [[nodiscard]] bool step();
   void take_inbox();
-  void drop(std::deque<Block>& queue, bool all);
+  static void drop(std::deque<Block>& queue, bool all);
   [[nodiscard]] bool start_some();
   void start_read(Block block);
   void start_write(Block block);
@@ -106,7 +106,7 @@ class SsdDevice {
   [[nodiscard]] BlockEnd objection(const Block& block) const;  // good: there is none
   [[nodiscard]] BlockEnd io_error(const Block& block, const char* what, int error) const;
   [[nodiscard]] std::string name_of(const Block& block) const;
-  void end(const Block& block, const BlockEnd& end);
+  static void end(const Block& block, const BlockEnd& end);
   void add_buffers();
   void sync_at_end();
 

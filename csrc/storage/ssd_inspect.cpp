@@ -109,7 +109,8 @@ std::vector<ScannedRecord> SsdReader::records() const {
       read, header_.store, std::min(header_.num_slots, there),
       [&](std::uint64_t slot, const SsdRecord& record) { found.push_back({.slot = slot, .record = record}); });
   if (error != 0) throw_errno(error, "reading the records of " + path_);
-  std::ranges::stable_sort(found, {}, [](const ScannedRecord& scanned) { return scanned.record.sequence; });
+  std::ranges::sort(found, {},
+                    [](const ScannedRecord& scanned) { return std::pair(scanned.record.sequence, scanned.slot); });
   return found;
 }
 

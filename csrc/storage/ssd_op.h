@@ -28,8 +28,8 @@ struct BlockEnd {
 class SsdOp {
  public:
   // `ended` is called once, by the thread that ends the last block. REQUIRES: at least one block.
-  SsdOp(OpSpec spec, std::function<void(DiskAck)> ended) : spec_(std::move(spec)), ended_(std::move(ended)) {
-    num_open_ = spec_.src.size();
+  SsdOp(OpSpec spec, std::function<void(DiskAck)> ended)
+      : spec_(std::move(spec)), ended_(std::move(ended)), num_open_(spec_.src.size()) {
     ack_.op_id = spec_.op_id;
     ack_.failed.reserve(num_open_);  // the end of a block needs no memory
   }
@@ -79,7 +79,7 @@ class SsdOp {
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
   // Guarded by mutex_:
-  std::size_t num_open_ = 0;
+  std::size_t num_open_;
   bool only_dropped_ = true;  // of the blocks that are not good
   Clock::time_point begin_;
   DiskAck ack_;

@@ -89,7 +89,7 @@ HeaderState SsdRecordFile::read_header() {
 std::uint64_t SsdRecordFile::num_records() {
   const std::int64_t size = file_->size();
   if (size < 0) throw_errno(static_cast<int>(-size), "the size of " + path_);
-  const std::uint64_t size_bytes = static_cast<std::uint64_t>(size);
+  const auto size_bytes = static_cast<std::uint64_t>(size);
   return size_bytes < ssd_header_bytes ? 0 : (size_bytes - ssd_header_bytes) / ssd_record_bytes;
 }
 
@@ -155,7 +155,8 @@ void SsdRecordFile::renumber(std::vector<ScannedRecord>& records) {
   std::vector<ScannedRecord*> by_use;
   by_use.reserve(records.size());
   for (ScannedRecord& scanned : records) by_use.push_back(&scanned);
-  std::ranges::stable_sort(by_use, {}, [](const ScannedRecord* scanned) { return scanned->record.sequence; });
+  std::ranges::sort(by_use, {},
+                    [](const ScannedRecord* scanned) { return std::pair(scanned->record.sequence, scanned->slot); });
   last_sequence_ = 0;
   for (ScannedRecord* scanned : by_use) {
     scanned->record.sequence = next_sequence();
@@ -166,6 +167,7 @@ void SsdRecordFile::renumber(std::vector<ScannedRecord>& records) {
 }
 
 int SsdRecordFile::invalidate(std::uint64_t slot) {
+  if (broken_ != 0) return broken_;  // the header before may be there, and with it the record: its bytes are to stay
   if (!may_be_valid(slot)) return 0;
   constexpr std::array<std::byte, ssd_record_bytes> empty{};
   if (const int error = write_fully(*file_, empty, record_offset(slot)); error != 0) return error;

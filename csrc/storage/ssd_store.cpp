@@ -76,7 +76,7 @@ class SsdStore::Impl {
         if (slot < num_slots_) all.push_back({slot, scanned.record});
       }
     }
-    std::ranges::stable_sort(all, {}, [](const Found& found) { return found.record.sequence; });
+    std::ranges::sort(all, {}, [](const Found& found) { return std::pair(found.record.sequence, found.slot); });
     SsdScan scan;
     for (const auto& [slot, record] : all) {
       scan.slots.push_back(slot);
@@ -107,7 +107,7 @@ class SsdStore::Impl {
   }
 
   void submit(const OpSpec& spec) {
-    auto op = std::make_shared<SsdOp>(spec, [this](DiskAck ack) { op_ended(std::move(ack)); });
+    const auto op = std::make_shared<SsdOp>(spec, [this](DiskAck ack) { op_ended(std::move(ack)); });
     std::vector<std::vector<SsdDevice::Block>> shares(devices_.size());
     for (std::uint32_t at = 0; at < spec.src.size(); ++at) {
       const auto slot = static_cast<std::uint64_t>(op->disk_slot(at));
@@ -151,9 +151,12 @@ class SsdStore::Impl {
     stopped_ = true;
     const std::lock_guard lifecycle(lifecycle_mutex_);
     const bool ended = end_devices(timeout_s);
-    if (!ended && kept_forever_ == nullptr) kept_forever_ = new std::shared_ptr<Impl>(self);
+    if (!ended) keep_forever(self);
     return ended;
   }
+
+  // It is its own owner from now on.
+  void keep_forever(std::shared_ptr<Impl> self) { self_ = std::move(self); }
 
   [[nodiscard]] bool is_stopped() const { return stopped_; }
   [[nodiscard]] std::int64_t num_slots() const { return num_slots_; }
@@ -162,6 +165,7 @@ class SsdStore::Impl {
 
   [[nodiscard]] std::vector<SsdDeviceInfo> devices() const {
     std::vector<SsdDeviceInfo> infos;
+    infos.reserve(devices_.size());
     for (const auto& device : devices_) infos.push_back(device->info());
     return infos;
   }
@@ -174,6 +178,7 @@ class SsdStore::Impl {
 
   void check_pool(const HostPool& pool) const {
     std::vector<std::uint64_t> strides;
+    strides.reserve(static_cast<std::size_t>(pool.num_shards()));
     for (int shard = 0; shard < pool.num_shards(); ++shard) strides.push_back(pool.stride_bytes(shard));
     if (strides == extent_bytes_) return;
     const auto text = [](const std::vector<std::uint64_t>& values) {
@@ -186,7 +191,7 @@ class SsdStore::Impl {
   }
 
   static void hand_over(SsdDevice& device, std::vector<SsdDevice::Block> blocks) {
-    std::vector<SsdDevice::Block> kept = blocks;
+    const std::vector<SsdDevice::Block> kept = blocks;
     try {
       device.submit(std::move(blocks));
     } catch (const std::bad_alloc&) {  // other devices may have their share: the op has come
@@ -233,7 +238,7 @@ class SsdStore::Impl {
   std::mutex lifecycle_mutex_;  // scan, start and stop, one at a time
   bool started_ = false;
   bool joined_ = false;
-  const std::shared_ptr<Impl>* kept_forever_ = nullptr;  // never deleted
+  std::shared_ptr<Impl> self_;  // never reset, see keep_forever
   std::mutex renew_mutex_;
   std::mutex ops_mutex_;  // guards ops_
   std::unordered_map<std::int64_t, Entry> ops_;
@@ -243,7 +248,7 @@ SsdStore::SsdStore(const SsdStoreConfig& config, FileSystem& files) : impl_(std:
 
 SsdStore::~SsdStore() {
   if (impl_->in_forked_child()) {
-    (void)new std::shared_ptr<Impl>(std::move(impl_));  // its threads are not there: all of it is the parent's
+    impl_->keep_forever(impl_);  // its threads are not there: all of it is the parent's
   } else {
     (void)impl_->stop(destructor_timeout_s, impl_);
   }

@@ -192,9 +192,10 @@ std::vector<SubDirectory> sub_directories(const std::string& tree) {
   std::vector<std::string> names;
   std::error_code error;
   std::filesystem::directory_iterator entry(tree, error);
+  const std::string prefix = tree + "/";
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    const auto info = stat_of(tree + "/" + name);
+    const auto info = stat_of(std::string(prefix).append(name));
     if (is_ssd_fingerprint(name) && info && S_ISDIR(info->st_mode)) names.push_back(name);
   }
   if (error) throw std::system_error(error, tree);

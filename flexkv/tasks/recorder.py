@@ -17,6 +17,7 @@ from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import BlocksRemoved, EventCollector, KVEvent
 from flexkv.common.metrics import Counters, MissReason, SkipReason
 from flexkv.common.request import KVRequest, KVRequestType
+from flexkv.common.storage import DeviceType
 from flexkv.common.tracer import TraceOp, Tracer
 from flexkv.common.transfer import TransferType
 from flexkv.tasks.seams import Completion
@@ -93,7 +94,7 @@ class Recorder:
 
     def publish(self, event: KVEvent) -> None:
         """Take one event of a tier (EventCollector)."""
-        if self._tracer is not None and isinstance(event, BlocksRemoved):
+        if self._tracer is not None and isinstance(event, BlocksRemoved) and event.tier is DeviceType.CPU:
             self._tracer.record(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
         if self._collector is None:
             return

@@ -4,7 +4,7 @@ A *stage* reads what the SSD tier has beyond the CPU tier, as soon as somebody a
 same ops. An *offload* writes what a store has brought to the CPU tier. Each is one graph:
 
     submitted -> status done                                        -> commit all
-              -> status other -> released, what touches it is over  -> commit what is good before the first bad block
+              -> failed: in doubt -> released, nothing touches it   -> commit what is good before the first bad block
               -> timed out or cancelled: in quarantine -> released  -> abort
 
 A block that fails its checksum, or cannot be read, leaves the SSD tier's index with all that follow it (D13).
@@ -174,6 +174,7 @@ class TierMover:
         finally:  # whatever it raised
             if not submitted:
                 move.abort()
+                self._note_not_stored(route, move.num_blocks)
         if submitted:
             self._cache = cache
             self._runs[graph.graph_id] = _Run(move, route, graph, was_alone=not self._runs)
@@ -193,12 +194,22 @@ class TierMover:
             return run.is_decided
         del self._runs[GraphId(completion.graph_id)]
         self._num_queued[run.route] -= run.move.num_blocks
+        self._nothing_arrives(self._cache, run)
         if not run.is_decided:
             if run.move.is_quarantined:
                 run.move.abort()
+                self._note_not_stored(run.route, run.move.num_blocks)
             else:
                 self._commit(run, run.first_bad)
         return True
+
+    def note_levels(self) -> None:
+        """Write what is under way, and what reading and computing cost, into the counters."""
+        counters, estimates = self._recorder.counters, self.cost_model.estimates()
+        counters.ssd_moves_running = len(self._runs)
+        counters.ssd_read_bytes_per_s = self.cost_model.rate_of(TransferType.DISK2H) or 0.0
+        counters.ssd_write_bytes_per_s = self.cost_model.rate_of(TransferType.H2DISK) or 0.0
+        counters.prefill_tokens_per_s = 0.0 if estimates.prefill is None else estimates.prefill.per_s
 
     def note_copy(self, completion: Completion) -> None:
         """A copy to the GPU ended: how fast it was counts, too."""
@@ -215,7 +226,8 @@ class TierMover:
         run.seconds = max(run.seconds, completion.seconds)
         error = int(completion.io_errno)
         if run.route is TransferType.DISK2H:
-            self._ssd.read_ended(error, completion.error)
+            if error or completion.status == _core.OpStatus.DONE:  # else nothing was read: it was cancelled, or late
+                self._ssd.read_ended(error, completion.error)
         elif error:
             self._ssd.write_failed(error, completion.error)
             run.is_told = True
@@ -244,15 +256,20 @@ class TierMover:
         ssd.drop(move.keys[block], slot)
 
     def _decide(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
-        self._nothing_arrives(cache, run)
+        if run.move.is_quarantined:  # the engine was shut down meanwhile: nothing of it counts any more
+            return
         if completion.status == _core.OpStatus.DONE:
             run.is_decided = True
+            self._nothing_arrives(cache, run)
             self._commit(run, run.move.num_blocks)
             if run.was_alone:
                 self.cost_model.transferred(run.route, run.num_bytes, run.seconds, self._clock_s())
             return
         if completion.status in (_core.OpStatus.TIMED_OUT, _core.OpStatus.CANCELLED):
+            self._nothing_arrives(cache, run)
             run.move.quarantine()
+        elif run.is_arriving:
+            cache.arrivals.doubt(run.move.target.slots)
         if not run.is_told:
             _logger.warning(
                 "move failed route=%s blocks=%d status=%s error=%s",
@@ -275,7 +292,11 @@ class TierMover:
             counters.ssd_staged_blocks += num_good
         else:
             counters.ssd_stored_blocks += num_good
-            counters.ssd_dropped_blocks += run.move.num_blocks - num_good
+            self._note_not_stored(run.route, run.move.num_blocks - num_good)
+
+    def _note_not_stored(self, route: TransferType, num_blocks: int) -> None:
+        if route is TransferType.H2DISK:
+            self._recorder.counters.ssd_dropped_blocks += num_blocks
 
     def cancel_writes(self) -> frozenset[GraphId]:
         """The tiers are emptied: hurry writes on. Returns the moves in flight."""
