@@ -47,6 +47,7 @@ class _Run:
         "first_bad",
         "is_arriving",
         "is_decided",
+        "is_told",
         "move",
         "num_bytes",
         "route",
@@ -64,6 +65,7 @@ class _Run:
         self.was_alone = was_alone
         self.is_arriving = route is TransferType.DISK2H
         self.is_decided = False
+        self.is_told = False  # why it failed is in the log
 
 
 class TierMover:
@@ -228,6 +230,7 @@ class TierMover:
                 self._ssd.read_ended(error, completion.error)
         elif error:
             self._ssd.write_failed(error, completion.error)
+            run.is_told = True
         if completion.status == _core.OpStatus.DONE:
             return
         failed = list(completion.failed_blocks)
@@ -235,6 +238,7 @@ class TierMover:
         run.first_bad = min(run.first_bad, first)
         if run.route is TransferType.DISK2H and (error or completion.num_bad_checksums):
             self._bad_block(cache, run.move, first, completion)
+            run.is_told = True
 
     def _bad_block(self, cache: GlobalCacheEngine, move: TierMove, block: int, completion: Completion) -> None:
         """A block cannot be had from the SSD tier: it and all behind it go."""
@@ -266,13 +270,14 @@ class TierMover:
             run.move.quarantine()
         elif run.is_arriving:
             cache.arrivals.doubt(run.move.target.slots)
-        _logger.warning(
-            "move failed route=%s blocks=%d status=%s error=%s",
-            run.route.name,
-            run.move.num_blocks,
-            completion.status.name,
-            completion.error,
-        )
+        if not run.is_told:
+            _logger.warning(
+                "move failed route=%s blocks=%d status=%s error=%s",
+                run.route.name,
+                run.move.num_blocks,
+                completion.status.name,
+                completion.error,
+            )
 
     @staticmethod
     def _nothing_arrives(cache: GlobalCacheEngine, run: _Run) -> None:
