@@ -238,7 +238,8 @@ class SsdTaskMachine(RuleBasedStateMachine):
     def fail_dependents(self) -> None:
         """What waits for an op that is not done never runs."""
         for graph_id, graph in list(self.double.waiting.items()):
-            if any(self.ended_ops.get(op_id) is False for op in graph for op_id in op.predecessors):
+            waits = {op_id for op in graph for op_id in op.predecessors}
+            if graph_id in self.double.waiting and any(self.ended_ops.get(op_id) is False for op_id in waits):
                 self.end_badly(graph_id, "fail")
 
     def end_badly(self, graph_id: int, how: str) -> None:
