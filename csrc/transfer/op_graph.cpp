@@ -132,7 +132,8 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   --op.graph->open_ops;
   completions_.push_back({CompletionKind::op, op.spec.type, static_cast<std::uint32_t>(op.spec.src.size()),
                           op.graph->id, op.spec.op_id, status, op.bytes, static_cast<double>(op.slowest_ns) * 1e-9,
-                          error, std::move(op.disk.failed), op.disk.num_bad_checksums, op.disk.io_errno});
+                          error, std::move(op.disk.failed), op.disk.num_bad_checksums, op.disk.io_errno,
+                          static_cast<double>(op.disk.queued_ns) * 1e-9});
   // A cancelled op hands its own reason on: along a chain the message names the first cause and does not grow.
   const std::string reason = status == OpStatus::cancelled
                                  ? error
