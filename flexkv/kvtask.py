@@ -54,7 +54,6 @@ _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
 _STOP_SHARE = 0.3
 """Of the time for a shutdown: what is kept for stopping once writes were given the rest."""
-_BRING_UP_SLICE_S = 0.01
 
 
 class KVTaskEngine:
@@ -125,12 +124,7 @@ class KVTaskEngine:
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until `is_ready`; False after `timeout_s` or a shutdown. Raises ConfigError like it."""
-        deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
-        while not self.is_ready():
-            remaining_s = deadline_s - time.monotonic()
-            if remaining_s <= 0 or self._gate.closed.wait(min(remaining_s, _BRING_UP_SLICE_S)):
-                return False
-        return True
+        return self._gate.ask_until(self.is_ready, time.monotonic() + as_timeout(timeout_s, "timeout_s"))
 
     def sequence(
         self,
@@ -401,7 +395,8 @@ class KVTaskEngine:
         """Empty all tiers, and wait until transfers in flight have ended, at most `transfer_timeout_s`. Idempotent.
 
         Un-launched tasks are cancelled; blocks of running stores will never be seen; running loads run on. When this
-        returns, what lay in the SSD tier will not be found after a restart either.
+        returns, what lay in the SSD tier will not be found after a restart either; unless that tier was not open, since
+        ranks were missing or somebody else served from it: it is emptied then before it serves here.
         """
         with self._gate.entered():
             graphs = self._flow.reset()
@@ -409,6 +404,7 @@ class KVTaskEngine:
         if not self._gate.wait_until(lambda: not any(map(self._flow.is_in_flight, graphs)), deadline_s):
             _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
         self._ssd.renew()
+        self._gate.ask_until(self._is_ssd_emptied, deadline_s)
 
     def shutdown(self, timeout_s: float = 5.0) -> bool:
         """Stop: un-launched tasks are cancelled, running ones and writes to the SSD tier drain for `timeout_s`.
@@ -462,6 +458,10 @@ class KVTaskEngine:
         """Raise when slots, pins or reservations do not add up. O(capacity); for tests and for a doctor."""
         with self._gate.entered():
             self._flow.check_invariants()
+
+    def _is_ssd_emptied(self) -> bool:
+        with self._gate.entered():
+            return not self._ssd.owes_reset
 
     def _hash(self, request: KVRequest) -> None:
         """Compute the keys outside the mutex, unless nothing would ask for them."""

@@ -112,6 +112,12 @@ bool is_ssd_fingerprint(const std::string& name) {
   return name.size() >= 8 && name.size() <= 128 && std::ranges::all_of(name, is_hex);
 }
 
+SsdLock::SsdLock(Fd file) : file_(std::move(file)), owner_pid_(::getpid()) {}
+
+SsdLock::~SsdLock() {
+  if (file_.valid() && owner_pid_ == ::getpid()) (void)::flock(file_.get(), LOCK_UN);
+}
+
 std::optional<SsdLock> SsdLock::take(const std::string& path) {
   check_regular_or_missing(path);
   Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));

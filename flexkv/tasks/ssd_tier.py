@@ -167,6 +167,11 @@ class SsdTier:
         return self.state in (SsdState.WAITING, SsdState.OPENING) and not self._warned_of_busy
 
     @property
+    def owes_reset(self) -> bool:
+        """Whether it is being opened, and emptied for a reset."""
+        return self.state is SsdState.OPENING and self._num_resets > self._num_resets_done
+
+    @property
     def block_bytes(self) -> int:
         """Bytes of one block, over all ranks; 0 while it does not serve."""
         return 0 if self.store is None else self.store.slot_bytes

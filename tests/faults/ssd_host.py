@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 from flexkv.errors import ConfigError
+from flexkv.tasks.ssd_tier import SsdState
 from tests.faults.ssd_rig import CALL_TIMEOUT_S, SsdRig
-from tests.rig import READY_TIMEOUT_S
+from tests.rig import READY_TIMEOUT_S, eventually
 
 EXIT_CODE = 3
 MAX_CHAINS = 100_000
@@ -82,6 +83,7 @@ def resets_and_is_killed(directory: Path, _: int) -> None:
 
 def resets_while_it_opens_and_is_killed(directory: Path, _: int) -> None:
     rig = SsdRig(directory, wait=False)
+    assert eventually(lambda: rig.state is not SsdState.WAITING)
     rig.manager.reset()
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -364,6 +364,22 @@ def test_a_reset_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> Non
     bench.check_nothing_is_held()
 
 
+def test_a_reset_waits_for_a_tier_that_is_being_opened_so_that_no_restart_finds_its_blocks() -> None:
+    disk = DiskStoreDouble(64, records=records_of(3))
+    bench = SsdBench(disk, is_ready=False)
+    bench.storage.may_open.clear()
+    bench.engine.try_wait([])
+    thread = threading.Thread(target=bench.engine.reset)
+    thread.start()
+    assert eventually(lambda: bench.engine._ssd.owes_reset)
+    assert disk.num_renewed == 0
+    bench.storage.may_open.set()
+    thread.join(GATE_TIMEOUT_S)
+    assert not thread.is_alive()
+    assert disk.num_renewed == 1
+    assert bench.state is SsdState.SERVING
+
+
 @pytest.mark.parametrize("when", ["before it is taken over", "while it is opened", "while it is busy"])
 def test_a_reset_of_what_is_not_open_yet_empties_it_before_it_serves(when: str) -> None:
     disk = DiskStoreDouble(64, records=records_of(3))
@@ -496,7 +512,7 @@ def test_a_thread_that_ends_after_shutdown_stops_what_it_opened(is_reset: bool) 
     bench.storage.may_open.clear()
     bench.engine.try_wait([])
     if is_reset:
-        bench.engine.reset()
+        bench.engine._flow.reset()  # without the wait for what is opened
     thread = bench.engine._ssd._thread
     assert thread is not None
     assert bench.engine.shutdown(0.05)
