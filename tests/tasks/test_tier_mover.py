@@ -540,9 +540,9 @@ def test_what_is_slower_to_read_than_to_compute_is_not_read_and_counted_once_in_
     bench = SsdBench()
     bench.keep_on_ssd(4)
     bench.keep_on_ssd(3, first=1000)
-    bench.engine.note_prefill(100_000, 0.001)
+    bench.engine.note_prefill(100, 1.0)  # 0.16 s for 4 blocks of 4 tokens
     costs = bench.engine._mover.cost_model
-    costs.transferred(TransferType.DISK2H, 4096, 10.0, 0.0)
+    costs.transferred(TransferType.DISK2H, 4 * 4096, 1.0, 0.0)
     costs.transferred(TransferType.H2D, 1 << 30, 0.1, 0.0)
     with caplog.at_level(logging.INFO, logger="flexkv"):
         assert match(bench, 4)[1] == match(bench, 3, 1000)[1] == 0
