@@ -60,6 +60,7 @@ class SsdRig(Rig):
         super().__init__(
             num_cpu_blocks=num_cpu_blocks,
             enable_ssd=True,
+            fingerprint="f1a6",
             ssd_cache_dir=str(directory),
             num_ssd_blocks=num_ssd_blocks,
             wait=wait,
