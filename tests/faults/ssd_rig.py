@@ -60,11 +60,10 @@ class SsdRig(Rig):
         super().__init__(
             num_cpu_blocks=num_cpu_blocks,
             enable_ssd=True,
-            fingerprint="f1a6",
             ssd_cache_dir=str(directory),
             num_ssd_blocks=num_ssd_blocks,
             wait=wait,
-            **({"ssd_write_queue_s": 3600.0} | config),  # a slow disk drops no writes
+            **({"ssd_write_queue_s": 3600.0, "fingerprint": "f1a6"} | config),  # a slow disk drops no writes
         )
         self.gpu.poison()
 

@@ -149,7 +149,6 @@ def test_requests_are_kept_waiting_for_the_ssd_tier_unless_loads_are_pipelined(
 ):
     settings = {
         "enable_ssd": True,
-        "fingerprint": "f1a6",
         "ssd_cache_dir": str(tmp_path),
         "num_ssd_blocks": 8,
         "ssd_stage_timeout_s": 1.5,
