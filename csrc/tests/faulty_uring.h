@@ -70,7 +70,10 @@ class FaultyUring final : public UringSyscalls {
             std::size_t arg_bytes) override {
     ++faults_->num_enters;
     if (const int error = faults_->enter_error(); error != 0) return -error;
-    to_submit = std::min(to_submit, faults_->max_consumed());
+    if (const unsigned limit = faults_->max_consumed(); limit < to_submit) {
+      to_submit = limit;
+      min_complete = 0;  // the kernel does not wait when it has not taken all
+    }
     for (unsigned i = 0; i < to_submit; ++i) change_entry(i);
     const int result = UringSyscalls::enter(ring_fd, to_submit, min_complete, flags, arg, arg_bytes);
     change_answers();
