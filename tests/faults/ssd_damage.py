@@ -1,7 +1,5 @@
 """Random damage to the files of an SSD tier that is at rest, and what a manager must make of it.
 
-    python -m tests.faults.ssd_damage CASES SEED
-
 A case: the files are as they were prepared, one or several regions of them are damaged, a manager starts, loads every
 chain and compares all bytes, and its books must balance. What may be served is known exactly: a block counts as damaged
 when a byte of it or of its record differs, and a chain must come up to its first damaged block, no more and no less.
@@ -9,11 +7,8 @@ when a byte of it or of its record differs, and a chain must come up to its firs
 
 from __future__ import annotations
 
-import logging
 import random
 import sys
-import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,17 +239,3 @@ def run_cases(where: Path, num_cases: int, first_seed: int) -> Counter[str]:
     for seed in range(first_seed, first_seed + num_cases):
         kinds[run_case(prepared[seed % 2], seed)] += 1
     return kinds
-
-
-def main() -> None:
-    logging.getLogger("flexkv").setLevel(logging.CRITICAL)
-    num_cases, first_seed = int(sys.argv[1]), int(sys.argv[2])
-    started_s = time.monotonic()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as where:
-        kinds = run_cases(Path(where), num_cases, first_seed)
-    took_s = time.monotonic() - started_s
-    print(f"{num_cases} cases from seed {first_seed} in {took_s:.0f} s: {dict(kinds)}")
-
-
-if __name__ == "__main__":
-    main()
