@@ -44,6 +44,7 @@ class CompletionDouble:
     failed_blocks: tuple[int, ...] = ()
     num_bad_checksums: int = 0
     io_errno: int = 0
+    queued_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,11 @@ class SsdDevice {
   [[nodiscard]] std::uint64_t num_slots() const { return num_slots_; }
   [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);  // before start; throws std::system_error
   void start(std::shared_ptr<HostPool> pool);                          // throws std::system_error
-  void submit(std::vector<Block> blocks);  // at once dropped after `close`; all of them reads or all of them writes
-  void sweep();                            // ops were cancelled: drops their blocks
-  [[nodiscard]] int renew();               // 0 or an errno; then nothing is moved any more
-  void close();                            // drops what is queued; the thread drains, syncs and ends
+  void submit(
+      const std::vector<Block>& blocks);  // at once dropped after `close`; all of them reads or all of them writes
+  void sweep();                           // ops were cancelled: drops their blocks
+  [[nodiscard]] int renew();              // 0 or an errno; then nothing is moved any more
+  void close();                           // drops what is queued; the thread drains, syncs and ends
   // Waits for the thread's end, if it was started, at most until then.
   [[nodiscard]] bool wait_ended(std::chrono::steady_clock::time_point deadline) const;
   void join();  // REQUIRES: it has ended. Closes the files, lets the directory's lock go

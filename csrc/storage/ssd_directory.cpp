@@ -95,7 +95,7 @@ struct SsdDirectory::Impl {
   void settle();
   [[nodiscard]] int resize(std::uint64_t num_slots) const;
   [[nodiscard]] std::uint64_t size_of_data() const;
-  [[noreturn]] void give_back(int error);
+  [[noreturn]] void give_back(int error) const;
   [[nodiscard]] SsdHeader new_header(const SsdStoreId& store) const;
 
   SsdDirectoryConfig config;
@@ -194,7 +194,7 @@ int SsdDirectory::Impl::resize(std::uint64_t num_slots) const {
 }
 
 // The files could not be had in their size. What was there stays, in its old size; nothing else takes room.
-void SsdDirectory::Impl::give_back(int error) {
+void SsdDirectory::Impl::give_back(int error) const {
   const int back = origin == SsdOrigin::warm ? resize(std::min(warm_slots, room.num_slots)) : data->allocate(0);
   if (back != 0) throw_errno(back, "giving back the room of " + path);
   if (!is_disk_full(error)) throw_errno(error, "allocating the files of " + path);

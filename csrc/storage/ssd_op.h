@@ -65,14 +65,18 @@ class SsdOp {
     if (--num_open_ > 0) return;
     std::ranges::sort(ack_.failed);
     if (begin_ != Clock::time_point()) {
-      ack_.duration_ns = static_cast<std::uint64_t>(
-          std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin_).count());
+      ack_.queued_ns = ns_between(submitted_, begin_);
+      ack_.duration_ns = ns_between(begin_, Clock::now());
     }
     ended_(std::move(ack_));
   }
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  [[nodiscard]] static std::uint64_t ns_between(Clock::time_point from, Clock::time_point until) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(until - from).count());
+  }
 
   const OpSpec spec_;
   const std::function<void(DiskAck)> ended_;
@@ -81,6 +85,7 @@ class SsdOp {
   // Guarded by mutex_:
   std::size_t num_open_;
   bool only_dropped_ = true;  // of the blocks that are not good
+  const Clock::time_point submitted_ = Clock::now();
   Clock::time_point begin_;
   DiskAck ack_;
 };

@@ -120,7 +120,7 @@ class SsdStore::Impl {
       }
     }
     for (std::size_t at = 0; at < devices_.size(); ++at) {
-      if (!shares[at].empty()) hand_over(*devices_[at], std::move(shares[at]));
+      if (!shares[at].empty()) hand_over(*devices_[at], shares[at]);
     }
   }
 
@@ -190,12 +190,11 @@ class SsdStore::Impl {
                                 text(extent_bytes_) + "; they must be equal");
   }
 
-  static void hand_over(SsdDevice& device, std::vector<SsdDevice::Block> blocks) {
-    const std::vector<SsdDevice::Block> kept = blocks;
+  static void hand_over(SsdDevice& device, const std::vector<SsdDevice::Block>& blocks) {
     try {
-      device.submit(std::move(blocks));
+      device.submit(blocks);
     } catch (const std::bad_alloc&) {  // other devices may have their share: the op has come
-      for (const SsdDevice::Block& block : kept) {
+      for (const SsdDevice::Block& block : blocks) {
         block.op->end_block(block.at, {BlockEnd::Kind::failed, 0, ENOMEM, "out of memory"});
       }
     }

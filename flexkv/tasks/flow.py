@@ -112,8 +112,9 @@ class TaskFlow:
             task = self._create(request, None)
             self._recorder.missed(request, task, MissReason.SHUT_DOWN if self.closed else _MISS[self.tier.state])
             return self._end(task, TaskStatus.COMPLETED)
-        if not request.cpu_only:
-            self.mover.stage(cache, request.sequence, request.start_block, request.end_block)
+        is_left_out = not request.cpu_only and not self.mover.stage(
+            cache, request.sequence, request.start_block, request.end_block, is_repeat=request.is_repeat
+        )
         reservation = cache.prepare_get(
             request.sequence,
             request.start_block,
@@ -122,7 +123,7 @@ class TaskFlow:
             may_wait=not request.cpu_only,
         )
         task = self._create(request, reservation)
-        self._recorder.got(request, task, reservation)
+        self._recorder.got(request, task, reservation, is_left_out=is_left_out)
         return task if reservation.num_blocks else self._commit(task)
 
     def staging(self, task: KVTask | None) -> StagingState:

@@ -121,11 +121,14 @@ class Recorder:
             self.found_nothing(request.end_block - request.start_block, reason)
         self._trace(TraceOp.GET, task, request, reason=reason.value)
 
-    def got(self, request: KVRequest, task: KVTask, reservation: GetReservation) -> None:
-        """A GET was planned. One that found something is counted once it is launched."""
+    def got(self, request: KVRequest, task: KVTask, reservation: GetReservation, *, is_left_out: bool = False) -> None:
+        """A GET was planned. One that found something is counted once it is launched.
+
+        `is_left_out`: a slower tier has something, but computing it is faster.
+        """
         reason = ""
         if reservation.num_blocks == 0:
-            miss = _miss_reason(request, reservation)
+            miss = MissReason.SLOWER_THAN_COMPUTE if is_left_out else _miss_reason(request, reservation)
             reason = miss.value
             if not request.is_repeat:
                 self.found_nothing(request.end_block - request.start_block, miss)

@@ -203,7 +203,7 @@ class SsdTier:
         opened: _Opened | Exception
         try:
             opened = self._opened_store(ranks, store, num_resets, must_renew)
-        except (FlexKVError, OSError, RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is: who waits for the tier must hear of it
             opened = error
         with self._handover:
             if not self._nobody_waits:
@@ -296,6 +296,10 @@ class SsdTier:
             self.failure = error
             self._break(str(error))
             return
+        if not isinstance(error, (FlexKVError, OSError, RuntimeError, ValueError, MemoryError)):
+            _logger.error("ssd tier cannot be opened for a fault of its own", exc_info=error)
+            self._break(repr(error))
+            return
         if not self._warned_of_busy:
             self._warned_of_busy = True
             kind = "is in use" if isinstance(error, StoreBusyError) else "cannot be opened"
@@ -310,8 +314,8 @@ class SsdTier:
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
 
     def write_failed(self, error: int, what: str) -> None:
-        """A write failed with an errno: read only from now on."""
-        if self.state is SsdState.SERVING:
+        """A write failed with an errno: read only from now on; but not for want of memory, which comes back."""
+        if self.state is SsdState.SERVING and error != errno.ENOMEM:
             self.state = SsdState.READ_ONLY
             _logger.warning(
                 "ssd tier read-only, a write failed errno=%s (%s) what=%s",
@@ -371,7 +375,12 @@ class SsdTier:
         )
 
     def close(self, timeout_s: float) -> bool:
-        """Write what is due, and let the directories go. Waits; False when a read or write may still be running."""
+        """Write what is due, and let the directories go. Waits; False when a read or write may still be running.
+
+        A reset that is still owed is made up for: nothing of before it may be found after a restart.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self.renew()
         with self._handover:
             self._nobody_waits = True
             opened, self._opened = self._opened, None
@@ -379,10 +388,10 @@ class SsdTier:
             self._give_up(opened)
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join(timeout_s)
+            thread.join(max(0.0, deadline_s - time.monotonic()))
         if self.state is not SsdState.OFF:
             self.state = SsdState.CLOSED
-        has_ended = self.store is None or self.store.stop(timeout_s)
+        has_ended = self.store is None or self.store.stop(max(0.0, deadline_s - time.monotonic()))
         if has_ended:  # else the next call asks again
             self.store = None
         return has_ended

@@ -41,8 +41,8 @@ def _state_of(cache: GlobalCacheEngine, reservation: Reservation) -> StagingStat
         return StagingState.READY
     slots = reservation.slots[-reservation.num_arriving :]
     waits = cache.arrivals.ops(slots) != NOTHING
-    index = cache.cpu_cache_engine.index
-    if not all(index.is_ready(int(slot)) for slot in slots[~waits]):
+    settled = slots[~waits]
+    if cache.cpu_cache_engine.index.count_ready(settled) < len(settled):
         return StagingState.BROKEN
     if waits.any():
         return StagingState.PENDING

@@ -434,8 +434,16 @@ def test_blocks_that_cannot_be_forgotten_end_the_tier_and_say_what_to_remove(
     assert bench.disk.is_stopped
 
 
-def test_two_resets_renew_one_after_the_other_and_serve_after_both() -> None:
+def test_two_resets_renew_one_after_the_other_and_serve_after_both(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = SsdBench()
+    states: list[SsdState] = []
+    renew = bench.disk.renew
+
+    def watched() -> None:
+        states.append(bench.state)
+        renew()
+
+    monkeypatch.setattr(bench.disk, "renew", watched)
     bench.disk.may_renew.clear()
     threads = [threading.Thread(target=bench.engine.reset) for _ in range(2)]
     threads[0].start()
@@ -446,6 +454,7 @@ def test_two_resets_renew_one_after_the_other_and_serve_after_both() -> None:
     for thread in threads:
         thread.join(GATE_TIMEOUT_S)
     assert bench.disk.num_renewed == 2
+    assert states == [SsdState.RESETTING] * 2, "what is written in between would be lost"
     assert bench.state is SsdState.SERVING
 
 
