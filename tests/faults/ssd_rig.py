@@ -63,7 +63,7 @@ class SsdRig(Rig):
             ssd_cache_dir=str(directory),
             num_ssd_blocks=num_ssd_blocks,
             wait=wait,
-            **({"ssd_write_queue_s": 3600.0, "fingerprint": "f1a6"} | config),  # a slow disk drops no writes
+            **({"ssd_write_queue_s": 3600.0, "fingerprint": "5e" * 16} | config),  # a slow disk drops no writes
         )
         self.gpu.poison()
 
