@@ -314,6 +314,111 @@ class SsdStore:
     def devices(self) -> list[SsdDeviceInfo]:
         """One SsdDeviceInfo for each directory."""
 
+class SsdHeaderState(enum.IntEnum):
+    """What the header of a record file says of it."""
+
+    OK = 0
+
+    EMPTY = 1
+
+    FOREIGN = 2
+    """Not a file of ours, or one that cannot be read."""
+
+    OTHER_VERSION = 3
+
+    DAMAGED = 4
+
+class SsdCheck(enum.IntEnum):
+    """What was found of a block."""
+
+    WHOLE = 0
+
+    DAMAGED = 1
+    """Its bytes are not those of its record."""
+
+    CHANGED = 2
+    """Written, emptied or forgotten meanwhile."""
+
+    UNREADABLE = 3
+    """The device gave an error."""
+
+class SsdListing:
+    """One sub-directory of an SSD directory; a value."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def state(self) -> SsdHeaderState: ...
+
+    @property
+    def is_busy(self) -> bool:
+        """Somebody serves from it."""
+
+    @property
+    def footprint_bytes(self) -> int:
+        """Of its files."""
+
+    @property
+    def used_at_s(self) -> int:
+        """When it was last opened or closed for serving, since 1970; or 0."""
+
+    @property
+    def model(self) -> str:
+        """As the rest, when `state` is OK."""
+
+    @property
+    def num_slots(self) -> int: ...
+
+    @property
+    def tokens_per_block(self) -> int: ...
+
+    @property
+    def slot_bytes(self) -> int: ...
+
+class SsdCleared:
+    """Fingerprints, by what became of them; a value."""
+
+    @property
+    def removed(self) -> list[str]: ...
+
+    @property
+    def busy(self) -> list[str]:
+        """Served from: left as they are."""
+
+    @property
+    def foreign(self) -> list[str]:
+        """Not ours: left as they are."""
+
+def list_ssd_directories(root: str) -> list[SsdListing]:
+    """
+    What lies below an SSD directory, in the order of fingerprints; nothing where there is no cache. OSError.
+    """
+
+def clear_ssd_directories(root: str, fingerprint: str = '') -> SsdCleared:
+    """
+    Remove one sub-directory, or all. SsdBusyError: another process changes them, try again. ValueError, OSError.
+    """
+
+class SsdReader:
+    """Reads one sub-directory beside whoever serves from it. For one thread."""
+
+    def __init__(self, root: str, fingerprint: str) -> None:
+        """ValueError: there is none, or its header is not OK. OSError."""
+
+    def read_records(self) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64], NDArray[numpy.uint32], NDArray[numpy.uint8], NDArray[numpy.uint64], int]:
+        """
+        In slot order: slots, used_at_us, expiry_s and keys [n, 16] of blocks; then the slots of damaged records, and how many records are of before the store was last emptied. OSError.
+        """
+
+    def check(self, first: int, count: int) -> NDArray[numpy.uint8]:
+        """
+        An SsdCheck for each of the blocks that read_records gave last, from row `first` on. Reads all their bytes.
+        """
+
 class OpType(enum.IntEnum):
     """The route of an op."""
 

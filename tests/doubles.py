@@ -196,6 +196,7 @@ class TransferDouble:
         self._pool: PoolDouble | None = None
         self.disk: DiskStoreDouble | None = None
         self._available = slots_available
+        self.queued_seconds: list[float] = []  # of the next graph's ops, by index
         self._completions: deque[CompletionDouble] = deque()
         self._done: set[int] = set()
         self._lock = threading.RLock()
@@ -285,9 +286,9 @@ class TransferDouble:
         """
         self._decide(graph_id, OpStatus.FAILED, "broken on purpose", bad, cancelled)
 
-    def time_out(self, graph_id: int) -> None:
-        """The bound has passed; its ops may still run until `release`."""
-        self._decide(graph_id, OpStatus.TIMED_OUT, "late on purpose")
+    def time_out(self, graph_id: int, done: Sequence[int] = ()) -> None:
+        """The bound has passed; its ops may still run until `release`, but those that were `done`, by index."""
+        self._decide(graph_id, OpStatus.TIMED_OUT, "late on purpose", done=done)
 
     def acknowledge_cancel(self, graph_id: int) -> None:
         """What was asked by `cancel` came in time."""
@@ -317,6 +318,7 @@ class TransferDouble:
         error: str = "",
         bad: dict[int, BadBlocks] | None = None,
         cancelled: Sequence[int] = (),
+        done: Sequence[int] = (),
     ) -> None:
         with self._lock:
             graph = self.waiting.pop(graph_id)
@@ -327,7 +329,7 @@ class TransferDouble:
                 num_blocks = len(op.src_block_ids)
                 how = BadBlocks(()) if bad is None else bad.get(index, BadBlocks(()))
                 own = OpStatus.DONE if bad is not None and not how.failed else status
-                own = OpStatus.CANCELLED if index in cancelled else own
+                own = OpStatus.CANCELLED if index in cancelled else OpStatus.DONE if index in done else own
                 self._push(
                     CompletionDouble(
                         CompletionKind.OP,
@@ -342,6 +344,7 @@ class TransferDouble:
                         how.failed,
                         how.bad_checksums,
                         how.io_errno,
+                        self.queued_seconds[index] if index < len(self.queued_seconds) else 0.0,
                     )
                 )
             self._push(CompletionDouble(CompletionKind.GRAPH_STATUS, graph_id, status, error=error))

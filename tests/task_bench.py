@@ -95,7 +95,12 @@ class SsdBench(Bench):
         **config: object,
     ) -> None:
         self.disk = DiskStoreDouble(num_ssd_blocks)
-        settings = {"enable_ssd": True, "ssd_cache_dir": "/ssd", "num_ssd_blocks": num_ssd_blocks} | config
+        settings = {
+            "enable_ssd": True,
+            "fingerprint": "f1a6",
+            "ssd_cache_dir": "/ssd",
+            "num_ssd_blocks": num_ssd_blocks,
+        } | config
         super().__init__(stores=stores or (self.disk,), collector=collector, **settings)
         if is_ready:
             assert self.engine.wait_ready(READY_TIMEOUT_S)

@@ -58,6 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             block_shape=shape.block_shape,
             view_as=shape.view_as,
             enable_ssd=True,
+            fingerprint="f1a6",
             **settings,  # type: ignore[arg-type]
         )
         rigs.append(rig)

@@ -9,6 +9,7 @@ NB_MODULE(_core, m) {
   m.doc() = "Native core of FlexKV.";
   flexkv::bind_cache(m);
   flexkv::bind_storage(m);
+  flexkv::bind_inspect(m);
   flexkv::bind_transfer(m);
   flexkv::bind_agent(m);
 }

@@ -92,7 +92,7 @@ struct SsdDirectory::Impl {
   void open(FileSystem& files);
   void remove_again() const;
   void judge();
-  void settle();
+  void settle() const;
   [[nodiscard]] int resize(std::uint64_t num_slots) const;
   [[nodiscard]] std::uint64_t size_of_data() const;
   [[noreturn]] void give_back(int error) const;
@@ -173,7 +173,7 @@ void SsdDirectory::Impl::judge() {
 
 // Brings the files to their size. What is given up goes first, so that the files never take more than the cap; records
 // that are cut off come back empty.
-void SsdDirectory::Impl::settle() {
+void SsdDirectory::Impl::settle() const {
   const std::uint64_t num_slots = room.num_slots;
   const std::uint64_t kept = std::min(warm_slots, num_slots);
   const bool is_warm = origin == SsdOrigin::warm;

@@ -70,15 +70,15 @@ class SsdDirectory {
   [[nodiscard]] std::uint64_t offset_of(std::uint64_t slot) const { return slot * slot_bytes(); }
 
   // All valid records, in slot order; those that have expired at `now_s` (since 1970) are left out. Reads the record
-  // file once, in large pieces. Throws std::system_error when it cannot be read. The sequence goes on after the
-  // highest.
+  // file once, in large pieces. Throws std::system_error when it cannot be read. Times of use go on after the
+  // latest.
   [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);
 
   // 0 or an errno; after one of `write` or `touch` the record counts as one that may be valid. REQUIRES: slot <
   // num_slots(); the record's values have room (encode_record).
   [[nodiscard]] int invalidate(std::uint64_t slot);               // nothing is written when it is known to be invalid
-  [[nodiscard]] int write(std::uint64_t slot, SsdRecord record);  // `sequence` is filled in
-  // The block was used: its sequence becomes the highest. Nothing happens unless the record there is valid and of
+  [[nodiscard]] int write(std::uint64_t slot, SsdRecord record);  // `used_at_us` is filled in
+  // The block was used: its time of use becomes the latest. Nothing happens unless the record there is valid and of
   // `key`.
   [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key);
   [[nodiscard]] int sync();  // records and data are durable after it

@@ -67,6 +67,8 @@ void put_binding(std::byte* to, const SsdStoreId& store, std::uint64_t slot) {
   return crc64(input);
 }
 
+[[nodiscard]] std::uint64_t life_of(const SsdStoreId& store) { return store.lo & 0xffff; }
+
 [[nodiscard]] std::size_t extent_offset(std::size_t extent_idx) {
   return header_at::extent_bytes.offset + 8 * extent_idx;
 }
@@ -96,8 +98,9 @@ void put_binding(std::byte* to, const SsdStoreId& store, std::uint64_t slot) {
 
 std::array<std::byte, ssd_record_bytes> encode_record(const SsdRecord& record, const SsdStoreId& store,
                                                       std::uint64_t slot) {
-  if (record.sequence > ssd_max_sequence) {
-    throw std::invalid_argument("sequence is " + std::to_string(record.sequence) + "; a record has room for 40 bits");
+  if (record.used_at_us > ssd_max_used_at_us) {
+    throw std::invalid_argument("used_at_us is " + std::to_string(record.used_at_us) +
+                                "; a record has room for 56 bits");
   }
   if (record.group >= 32) {
     throw std::invalid_argument("group is " + std::to_string(record.group) + "; it must be below 32");
@@ -109,9 +112,10 @@ std::array<std::byte, ssd_record_bytes> encode_record(const SsdRecord& record, c
   put_pair<record_at::key>(bytes.data(), record.key.lo, record.key.hi);
   put_pair<record_at::parent>(bytes.data(), record.parent.lo, record.parent.hi);
   put<record_at::data_checksum>(bytes.data(), record.data_checksum);
-  put<record_at::sequence>(bytes.data(), record.sequence);
+  put<record_at::used_at_us>(bytes.data(), record.used_at_us);
   put<record_at::group_priority>(bytes.data(), record.group | std::uint64_t{record.priority} << 5);
   put<record_at::tenant>(bytes.data(), record.tenant);
+  put<record_at::life>(bytes.data(), life_of(store));
   put<record_at::expiry_s>(bytes.data(), record.expiry_s);
   put<record_at::checksum>(bytes.data(), record_checksum(bytes, store, slot));
   return bytes;
@@ -126,12 +130,19 @@ std::optional<SsdRecord> decode_record(std::span<const std::byte, ssd_record_byt
   record.key = get_pair<BlockKey, record_at::key>(bytes.data());
   record.parent = get_pair<BlockKey, record_at::parent>(bytes.data());
   record.data_checksum = get<record_at::data_checksum>(bytes.data());
-  record.sequence = get<record_at::sequence>(bytes.data());
+  record.used_at_us = get<record_at::used_at_us>(bytes.data());
   record.expiry_s = static_cast<std::uint32_t>(get<record_at::expiry_s>(bytes.data()));
   record.tenant = static_cast<std::uint16_t>(get<record_at::tenant>(bytes.data()));
   record.group = static_cast<std::uint8_t>(group_priority & 31);
   record.priority = static_cast<std::uint8_t>(group_priority >> 5);
   return record;
+}
+
+RecordState state_of_record(std::span<const std::byte, ssd_record_bytes> bytes, const SsdStoreId& store,
+                            std::uint64_t slot) {
+  if (all_zero(bytes)) return RecordState::empty;
+  if (decode_record(bytes, store, slot)) return RecordState::valid;
+  return get<record_at::life>(bytes.data()) == life_of(store) ? RecordState::damaged : RecordState::other_life;
 }
 
 std::array<std::byte, ssd_header_bytes> encode_header(const SsdHeader& header) {

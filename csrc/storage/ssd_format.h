@@ -22,7 +22,7 @@ inline constexpr std::size_t ssd_record_bytes = 64;    // eight to a sector of 5
 inline constexpr std::size_t ssd_header_bytes = 4096;  // at the start of the record file
 inline constexpr std::uint64_t ssd_page_bytes = 4096;  // extents, slots and offsets are multiples of it
 inline constexpr std::uint32_t ssd_never_expires = 0xffffffffu;
-inline constexpr std::uint64_t ssd_max_sequence = (std::uint64_t{1} << 40) - 1;
+inline constexpr std::uint64_t ssd_max_used_at_us = (std::uint64_t{1} << 56) - 1;
 
 struct SsdStoreId {
   std::uint64_t lo = 0;
@@ -30,12 +30,14 @@ struct SsdStoreId {
   friend bool operator==(const SsdStoreId&, const SsdStoreId&) = default;
 };
 
-// What a record says. `sequence` grows with every write and use of a block of the store: it gives the order of use.
+// What a record says. `used_at_us` is when the block was last written or used, since 1970, made to grow with every
+// write and use in a directory whatever the clock does: it gives the order of use, and an age as far as the clock was
+// right.
 struct SsdRecord {
   BlockKey key;
   BlockKey parent;  // all zero: the block is the first of its chain
   std::uint64_t data_checksum = 0;
-  std::uint64_t sequence = 0;                  // at most ssd_max_sequence
+  std::uint64_t used_at_us = 0;                // at most ssd_max_used_at_us
   std::uint32_t expiry_s = ssd_never_expires;  // seconds since 1970, UTC
   std::uint16_t tenant = 0;
   std::uint8_t group = 0;     // below 32
@@ -49,6 +51,11 @@ struct SsdRecord {
 // nullopt unless its checksum holds for this store and slot: it is empty (all zero), torn, flipped, or of another life.
 [[nodiscard]] std::optional<SsdRecord> decode_record(std::span<const std::byte, ssd_record_bytes> bytes,
                                                      const SsdStoreId& store, std::uint64_t slot);
+// What a record is that does not decode, for people: nothing rests on it. A record of another life is what the store
+// leaves behind when it is emptied; one in 65,536 lives is taken for damage, and damage to two of its bytes for a life.
+enum class RecordState : std::uint8_t { valid, empty, other_life, damaged };
+[[nodiscard]] RecordState state_of_record(std::span<const std::byte, ssd_record_bytes> bytes, const SsdStoreId& store,
+                                          std::uint64_t slot);
 
 struct SsdHeader {
   SsdStoreId store;

@@ -94,23 +94,32 @@ SsdReader::SsdReader(const std::string& root, const std::string& fingerprint) {
   data_ = open_to_read(path_ + "/" + ssd_data_name);
 }
 
-std::vector<ScannedRecord> SsdReader::records() const {
+SsdRecords SsdReader::records() const {
   struct stat info{};
   if (::fstat(records_.get(), &info) != 0) throw_errno(errno, path_);
   const auto size_bytes = static_cast<std::uint64_t>(info.st_size);
   // A store that starts meanwhile may cut the file.
   const std::uint64_t there = size_bytes < ssd_header_bytes ? 0 : (size_bytes - ssd_header_bytes) / ssd_record_bytes;
-  std::vector<ScannedRecord> found;
   const ReadAt read = [this](std::span<std::byte> to, std::uint64_t offset) {
     read_ahead(records_.get(), offset + to.size());
     return read_at(records_, to, offset);
   };
-  const int error = for_each_record(
-      read, header_.store, std::min(header_.num_slots, there),
-      [&](std::uint64_t slot, const SsdRecord& record) { found.push_back({.slot = slot, .record = record}); });
+  SsdRecords found;
+  const OnRecord on_valid = [&](std::uint64_t slot, const SsdRecord& record) {
+    found.valid.push_back({.slot = slot, .record = record});
+  };
+  const OnOtherRecord on_other = [&](std::uint64_t slot, std::span<const std::byte, ssd_record_bytes> bytes) {
+    const RecordState state = state_of_record(bytes, header_.store, slot);
+    found.num_other_lives += state == RecordState::other_life ? 1 : 0;
+    if (state == RecordState::damaged) found.damaged.push_back(slot);
+  };
+  const std::uint64_t num_records = std::min(header_.num_slots, there);
+  const int error = for_each_record(read, header_.store, num_records, on_valid, on_other);
   if (error != 0) throw_errno(error, "reading the records of " + path_);
-  std::ranges::sort(found, {},
-                    [](const ScannedRecord& scanned) { return std::pair(scanned.record.sequence, scanned.slot); });
+  std::ranges::sort(found.valid, {},
+                    [](const ScannedRecord& scanned) { return std::pair(scanned.record.used_at_us, scanned.slot); });
+  // Of one that was being written meanwhile a part was read.
+  std::erase_if(found.damaged, [this](std::uint64_t slot) { return !is_damaged(slot); });
   return found;
 }
 
@@ -132,6 +141,12 @@ SsdCheck SsdReader::check(const ScannedRecord& scanned) {
   }
   if (!is_still_there(scanned)) return SsdCheck::changed;
   return error == 0 || error == ENODATA ? SsdCheck::damaged : SsdCheck::unreadable;
+}
+
+bool SsdReader::is_damaged(std::uint64_t slot) const {
+  std::array<std::byte, ssd_record_bytes> bytes{};
+  if (read_at(records_, bytes, record_offset(slot)) != 0) return false;
+  return state_of_record(bytes, header_.store, slot) == RecordState::damaged;
 }
 
 bool SsdReader::is_still_there(const ScannedRecord& scanned) const {

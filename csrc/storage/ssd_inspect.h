@@ -41,6 +41,12 @@ enum class SsdCheck : std::uint8_t {
   unreadable,  // the device gave an error
 };
 
+struct SsdRecords {
+  std::vector<ScannedRecord> valid;    // expired ones too, in slot order
+  std::vector<std::uint64_t> damaged;  // slots whose records were written in this life of the store and do not check
+  std::uint64_t num_other_lives = 0;   // records of before the store was last emptied
+};
+
 class SsdReader {
  public:
   // Throws std::invalid_argument when there is no such sub-directory or its header is not ok, or std::system_error.
@@ -48,12 +54,13 @@ class SsdReader {
 
   [[nodiscard]] const SsdHeader& header() const { return header_; }
   [[nodiscard]] std::uint64_t slot_bytes() const { return slot_bytes_; }
-  // All valid records, expired ones too; least recently used first. Throws std::system_error.
-  [[nodiscard]] std::vector<ScannedRecord> records() const;
+  // Throws std::system_error.
+  [[nodiscard]] SsdRecords records() const;
   // Whether the bytes of the slot are those that the record was written for. Reads all of them.
   [[nodiscard]] SsdCheck check(const ScannedRecord& scanned);
 
  private:
+  [[nodiscard]] bool is_damaged(std::uint64_t slot) const;
   [[nodiscard]] bool is_still_there(const ScannedRecord& scanned) const;
 
   std::string path_;

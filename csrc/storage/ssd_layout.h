@@ -16,11 +16,11 @@ namespace record {
 inline constexpr Field key{0, 16};
 inline constexpr Field parent{16, 16};
 inline constexpr Field data_checksum{32, 8};
-inline constexpr Field sequence{40, 5};
-inline constexpr Field group_priority{45, 1};  // group in bits 0..4, priority in bits 5..7
-inline constexpr Field tenant{46, 2};
-inline constexpr Field expiry_s{48, 4};
-inline constexpr Field reserved{52, 4};  // zero
+inline constexpr Field used_at_us{40, 7};
+inline constexpr Field group_priority{47, 1};  // group in bits 0..4, priority in bits 5..7
+inline constexpr Field tenant{48, 2};
+inline constexpr Field life{50, 2};  // the lowest 16 bits of the store id
+inline constexpr Field expiry_s{52, 4};
 inline constexpr Field checksum{56, 8};
 }  // namespace record
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "storage/ssd_layout.h"
@@ -16,8 +17,6 @@ namespace {
 
 constexpr std::size_t scan_piece_bytes = std::size_t{1} << 20;
 constexpr std::uint64_t bits_per_word = 64;
-// Half of all numbers: what is left lasts for years of uses, and one scan makes them small again.
-constexpr std::uint64_t renumber_above = ssd_max_sequence / 2;
 
 [[nodiscard]] std::size_t words_for(std::uint64_t num_slots) {
   return static_cast<std::size_t>((num_slots + bits_per_word - 1) / bits_per_word);
@@ -28,6 +27,11 @@ constexpr std::uint64_t renumber_above = ssd_max_sequence / 2;
 void read_ahead(int fd, std::uint64_t offset) {
   constexpr off_t ahead_bytes = 8 * static_cast<off_t>(scan_piece_bytes);
   if (fd >= 0) (void)::posix_fadvise(fd, static_cast<off_t>(offset), ahead_bytes, POSIX_FADV_WILLNEED);
+}
+
+std::uint64_t use_after(std::uint64_t last_us, std::int64_t now_us) {
+  const std::uint64_t now = now_us < 0 ? 0 : static_cast<std::uint64_t>(now_us);
+  return std::min(std::max(last_us + 1, now), ssd_max_used_at_us);
 }
 
 int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset) {
@@ -56,7 +60,8 @@ int write_fully(File& file, std::span<const std::byte> from, std::uint64_t offse
   return 0;
 }
 
-int for_each_record(const ReadAt& read_at, const SsdStoreId& store, std::uint64_t num_slots, const OnRecord& found) {
+int for_each_record(const ReadAt& read_at, const SsdStoreId& store, std::uint64_t num_slots, const OnRecord& found,
+                    const OnOtherRecord& on_other) {
   std::vector<std::byte> piece(scan_piece_bytes);
   constexpr std::uint64_t per_piece = scan_piece_bytes / ssd_record_bytes;
   for (std::uint64_t first = 0; first < num_slots; first += per_piece) {
@@ -65,7 +70,11 @@ int for_each_record(const ReadAt& read_at, const SsdStoreId& store, std::uint64_
     if (const int error = read_at(bytes, record_offset(first)); error != 0) return error;
     for (std::uint64_t i = 0; i < count; ++i) {
       const auto record_bytes = bytes.subspan(i * ssd_record_bytes).first<ssd_record_bytes>();
-      if (const auto record = decode_record(record_bytes, store, first + i)) found(first + i, *record);
+      if (const auto record = decode_record(record_bytes, store, first + i)) {
+        found(first + i, *record);
+      } else if (on_other) {
+        on_other(first + i, record_bytes);
+      }
     }
   }
   return 0;
@@ -120,7 +129,7 @@ int SsdRecordFile::write_header(const SsdHeader& header) {
   header_ = header;
   if (is_other_life) {
     std::ranges::fill(may_be_valid_, std::uint64_t{0});
-    last_sequence_ = 0;
+    last_used_at_us_ = 0;
   }
   broken_ = error;
   return error;
@@ -138,32 +147,15 @@ std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
   const int error =
       for_each_record(read_at, header_.store, num_slots, [&](std::uint64_t slot, const SsdRecord& record) {
         mark(slot, true);
-        last_sequence_ = std::max(last_sequence_, record.sequence);
+        last_used_at_us_ = std::max(last_used_at_us_, record.used_at_us);
         records.push_back({.slot = slot, .record = record});
       });
   if (error != 0) {
     std::ranges::fill(may_be_valid_, ~std::uint64_t{0});
     throw_errno(error, "reading the records of " + path_);
   }
-  if (last_sequence_ > renumber_above) renumber(records);
   std::erase_if(records, [now_s](const ScannedRecord& scanned) { return scanned.record.expiry_s <= now_s; });
   return records;
-}
-
-// The ranks of use instead of the numbers. A crash in its midst leaves some of both, and an order that is partly wrong.
-void SsdRecordFile::renumber(std::vector<ScannedRecord>& records) {
-  std::vector<ScannedRecord*> by_use;
-  by_use.reserve(records.size());
-  for (ScannedRecord& scanned : records) by_use.push_back(&scanned);
-  std::ranges::sort(by_use, {},
-                    [](const ScannedRecord* scanned) { return std::pair(scanned->record.sequence, scanned->slot); });
-  last_sequence_ = 0;
-  for (ScannedRecord* scanned : by_use) {
-    scanned->record.sequence = next_sequence();
-    if (const int error = put(scanned->slot, scanned->record); error != 0) {
-      throw_errno(error, "numbering the records of " + path_ + " anew");
-    }
-  }
 }
 
 int SsdRecordFile::invalidate(std::uint64_t slot) {
@@ -177,7 +169,7 @@ int SsdRecordFile::invalidate(std::uint64_t slot) {
 
 int SsdRecordFile::write(std::uint64_t slot, SsdRecord record) {
   if (broken_ != 0) return broken_;
-  record.sequence = next_sequence();
+  record.used_at_us = next_use_us();
   return put(slot, record);
 }
 
@@ -188,7 +180,7 @@ int SsdRecordFile::touch(std::uint64_t slot, const BlockKey& key) {
   if (const int error = read_fully(*file_, bytes, record_offset(slot)); error != 0) return error;
   auto record = decode_record(bytes, header_.store, slot);
   if (!record || record->key != key) return 0;
-  record->sequence = next_sequence();
+  record->used_at_us = next_use_us();
   return put(slot, *record);
 }
 
@@ -210,10 +202,11 @@ void SsdRecordFile::mark(std::uint64_t slot, bool may_be_valid) {
   word = may_be_valid ? word | bit : word & ~bit;
 }
 
-// The last number is given out again and again: the order among the newest is then lost until the next scan.
-std::uint64_t SsdRecordFile::next_sequence() {
-  last_sequence_ = std::min(last_sequence_ + 1, ssd_max_sequence);
-  return last_sequence_;
+std::uint64_t SsdRecordFile::next_use_us() {
+  using std::chrono::microseconds;
+  const auto now = std::chrono::duration_cast<microseconds>(std::chrono::system_clock::now().time_since_epoch());
+  last_used_at_us_ = use_after(last_used_at_us_, now.count());
+  return last_used_at_us_;
 }
 
 }  // namespace flexkv

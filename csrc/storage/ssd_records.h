@@ -28,6 +28,9 @@ struct ScannedRecord {
 [[nodiscard]] int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset);
 [[nodiscard]] int write_fully(File& file, std::span<const std::byte> from, std::uint64_t offset);
 
+// The `used_at_us` of a use after that of `last_us`: now, or just after the last where the clock says less.
+[[nodiscard]] std::uint64_t use_after(std::uint64_t last_us, std::int64_t now_us);
+
 // Asks the kernel to read on from there while the caller works. Only a hint; nothing for a descriptor of -1.
 void read_ahead(int fd, std::uint64_t offset);
 
@@ -39,10 +42,11 @@ void read_ahead(int fd, std::uint64_t offset);
 // Fills all of the span from the offset; 0 or an errno.
 using ReadAt = std::function<int(std::span<std::byte>, std::uint64_t)>;
 using OnRecord = std::function<void(std::uint64_t slot, const SsdRecord& record)>;
-// Calls `found` for each valid record of the first `num_slots` slots, in slot order. Reads in large pieces. 0 or an
-// errno.
+using OnOtherRecord = std::function<void(std::uint64_t slot, std::span<const std::byte, ssd_record_bytes> bytes)>;
+// Calls `found` for each valid record of the first `num_slots` slots, and `on_other` for the rest if it is there, in
+// slot order. Reads in large pieces. 0 or an errno.
 [[nodiscard]] int for_each_record(const ReadAt& read_at, const SsdStoreId& store, std::uint64_t num_slots,
-                                  const OnRecord& found);
+                                  const OnRecord& found, const OnOtherRecord& on_other = {});
 
 class SsdRecordFile {
  public:
@@ -69,16 +73,15 @@ class SsdRecordFile {
  private:
   [[nodiscard]] bool may_be_valid(std::uint64_t slot) const;
   void mark(std::uint64_t slot, bool may_be_valid);
-  [[nodiscard]] std::uint64_t next_sequence();
+  [[nodiscard]] std::uint64_t next_use_us();
   [[nodiscard]] int put(std::uint64_t slot, const SsdRecord& record);
-  void renumber(std::vector<ScannedRecord>& records);
 
   std::unique_ptr<File> file_;
   std::string path_;
   SsdHeader header_;
   bool has_magic_ = false;                   // the file on disk is known for one of ours
   std::vector<std::uint64_t> may_be_valid_;  // a bit per slot
-  std::uint64_t last_sequence_ = 0;
+  std::uint64_t last_used_at_us_ = 0;
   int broken_ = 0;  // the errno of a header that could not be written
 };
 

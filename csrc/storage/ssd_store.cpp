@@ -76,7 +76,7 @@ class SsdStore::Impl {
         if (slot < num_slots_) all.push_back({slot, scanned.record});
       }
     }
-    std::ranges::sort(all, {}, [](const Found& found) { return std::pair(found.record.sequence, found.slot); });
+    std::ranges::sort(all, {}, [](const Found& found) { return std::pair(found.record.used_at_us, found.slot); });
     SsdScan scan;
     for (const auto& [slot, record] : all) {
       scan.slots.push_back(slot);

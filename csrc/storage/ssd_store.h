@@ -37,7 +37,7 @@ struct SsdStoreConfig {
   unsigned write_depth = 8;
 };
 
-struct SsdScan {  // columns of one length, in order of `sequence`, oldest first
+struct SsdScan {  // columns of one length, in order of use, oldest first
   std::vector<std::int64_t> slots;
   std::vector<BlockKey> keys;
   std::vector<BlockKey> parents;

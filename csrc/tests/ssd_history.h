@@ -119,7 +119,7 @@ class ShadowStore {
     switch (operation.verb) {
       case SsdVerb::write:
         records[operation.slot] = operation.record;
-        records[operation.slot].sequence = ++uses_;
+        records[operation.slot].used_at_us = ++uses_;
         break;
       case SsdVerb::invalidate:
         records.erase(operation.slot);
@@ -127,7 +127,7 @@ class ShadowStore {
       case SsdVerb::touch:
         if (const auto found = records.find(operation.slot);
             found != records.end() && found->second.key == operation.record.key) {
-          found->second.sequence = ++uses_;
+          found->second.used_at_us = ++uses_;
         }
         break;
       case SsdVerb::renew:
@@ -151,8 +151,8 @@ class ShadowStore {
     };
     std::vector<std::pair<std::uint64_t, std::uint64_t>> ours;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> theirs;
-    for (const auto& [slot, record] : records) ours.emplace_back(record.sequence, slot);
-    for (const ScannedRecord& one : scanned) theirs.emplace_back(one.record.sequence, one.slot);
+    for (const auto& [slot, record] : records) ours.emplace_back(record.used_at_us, slot);
+    for (const ScannedRecord& one : scanned) theirs.emplace_back(one.record.used_at_us, one.slot);
     ours = order(std::move(ours));
     theirs = order(std::move(theirs));
     for (std::size_t i = 0; i < ours.size(); ++i) CHECK(ours[i].second == theirs[i].second);

@@ -327,7 +327,7 @@ int main(int argc, char** argv) {
   const RunLength length = run_length(argc, argv);
   for_each_seed("model", length, length.cases(20, 200), a_directory_is_as_its_model_says);
   for_each_seed("power cut", length, length.cases(5, 200), what_was_synced_outlives_a_power_cut);
-  for_each_seed("first start", length, length.cases(30, 200), a_first_start_that_loses_power_is_made_good);
+  for_each_seed("first start", length, length.cases(20, 200), a_first_start_that_loses_power_is_made_good);
   for_each_seed("kill", length, length.cases(3, 50), what_was_written_outlives_the_process);
   for_each_seed("killed start", length, length.cases(3, 50), a_killed_start_leaks_no_room);
   for_each_seed("faults", length, length.cases(50, 2000), what_a_fault_leaves_is_whole_or_a_miss);

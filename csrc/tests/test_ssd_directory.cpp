@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
@@ -86,10 +87,29 @@ void what_was_written_is_there_after_a_restart() {
   CHECK(slots_of(records) == (std::vector<std::uint64_t>{0, 5, 99}));
   CHECK(records[0].record.key == record_named(1).key && records[0].record.parent == record_named(1).parent);
   CHECK(records[0].record.data_checksum == 1);
-  CHECK(records[2].record.sequence < records[0].record.sequence);  // in the order of use: 99, 0, 5
-  CHECK(records[0].record.sequence < records[1].record.sequence);
+  CHECK(records[2].record.used_at_us < records[0].record.used_at_us);  // in the order of use: 99, 0, 5
+  CHECK(records[0].record.used_at_us < records[1].record.used_at_us);
   CHECK(directory.write(1, record_named(2)) == 0);
-  CHECK(directory.scan(0)[1].record.sequence > records[1].record.sequence);
+  CHECK(directory.scan(0)[1].record.used_at_us > records[1].record.used_at_us);
+}
+
+void times_of_use_are_the_clocks_and_grow_whatever_it_does() {
+  CHECK(use_after(0, 1'000) == 1'000);
+  CHECK(use_after(1'000, 1'000) == 1'001);
+  CHECK(use_after(1'000, 5) == 1'001);  // it was set back
+  CHECK(use_after(1'000, -5) == 1'001);
+  CHECK(use_after(ssd_max_used_at_us, 5) == ssd_max_used_at_us);
+  const auto now_us = [] {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+  };
+  const TempDir temp;
+  SsdDirectory directory(disk(), small_store(temp.file("root"), 2));
+  const std::uint64_t before = now_us();
+  CHECK(directory.write(0, record_named(1)) == 0 && directory.write(1, record_named(2)) == 0);
+  const std::vector<ScannedRecord> records = directory.scan(0);
+  CHECK(records[0].record.used_at_us >= before && records[0].record.used_at_us < records[1].record.used_at_us);
+  CHECK(records[1].record.used_at_us <= now_us() + 1);
 }
 
 void expired_blocks_are_left_out_and_their_slots_are_invalidated_all_the_same() {
@@ -472,23 +492,11 @@ void after_a_renewal_that_failed_nothing_is_written_until_one_succeeds() {
   CHECK(directory.write(4, record_named(2)) == 0 && directory.scan(0).size() == 1);
 }
 
-void numbers_of_use_never_run_out() {
-  const TempDir temp;
-  const SsdDirectoryConfig config = full_store(temp, 10);
-  SsdDirectory directory(disk(), config);
-  SsdRecord last = record_named(4);
-  last.sequence = ssd_max_sequence;
-  put_bytes(records_of(config), record_offset(3), encode_record(last, directory.store_id(), 3));
-  const std::vector<ScannedRecord> records = directory.scan(0);
-  CHECK(records.size() == 10 && records[3].record.sequence == 10 && records[9].record.sequence == 9);
-  CHECK(directory.write(0, record_named(1)) == 0);
-  CHECK(directory.scan(0)[0].record.sequence == 11);
-}
-
 }  // namespace
 
 int main() {
   what_was_written_is_there_after_a_restart();
+  times_of_use_are_the_clocks_and_grow_whatever_it_does();
   expired_blocks_are_left_out_and_their_slots_are_invalidated_all_the_same();
   renewing_forgets_everything();
   one_store_at_a_time_serves_from_a_sub_directory();
@@ -508,5 +516,4 @@ int main() {
   a_disk_that_is_full_at_start_is_said_with_its_numbers_and_nothing_is_lost();
   a_slot_known_to_be_empty_is_not_written_again();
   after_a_renewal_that_failed_nothing_is_written_until_one_succeeds();
-  numbers_of_use_never_run_out();
 }

@@ -23,9 +23,9 @@ SsdRecord golden_record() {
   record.key = {.lo = 0x1716151413121110, .hi = 0x1f1e1d1c1b1a1918};
   record.parent = {.lo = 0x2726252423222120, .hi = 0x2f2e2d2c2b2a2928};
   record.data_checksum = 0x3736353433323130;
-  record.sequence = 0x4443424140;
-  record.expiry_s = 0x53525150;
-  record.tenant = 0x4746;
+  record.used_at_us = 0x46454443424140;
+  record.expiry_s = 0x57565554;
+  record.tenant = 0x5150;
   record.group = 5;
   record.priority = 6;
   return record;
@@ -55,12 +55,12 @@ void a_record_has_the_golden_bytes() {
         "101112131415161718191a1b1c1d1e1f"
         "202122232425262728292a2b2c2d2e2f"
         "3031323334353637"
-        "4041424344"
+        "40414243444546"
         "c5"
-        "4647"
-        "50515253"
-        "00000000");
-  CHECK(hex(std::span(bytes).subspan(56)) == "c6994169cf961417");
+        "5051"
+        "0001"
+        "54555657");
+  CHECK(hex(std::span(bytes).subspan(56)) == "9f0ae16225cdeb34");
   CHECK(decode_record(bytes, golden_store, 0x29) == golden_record());
 }
 
@@ -113,11 +113,11 @@ void checksums_are_over_the_bytes_that_the_document_says() {
 
 void values_without_room_are_refused() {
   SsdRecord record;
-  record.sequence = ssd_max_sequence;
+  record.used_at_us = ssd_max_used_at_us;
   record.group = 31;
   record.priority = 7;
   CHECK(decode_record(encode_record(record, golden_store, 0), golden_store, 0) == record);
-  record.sequence = ssd_max_sequence + 1;
+  record.used_at_us = ssd_max_used_at_us + 1;
   CHECK_THROWS(encode_record(record, golden_store, 0), std::invalid_argument);
   record = SsdRecord();
   record.group = 32;
@@ -138,6 +138,22 @@ void values_without_room_are_refused() {
   CHECK(decode_header(encode_header(header), read) == HeaderState::ok && read == header);
   header.model += 'm';
   CHECK_THROWS(encode_header(header), std::invalid_argument);
+}
+
+void what_does_not_decode_is_empty_of_another_life_or_damaged() {
+  auto bytes = encode_record(golden_record(), golden_store, 0x29);
+  CHECK(state_of_record(bytes, golden_store, 0x29) == RecordState::valid);
+  CHECK(state_of_record(bytes, golden_store, 0x28) == RecordState::damaged);  // it lies where it was not written
+  const SsdStoreId other{.lo = golden_store.lo ^ 0x8000, .hi = golden_store.hi};
+  CHECK(state_of_record(bytes, other, 0x29) == RecordState::other_life);
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    auto flipped = bytes;
+    flipped[at] ^= std::byte{0x10};
+    const bool hits_life = at - ssd_layout::record::life.offset < ssd_layout::record::life.bytes;
+    CHECK(state_of_record(flipped, golden_store, 0x29) == (hits_life ? RecordState::other_life : RecordState::damaged));
+  }
+  bytes.fill(std::byte{0});
+  CHECK(state_of_record(bytes, golden_store, 0x29) == RecordState::empty);
 }
 
 void a_headers_state_is_told_by_its_magic_version_and_checksum() {
@@ -216,7 +232,7 @@ Store filled_store(Choices& choices, std::uint64_t num_slots) {
   Store store;
   for (std::uint64_t slot = 0; slot < num_slots; ++slot) {
     SsdRecord record = record_of(choices);
-    record.sequence = choices.below(ssd_max_sequence);
+    record.used_at_us = choices.below(ssd_max_used_at_us);
     const auto bytes = encode_record(record, store.id, slot);
     store.bytes.insert(store.bytes.end(), bytes.begin(), bytes.end());
     store.records.push_back(record);
@@ -270,7 +286,8 @@ void damaged_records_are_never_read_as_others(Choices& choices) {
     CHECK(!read || *read == store.records[slot]);
     const SsdStoreId other{.lo = store.id.lo, .hi = store.id.hi + 1 + choices.below(100)};
     CHECK(!decode_record(bytes, other, slot));
-    CHECK(!decode_record(bytes, store.id, slot + 1 + choices.below(100)));
+    // Bytes of another slot are right in that one only.
+    CHECK(!is_whole || !decode_record(bytes, store.id, slot + 1 + choices.below(100)));
   }
 }
 
@@ -297,6 +314,7 @@ int main(int argc, char** argv) {
   a_header_has_the_golden_bytes();
   checksums_are_over_the_bytes_that_the_document_says();
   values_without_room_are_refused();
+  what_does_not_decode_is_empty_of_another_life_or_damaged();
   a_headers_state_is_told_by_its_magic_version_and_checksum();
   a_header_of_impossible_numbers_is_damaged();
   a_torn_header_never_checks();

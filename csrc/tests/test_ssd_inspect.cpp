@@ -100,7 +100,7 @@ void records_are_read_beside_the_store_in_the_order_of_use() {
   CHECK(root.busy->touch(2, record_named(2).key) == 0);
   const SsdReader reader(root.path, first_name);
   std::vector<std::uint64_t> slots;
-  for (const ScannedRecord& one : reader.records()) slots.push_back(one.slot);
+  for (const ScannedRecord& one : reader.records().valid) slots.push_back(one.slot);
   CHECK(slots == (std::vector<std::uint64_t>{4, 7, 2}));
   CHECK(reader.header().store == root.busy->store_id() && reader.slot_bytes() == test_slot_bytes);
 
@@ -114,7 +114,7 @@ void checking_tells_damage_from_change() {
   const Root root;
   for (const std::uint64_t slot : {0, 1, 2, 3}) CHECK(write_block(*root.busy, slot, record_named(slot + 1)) == 0);
   SsdReader reader(root.path, first_name);
-  const std::vector<ScannedRecord> records = reader.records();
+  const std::vector<ScannedRecord> records = reader.records().valid;
   CHECK(records.size() == 4);
   const std::string data = root.busy->path() + "/data";
   {

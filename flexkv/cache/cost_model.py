@@ -182,9 +182,9 @@ class CostModel:
         """Decide how many of `num_blocks` blocks, the next ones of a prompt, to load along `routes`.
 
         `num_saved`: of these blocks, how many would have to be computed; all when None. `queued_bytes`: what waits in
-        the queue of the first route, the slow one, and comes before. `may_probe`: whether a few may be loaded to measure
-        a route again; a probe is noted as made. The blocks go along the routes one after the other: what was read is
-        checked before it goes on.
+        the queue of the first route, the slow one, and comes before. `may_probe`: whether a few may be loaded so that a
+        route is measured again; a probe is noted as made. The blocks go along the routes one after the other: what was
+        read is checked before it goes on.
 
         Raises:
             ValueError: naming the argument.

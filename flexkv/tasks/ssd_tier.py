@@ -380,7 +380,8 @@ class SsdTier:
         A reset that is still owed is made up for: nothing of before it may be found after a restart.
         """
         deadline_s = time.monotonic() + timeout_s
-        self.renew()
+        if self._must_renew and not self._renewing.locked():
+            self.renew()
         with self._handover:
             self._nobody_waits = True
             opened, self._opened = self._opened, None

@@ -102,7 +102,8 @@ def expect(cache: GlobalCacheEngine, move: TierMove, op_id: int = 7) -> None:
 def test_without_an_ssd_tier_there_is_nothing_to_stage_or_offload() -> None:
     cache = GlobalCacheEngine(CacheConfig(tokens_per_block=TPB, num_cpu_blocks=8), MODEL)
     store(cache, 3)
-    assert cache.num_to_stage(sequence(3)) == cache.num_to_offload(sequence(3), 3) == 0
+    assert cache.num_to_stage(sequence(3)) == (0, 0)
+    assert cache.num_to_offload(sequence(3), 3) == 0
     assert cache.prepare_stage(sequence(3), None, 9) is None
     assert cache.prepare_offload(sequence(3), 3, 9) is None
     assert cache.match_all(sequence(3))[1] is None
@@ -213,13 +214,15 @@ def test_the_ssd_tier_is_staged_beyond_the_cpu_tier() -> None:
     cache = tiers()
     keep_on_ssd(cache, 6, priority=5)
     store(cache, 2)
-    assert cache.num_to_stage(sequence(6)) == 4
-    assert cache.num_to_stage(sequence(6), 3) == 1
+    assert cache.num_to_stage(sequence(6)) == (4, 4)
+    assert cache.num_to_stage(sequence(6), 0, 3) == (1, 1)
+    assert cache.num_to_stage(sequence(6), 5) == (4, 1), "those before have to be read too"
+    assert cache.num_to_stage(sequence(6), 6) == (0, 0), "nothing of it is asked for"
     move = stage(cache, 6)
     assert move.span == BlockSpan(2, 6)
     ssd_slots = ssd_of(cache).match(sequence(6)).slots_range(2, 6)
     assert move.source.slots.tolist() == ssd_slots.tolist()
-    assert cache.num_to_stage(sequence(6)) == 0, "they are on their way"
+    assert cache.num_to_stage(sequence(6)) == (0, 0), "they are on their way"
     assert cache.prepare_stage(sequence(6), None, 99) is None
     move.commit(4)
     assert cache.cpu_cache_engine.match(sequence(6)).num_ready == 6
@@ -242,13 +245,13 @@ def test_blocks_that_are_still_being_written_to_ssd_or_have_expired_are_not_stag
     store(cache, 4)
     move = offload(cache, 4)
     forget_on_cpu(cache, 4)
-    assert cache.num_to_stage(sequence(4)) == 0
+    assert cache.num_to_stage(sequence(4)) == (0, 0)
     assert cache.prepare_stage(sequence(4), None, 99) is None
     move.commit(4)
-    assert cache.num_to_stage(sequence(4)) == 4
+    assert cache.num_to_stage(sequence(4)) == (4, 4)
     keep_on_ssd(cache, 2, first=1000, expiry_s=10)
-    assert cache.num_to_stage(sequence(2, 1000), now_s=9) == 2
-    assert cache.num_to_stage(sequence(2, 1000), now_s=10) == 0
+    assert cache.num_to_stage(sequence(2, 1000), now_s=9) == (2, 2)
+    assert cache.num_to_stage(sequence(2, 1000), now_s=10) == (0, 0)
     assert cache.prepare_stage(sequence(2, 1000), None, 99, now_s=10) is None
 
 
@@ -272,7 +275,7 @@ def test_asking_makes_blocks_the_newest_of_the_ssd_tier() -> None:
     keep_on_ssd(cache, 2)
     keep_on_ssd(cache, 2, first=1000)
     store(cache, 2)  # the CPU tier has them too: nothing is read
-    assert cache.num_to_stage(sequence(2)) == 0
+    assert cache.num_to_stage(sequence(2)) == (0, 0)
     keep_on_ssd(cache, 2, first=2000)
     assert ssd_of(cache).match(sequence(2)).num_ready == 2
     assert ssd_of(cache).match(sequence(2, 1000)).num_ready == 0

@@ -153,9 +153,13 @@ def test_two_sizes_of_the_host_tier_are_refused() -> None:
         CacheConfig(num_cpu_blocks=10, cpu_cache_bytes=1 << 30)
 
 
-SSD = {"enable_ssd": True, "ssd_cache_dir": "/a"}
+SSD = {"enable_ssd": True, "fingerprint": "f1a6", "ssd_cache_dir": "/a"}
 BAD_SSD_TIERS: list[tuple[dict[str, object], str, str]] = [
-    ({"enable_ssd": True, "num_ssd_blocks": 5}, "ssd_cache_dir", "name a directory for it, or set enable_ssd=False"),
+    (
+        {"enable_ssd": True, "fingerprint": "f1a6", "num_ssd_blocks": 5},
+        "ssd_cache_dir",
+        "name a directory for it, or set enable_ssd=False",
+    ),
     ({**SSD, "ssd_cache_dir": " ", "num_ssd_blocks": 5}, "ssd_cache_dir", "name a directory"),
     (SSD, "ssd_cache_bytes", "give exactly one"),
     ({**SSD, "num_ssd_blocks": 5, "ssd_cache_bytes": 1 << 30}, "ssd_cache_bytes", "give exactly one"),
@@ -172,7 +176,10 @@ def test_an_ssd_tier_needs_a_directory_and_one_size(settings: dict[str, object],
 
 @pytest.mark.parametrize("written", ["/a; /b", ["/a", "/b"], ("/a ", "/b")])
 def test_directories_are_kept_as_a_tuple_however_they_are_written(written: object) -> None:
-    assert CacheConfig(enable_ssd=True, num_ssd_blocks=5, ssd_cache_dir=written).ssd_cache_dir == ("/a", "/b")  # type: ignore[arg-type]
+    assert CacheConfig(enable_ssd=True, fingerprint="f1a6", num_ssd_blocks=5, ssd_cache_dir=written).ssd_cache_dir == (
+        "/a",
+        "/b",
+    )  # type: ignore[arg-type]
 
 
 def test_sizes_of_an_ssd_tier_that_is_off_mean_nothing() -> None:

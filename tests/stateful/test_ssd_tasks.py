@@ -52,6 +52,7 @@ CONFIG = CacheConfig(
     transfer_timeout_s=0.001,
     max_quarantined_fraction=1.0,
     enable_ssd=True,
+    fingerprint="f1a6",
     ssd_cache_dir=("/ssd",),
     num_ssd_blocks=NUM_DISK_SLOTS,
 )

@@ -58,7 +58,7 @@ def test_a_store_goes_on_to_ssd() -> None:
     (op,) = bench.transfer.waiting[write]
     assert op.disk is not None
     assert (op.disk.priority, op.disk.tenant) == (4, 7)
-    assert bench.transfer.timeouts_s[write] == bench.engine.cache_config.transfer_timeout_s
+    assert bench.transfer.timeouts_s[write] == pytest.approx(bench.engine.cache_config.transfer_timeout_s, abs=0.1)
     assert bench.held(3) == (3, 0)
     assert bench.engine.stats().ssd_moves_running == 1
     bench.transfer.finish(write)
@@ -213,8 +213,7 @@ def test_a_write_that_is_late_or_was_refused_is_counted_as_dropped(is_timeout: b
         (write,) = bench.writes
         bench.transfer.time_out(write)
         bench.engine.try_wait([])
-        assert bench.ssd.mempool.num_quarantined_blocks == 3
-        assert bench.ssd.index.num_blocks == 0
+        assert bench.ssd.mempool.num_free_blocks == bench.ssd.num_blocks - 3, "a write may still touch them"
         assert bench.held(3) == (3, 0)
         bench.transfer.release(write)
     else:
@@ -388,7 +387,7 @@ def test_a_bad_block_and_what_follows_it_leave_the_tier_and_the_good_ones_before
     assert bench.held(20) == (20, 20)
 
 
-def test_a_read_that_failed_for_no_fault_of_the_disk_drops_nothing() -> None:
+def test_blocks_whose_records_are_gone_are_dropped_or_they_would_be_read_for_ever() -> None:
     bench = SsdBench()
     bench.keep_on_ssd(4)
     task_id, _ = match(bench, 4)
@@ -396,8 +395,8 @@ def test_a_read_that_failed_for_no_fault_of_the_disk_drops_nothing() -> None:
     bench.transfer.fail(read, {0: BadBlocks((0, 1, 2, 3))})
     bench.transfer.release(read)
     assert bench.engine.staging(task_id) is StagingState.BROKEN
-    assert bench.held(4) == (0, 4)
-    assert bench.engine.stats().ssd_bad_blocks == 0
+    assert bench.held(4) == (0, 0)
+    assert bench.engine.stats().ssd_bad_blocks == 4
 
 
 def test_a_load_that_was_launched_before_its_read_failed_fails_and_the_next_gets_the_good_part() -> None:
@@ -433,29 +432,50 @@ def test_a_launch_of_what_is_broken_fails_at_once_and_starts_nothing(is_released
     bench.check_nothing_is_held()
 
 
-def test_a_read_that_is_late_keeps_the_slots_of_both_tiers_until_it_is_released() -> None:
+def test_a_read_that_is_late_keeps_its_slots_and_holds_others_off_until_it_is_released() -> None:
     bench = SsdBench()
     bench.keep_on_ssd(4)
     task_id, _ = match(bench, 4)
     (read,) = bench.reads
     bench.transfer.time_out(read)
-    assert bench.engine.staging(task_id) is StagingState.BROKEN
+    assert bench.engine.staging(task_id) is StagingState.PENDING, "which blocks are good is not known yet"
     bench.engine.cancel(task_id)
-    assert bench.cache.cpu_cache_engine.mempool.num_quarantined_blocks == 4
-    assert bench.engine.stats().slots_quarantined == 4
+    assert bench.engine.stats().slots_quarantined == 0, "a slow disk is no reason to turn the cpu tier off"
     assert bench.held(4) == (0, 4)
-    assert bench.ssd.ledger.num_quarantined_blocks == 4
+    assert match(bench, 4)[1] == 0, "they are not read a second time"
+    bench.store(2, first=1000)
+    assert bench.writes == [], "while a disk hangs nothing is given to it"
+    bench.engine.check_invariants()
+    bench.transfer.release(read)
+    assert bench.engine.stats().ssd_moves_running == 0
     second, found = match(bench, 4)
-    assert found == 4, "it is read again, to other slots"
-    assert len(bench.reads) == 1
+    assert found == 4
     bench.finish_all()
     assert bench.engine.staging(second) is StagingState.READY
     bench.engine.cancel(second)
-    bench.engine.check_invariants()
-    bench.transfer.release(read)
-    assert bench.held(4) == (4, 4)
-    assert bench.ssd.ledger.num_quarantined_blocks == 0
     bench.check_nothing_is_held()
+
+
+def test_what_a_late_read_brought_before_its_first_late_block_is_kept() -> None:
+    bench = SsdBench(num_cpu_blocks=64, num_ssd_blocks=64)
+    bench.keep_on_ssd(20)
+    task_id, _ = match(bench, 20)
+    (read,) = bench.reads
+    bench.transfer.time_out(read, done=[0])
+    bench.transfer.release(read)
+    bench.engine.cancel(task_id)
+    assert bench.held(20) == (8, 20)
+    bench.check_nothing_is_held()
+
+
+def test_the_rate_of_a_disk_is_that_of_the_whole_move() -> None:
+    bench = SsdBench(num_cpu_blocks=64, num_ssd_blocks=64)
+    bench.keep_on_ssd(20)
+    match(bench, 20)
+    (read,) = bench.reads
+    bench.transfer.queued_seconds = [0.0, 1.0, 2.0]
+    bench.transfer.finish(read)
+    assert bench.engine.stats().ssd_read_bytes_per_s == pytest.approx(20 * 64 / 2.001)
 
 
 def test_a_read_that_was_refused_is_as_if_it_was_never_asked_for(caplog: pytest.LogCaptureFixture) -> None:

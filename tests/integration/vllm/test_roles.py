@@ -147,7 +147,12 @@ def test_pipelined_loads_need_the_policy_that_recomputes_what_failed(config, vll
 def test_requests_are_kept_waiting_for_the_ssd_tier_unless_loads_are_pipelined(
     config, vllm_config, register, tmp_path, is_pipelined, timeout_s
 ):
-    settings = {"enable_ssd": True, "ssd_cache_dir": str(tmp_path), "num_ssd_blocks": 8, "ssd_stage_timeout_s": 1.5}
+    settings = {
+        "enable_ssd": True,
+        "ssd_cache_dir": str(tmp_path),
+        "num_ssd_blocks": 8,
+        "ssd_stage_timeout_s": 1.5,
+    }
     config.cache_config = CacheConfig(tokens_per_block=TPB, num_cpu_blocks=4, fingerprint="ab" * 16, **settings)
     config.ssd_pipelined_loads = is_pipelined
     vllm_config.kv_transfer_config.kv_load_failure_policy = "recompute"
