@@ -360,9 +360,9 @@ class KVTaskEngine:
         deadline_s = time.monotonic() + as_timeout(timeout)
         with self._gate.entered():
             tasks = {task_id: self._tasks.find(task_id) for task_id in ids}
-        launched = [task for task in tasks.values() if task is not None and task.launched]
+        begun = [task for task in tasks.values() if task is not None and (task.launched or task.is_ended)]
         self._gate.wait_until(
-            lambda: all(self._flow.is_settled(task, completely=completely) for task in launched), deadline_s
+            lambda: all(self._flow.is_settled(task, completely=completely) for task in begun), deadline_s
         )
         self._recorder.flush()
         with self._gate.lock:

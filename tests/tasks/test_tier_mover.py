@@ -142,6 +142,27 @@ def test_a_wait_may_be_until_a_store_lies_on_ssd() -> None:
     assert bench.held(2) == (2, 2)
 
 
+def test_a_complete_wait_is_also_for_what_a_store_writes_that_had_nothing_to_copy() -> None:
+    bench = SsdBench()
+    bench.store(2)
+    bench.transfer.fail(bench.writes[0])
+    (failed,) = bench.transfer.decided
+    bench.transfer.release(failed)
+    assert bench.held(2) == (2, 0)
+    task_id, mask = bench.engine.put_match(tokens(2))
+    assert not mask.any()
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (bench.engine.wait(task_id, GATE_TIMEOUT_S, completely=True), done.set()))
+    thread.start()
+    assert eventually(lambda: bench.engine._gate.num_sleepers == 1 or done.is_set())
+    assert not done.is_set()
+    (write,) = bench.writes
+    bench.transfer.finish(write)
+    assert done.wait(GATE_TIMEOUT_S)
+    thread.join()
+    assert bench.held(2) == (2, 2)
+
+
 def test_a_complete_wait_gives_the_stores_own_status_when_its_time_is_over_or_its_write_fails() -> None:
     bench = SsdBench()
     late, failed = bench.put(2), bench.put(2, first=1000)
