@@ -42,6 +42,26 @@ void check_config(const SsdStoreConfig& config) {
 
 }  // namespace
 
+void SsdScan::reserve(std::size_t num_rows) {
+  slots.reserve(num_rows);
+  keys.reserve(num_rows);
+  parents.reserve(num_rows);
+  expiry_s.reserve(num_rows);
+  tenants.reserve(num_rows);
+  groups.reserve(num_rows);
+  priorities.reserve(num_rows);
+}
+
+void SsdScan::push_back(std::int64_t slot, const SsdRecord& record) {
+  slots.push_back(slot);
+  keys.push_back(record.key);
+  parents.push_back(record.parent);
+  expiry_s.push_back(record.expiry_s);
+  tenants.push_back(record.tenant);
+  groups.push_back(record.group);
+  priorities.push_back(record.priority);
+}
+
 class SsdStore::Impl {
  public:
   Impl(const SsdStoreConfig& config, FileSystem& files) : extent_bytes_(config.extent_bytes) {
@@ -65,28 +85,27 @@ class SsdStore::Impl {
   [[nodiscard]] SsdScan scan(std::uint32_t now_s) {
     const std::lock_guard lifecycle(lifecycle_mutex_);
     if (started_ || stopped_) throw std::runtime_error("scan must be called before the SSD store is started");
-    struct Found {
+    // Memory that is touched for the first time costs more than all else here: rows stay where they were read.
+    struct Row {
+      std::uint64_t used_at_us;
       std::int64_t slot;
-      SsdRecord record;
+      const SsdRecord* record;
     };
-    std::vector<Found> all;
-    for (std::size_t at = 0; at < devices_.size(); ++at) {
-      for (const ScannedRecord& scanned : devices_[at]->scan(now_s)) {
+    std::vector<std::vector<ScannedRecord>> found;
+    std::size_t num_found = 0;
+    for (const auto& device : devices_) num_found += found.emplace_back(device->scan(now_s)).size();
+    std::vector<Row> rows;
+    rows.reserve(num_found);
+    for (std::size_t at = 0; at < found.size(); ++at) {
+      for (const ScannedRecord& scanned : found[at]) {
         const auto slot = static_cast<std::int64_t>(scanned.slot * devices_.size() + at);
-        if (slot < num_slots_) all.push_back({slot, scanned.record});
+        if (slot < num_slots_) rows.push_back({scanned.record.used_at_us, slot, &scanned.record});
       }
     }
-    std::ranges::sort(all, {}, [](const Found& found) { return std::pair(found.record.used_at_us, found.slot); });
+    std::ranges::sort(rows, {}, [](const Row& row) { return std::pair(row.used_at_us, row.slot); });
     SsdScan scan;
-    for (const auto& [slot, record] : all) {
-      scan.slots.push_back(slot);
-      scan.keys.push_back(record.key);
-      scan.parents.push_back(record.parent);
-      scan.expiry_s.push_back(record.expiry_s);
-      scan.tenants.push_back(record.tenant);
-      scan.groups.push_back(record.group);
-      scan.priorities.push_back(record.priority);
-    }
+    scan.reserve(rows.size());
+    for (const Row& row : rows) scan.push_back(row.slot, *row.record);
     return scan;
   }
 
