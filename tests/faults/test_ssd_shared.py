@@ -139,11 +139,12 @@ def test_a_change_of_the_model_evicts_what_the_former_one_kept(ssd: Path) -> Non
     back.close()
 
 
-def test_a_model_that_leaves_room_stays_when_another_one_comes(ssd: Path) -> None:
+def test_a_tier_takes_all_of_the_cap_that_is_not_served_from_also_from_a_model_that_has_little(ssd: Path) -> None:
     prepare(ssd, {1: 6}, fingerprint=ONE_MODEL, num_ssd_blocks=8)
-    prepare_other = SsdRig(ssd, fingerprint=OTHER_MODEL, num_ssd_blocks=NUM_SSD_BLOCKS)
-    prepare_other.close()
-    assert sub_directories(ssd) == 1, "a model takes all that is not served from"
+    other = SsdRig(ssd, fingerprint=OTHER_MODEL)
+    assert other.manager.stats().ssd_slots_total == NUM_SSD_BLOCKS
+    assert sub_directories(ssd) == 1
+    other.close()
 
 
 # --- signals
