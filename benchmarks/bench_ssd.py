@@ -216,6 +216,7 @@ class Engine:
             tokens_per_block=tokens,
             num_cpu_blocks=4 * self.LONGEST,
             enable_ssd=True,
+            fingerprint="f1a6",
             ssd_cache_dir=(str(directory),),
             num_ssd_blocks=num_records + num_records // 16,
             ssd_write_queue_s=60.0,

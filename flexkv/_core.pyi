@@ -185,6 +185,9 @@ class PrefixIndex:
     def meta_of(self, slot: int) -> tuple[int, int, int, int]:
         """Tenant, priority, group and expiry_s of a block."""
 
+    def count_ready(self, slots: numpy.typing.NDArray[numpy.int64]) -> int:
+        """How many of the leading slots hold ready blocks."""
+
     def pins_of(self, slot: int) -> int: ...
 
     def is_ready(self, slot: int) -> bool: ...
@@ -504,6 +507,10 @@ class Completion:
     @property
     def num_bad_checksums(self) -> int:
         """Of a disk op: blocks whose bytes were not theirs."""
+
+    @property
+    def queued_seconds(self) -> float:
+        """Of a disk op: how long its first block waited."""
 
     @property
     def io_errno(self) -> int:

@@ -25,7 +25,7 @@ from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVRequest, KVRequestType, KVResponse
 from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
-from flexkv.tasks.flow import Launch, StagingState, TaskFlow
+from flexkv.tasks.flow import Launch, TaskFlow
 from flexkv.tasks.gate import Gate
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import EventBuffer, Recorder
@@ -40,6 +40,7 @@ from flexkv.tasks.requests import (
 )
 from flexkv.tasks.seams import Storage, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
+from flexkv.tasks.staging import StagingState
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 from flexkv.tasks.tier_mover import TierMover
 from flexkv.transfer.transfer_engine import TransferEngine
@@ -53,7 +54,6 @@ _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
 _STOP_SHARE = 0.3
 """Of the time for a shutdown: what is kept for stopping once writes were given the rest."""
-_BRING_UP_SLICE_S = 0.01
 
 
 class KVTaskEngine:
@@ -124,12 +124,7 @@ class KVTaskEngine:
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until `is_ready`; False after `timeout_s` or a shutdown. Raises ConfigError like it."""
-        deadline_s = time.monotonic() + as_timeout(timeout_s, "timeout_s")
-        while not self.is_ready():
-            remaining_s = deadline_s - time.monotonic()
-            if remaining_s <= 0 or self._gate.closed.wait(min(remaining_s, _BRING_UP_SLICE_S)):
-                return False
-        return True
+        return self._gate.ask_until(self.is_ready, time.monotonic() + as_timeout(timeout_s, "timeout_s"))
 
     def sequence(
         self,
@@ -365,9 +360,9 @@ class KVTaskEngine:
         deadline_s = time.monotonic() + as_timeout(timeout)
         with self._gate.entered():
             tasks = {task_id: self._tasks.find(task_id) for task_id in ids}
-        launched = [task for task in tasks.values() if task is not None and task.launched]
+        begun = [task for task in tasks.values() if task is not None and (task.launched or task.is_ended)]
         self._gate.wait_until(
-            lambda: all(self._flow.is_settled(task, completely=completely) for task in launched), deadline_s
+            lambda: all(self._flow.is_settled(task, completely=completely) for task in begun), deadline_s
         )
         self._recorder.flush()
         with self._gate.lock:
@@ -400,7 +395,8 @@ class KVTaskEngine:
         """Empty all tiers, and wait until transfers in flight have ended, at most `transfer_timeout_s`. Idempotent.
 
         Un-launched tasks are cancelled; blocks of running stores will never be seen; running loads run on. When this
-        returns, what lay in the SSD tier will not be found after a restart either.
+        returns, what lay in the SSD tier will not be found after a restart either; unless that tier was not open, since
+        ranks were missing or somebody else served from it: it is emptied then before it serves here.
         """
         with self._gate.entered():
             graphs = self._flow.reset()
@@ -408,6 +404,7 @@ class KVTaskEngine:
         if not self._gate.wait_until(lambda: not any(map(self._flow.is_in_flight, graphs)), deadline_s):
             _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
         self._ssd.renew()
+        self._gate.ask_until(self._is_ssd_emptied, deadline_s)
 
     def shutdown(self, timeout_s: float = 5.0) -> bool:
         """Stop: un-launched tasks are cancelled, running ones and writes to the SSD tier drain for `timeout_s`.
@@ -461,6 +458,10 @@ class KVTaskEngine:
         """Raise when slots, pins or reservations do not add up. O(capacity); for tests and for a doctor."""
         with self._gate.entered():
             self._flow.check_invariants()
+
+    def _is_ssd_emptied(self) -> bool:
+        with self._gate.entered():
+            return not self._ssd.owes_reset
 
     def _hash(self, request: KVRequest) -> None:
         """Compute the keys outside the mutex, unless nothing would ask for them."""

@@ -18,6 +18,8 @@ import numpy as np
 from flexkv._core import CompletionKind, OpStatus, OpType
 from flexkv.common.transfer import TransferOp, TransferOpGraph, TransferType
 
+GATE_TIMEOUT_S = 20.0
+
 
 @dataclass(frozen=True)
 class RankDouble:
@@ -42,6 +44,7 @@ class CompletionDouble:
     failed_blocks: tuple[int, ...] = ()
     num_bad_checksums: int = 0
     io_errno: int = 0
+    queued_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,26 @@ class DeviceDouble:
     io_engine: str = "double"
 
 
-def scan_of(blocks: Sequence[tuple[int, bytes, bytes]]) -> tuple[np.ndarray, ...]:
-    """Columns of what lies in an SSD tier; `blocks`: (slot, key, parent key), oldest first."""
-    count = len(blocks)
+@dataclass(frozen=True)
+class RecordDouble:
+    """What an SSD tier keeps on disk of one slot."""
+
+    slot: int
+    key: bytes
+    parent: bytes = bytes(16)
+    expiry_s: int = 0xFFFFFFFF  # since 1970
+    tenant: int = 0
+
+
+def scan_of(records: Sequence[RecordDouble]) -> tuple[np.ndarray, ...]:
+    """Columns of what lies in an SSD tier; the oldest comes first."""
+    count = len(records)
     return (
-        np.array([slot for slot, _, _ in blocks], dtype=np.int64),
-        np.frombuffer(b"".join(key for _, key, _ in blocks), dtype=np.uint8).reshape(count, 16),
-        np.frombuffer(b"".join(parent for _, _, parent in blocks), dtype=np.uint8).reshape(count, 16),
-        np.full(count, 0xFFFFFFFF, dtype=np.uint32),
-        np.zeros(count, dtype=np.uint16),
+        np.array([record.slot for record in records], dtype=np.int64),
+        np.frombuffer(b"".join(record.key for record in records), dtype=np.uint8).reshape(count, 16),
+        np.frombuffer(b"".join(record.parent for record in records), dtype=np.uint8).reshape(count, 16),
+        np.array([record.expiry_s for record in records], dtype=np.uint32),
+        np.array([record.tenant for record in records], dtype=np.uint16),
         np.zeros(count, dtype=np.uint8),
         np.zeros(count, dtype=np.uint8),
     )
@@ -74,26 +88,44 @@ def scan_of(blocks: Sequence[tuple[int, bytes, bytes]]) -> tuple[np.ndarray, ...
 
 @dataclass
 class DiskStoreDouble:
-    """The records of an SSD tier: what was written is what the test says that was."""
+    """The records of an SSD tier: what lies there is what the test says. A renewal waits for `may_renew`."""
 
     num_slots: int
     slot_bytes: int = 4096
-    scanned: tuple[np.ndarray, ...] = field(default_factory=lambda: scan_of([]))
+    records: list[RecordDouble] = field(default_factory=list)
+    scan_error: OSError | None = None
     renew_error: OSError | None = None
+    drains: bool = True
+    num_scans: int = 0
     num_renewed: int = 0
-    is_stopped: bool = False
+    num_stops: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_renew = threading.Event()
+        self.may_renew.set()
+        self.is_renewing = threading.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.num_stops > 0
 
     def scan(self, now_s: int) -> tuple[np.ndarray, ...]:
-        return self.scanned
+        self.num_scans += 1
+        if self.scan_error is not None:
+            raise self.scan_error
+        return scan_of([record for record in self.records if record.expiry_s > now_s])
 
     def renew(self) -> None:
+        self.is_renewing.set()
+        assert self.may_renew.wait(GATE_TIMEOUT_S)
         self.num_renewed += 1
         if self.renew_error is not None:
             raise self.renew_error
+        self.records.clear()
 
     def stop(self, timeout_s: float) -> bool:
-        self.is_stopped = True
-        return True
+        self.num_stops += 1
+        return self.drains
 
     def devices(self) -> list[DeviceDouble]:
         return [DeviceDouble()]
@@ -110,7 +142,7 @@ class PoolDouble:
 
 @dataclass
 class StorageDouble:
-    """Hands out a pool of `num_slots`, or raises `error`."""
+    """Hands out a pool of `num_slots`, or raises `error`. Opening an SSD tier waits for `may_open`."""
 
     num_slots: int
     error: Exception | None = None
@@ -119,6 +151,9 @@ class StorageDouble:
 
     def __post_init__(self) -> None:
         self.pool = PoolDouble(self.num_slots, self.num_slots)
+        self.may_open = threading.Event()
+        self.may_open.set()
+        self.opened_for: list[list[int]] = []  # the ranks, each time
 
     def allocate_host_pool(self, slot_bytes: Sequence[int]) -> PoolDouble:
         self.asked.append(list(slot_bytes))
@@ -127,6 +162,8 @@ class StorageDouble:
         return self.pool
 
     def open_ssd_store(self, ranks: Sequence[RankDouble]) -> DiskStoreDouble:
+        assert self.may_open.wait(GATE_TIMEOUT_S)
+        self.opened_for.append([rank.rank for rank in ranks])
         store = self.stores.pop(0)
         if isinstance(store, Exception):
             raise store
@@ -159,6 +196,7 @@ class TransferDouble:
         self._pool: PoolDouble | None = None
         self.disk: DiskStoreDouble | None = None
         self._available = slots_available
+        self.queued_seconds: list[float] = []  # of the next graph's ops, by index
         self._completions: deque[CompletionDouble] = deque()
         self._done: set[int] = set()
         self._lock = threading.RLock()
@@ -240,16 +278,17 @@ class TransferDouble:
             self._decide(graph_id, OpStatus.DONE)
             self.release(graph_id)
 
-    def fail(self, graph_id: int, bad: dict[int, BadBlocks] | None = None) -> None:
+    def fail(self, graph_id: int, bad: dict[int, BadBlocks] | None = None, cancelled: Sequence[int] = ()) -> None:
         """An op failed; others may still run until `release`.
 
-        `bad`: of a graph of disk ops, by the index of the op: which blocks; the others are done.
+        `bad`: of a graph of disk ops, by the index of the op: which blocks; the others are done, but for those that
+        were `cancelled`.
         """
-        self._decide(graph_id, OpStatus.FAILED, "broken on purpose", bad)
+        self._decide(graph_id, OpStatus.FAILED, "broken on purpose", bad, cancelled)
 
-    def time_out(self, graph_id: int) -> None:
-        """The bound has passed; its ops may still run until `release`."""
-        self._decide(graph_id, OpStatus.TIMED_OUT, "late on purpose")
+    def time_out(self, graph_id: int, done: Sequence[int] = ()) -> None:
+        """The bound has passed; its ops may still run until `release`, but those that were `done`, by index."""
+        self._decide(graph_id, OpStatus.TIMED_OUT, "late on purpose", done=done)
 
     def acknowledge_cancel(self, graph_id: int) -> None:
         """What was asked by `cancel` came in time."""
@@ -273,7 +312,13 @@ class TransferDouble:
             self._push(CompletionDouble(CompletionKind.GRAPH_RELEASED, graph_id, OpStatus.DONE))
 
     def _decide(
-        self, graph_id: int, status: OpStatus, error: str = "", bad: dict[int, BadBlocks] | None = None
+        self,
+        graph_id: int,
+        status: OpStatus,
+        error: str = "",
+        bad: dict[int, BadBlocks] | None = None,
+        cancelled: Sequence[int] = (),
+        done: Sequence[int] = (),
     ) -> None:
         with self._lock:
             graph = self.waiting.pop(graph_id)
@@ -284,6 +329,7 @@ class TransferDouble:
                 num_blocks = len(op.src_block_ids)
                 how = BadBlocks(()) if bad is None else bad.get(index, BadBlocks(()))
                 own = OpStatus.DONE if bad is not None and not how.failed else status
+                own = OpStatus.CANCELLED if index in cancelled else OpStatus.DONE if index in done else own
                 self._push(
                     CompletionDouble(
                         CompletionKind.OP,
@@ -298,6 +344,7 @@ class TransferDouble:
                         how.failed,
                         how.bad_checksums,
                         how.io_errno,
+                        self.queued_seconds[index] if index < len(self.queued_seconds) else 0.0,
                     )
                 )
             self._push(CompletionDouble(CompletionKind.GRAPH_STATUS, graph_id, status, error=error))

@@ -31,10 +31,18 @@ READY_TIMEOUT_S = 20.0
 
 
 class Gpu:
-    """KV memory of one rank as bytes: `layers` arrays of shape (blocks, 2, TPB, row)."""
+    """KV memory of one rank as bytes: `layers` arrays of shape (blocks, 2, TPB, row), or (blocks, *block_shape)."""
 
-    def __init__(self, seed: int = 0, *, layers: int = 3, row: int = ROW_BYTES, memory: Path | None = None) -> None:
-        shape = (NUM_GPU_BLOCKS, 2, TPB, row)
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        layers: int = 3,
+        row: int = ROW_BYTES,
+        block_shape: tuple[int, ...] | None = None,
+        memory: Path | None = None,
+    ) -> None:
+        shape = (NUM_GPU_BLOCKS, *(block_shape or (2, TPB, row)))
         size = int(np.prod(shape))
         if memory is None:
             self.layers = [np.empty(shape, dtype=np.uint8) for _ in range(layers)]
@@ -84,7 +92,17 @@ def tokens(num_blocks: int, first: int = 0) -> np.ndarray:
 class Rig:
     """A manager, and its ranks in this process."""
 
-    def __init__(self, *, num_ranks: int = 1, num_cpu_blocks: int = 48, wait: bool = True, **config: object) -> None:
+    def __init__(
+        self,
+        *,
+        num_ranks: int = 1,
+        num_cpu_blocks: int = 48,
+        block_shape: tuple[int, ...] | None = None,
+        view_as: str = "uint8",
+        wait: bool = True,
+        **config: object,
+    ) -> None:
+        """Start all. `view_as`: the dtype that the ranks register their memory as."""
         model = ModelConfig(num_layers=3, num_kv_heads=1, head_size=24, dtype="uint8", tp_size=num_ranks)
         settings: dict[str, object] = {
             "tokens_per_block": TPB,
@@ -93,14 +111,14 @@ class Rig:
         } | config
         self.manager = KVManager(model, CacheConfig(**settings))  # type: ignore[arg-type]
         self.manager.start()
-        self.gpus = [Gpu(rank) for rank in range(num_ranks)]
+        self.gpus = [Gpu(rank, block_shape=block_shape) for rank in range(num_ranks)]
         self.clients = [
             KVTPClient(self.manager.gpu_register_port, rank=rank, num_ranks=num_ranks, tokens_per_block=TPB)
             for rank in range(num_ranks)
         ]
         for gpu, client in zip(self.gpus, self.clients, strict=True):
             gpu.fill()
-            client.register_to_server(gpu.layers, block_dim=0)
+            client.register_to_server([layer.view(view_as) for layer in gpu.layers], block_dim=0)
         if wait:
             assert self.manager.wait_ready(READY_TIMEOUT_S)
 

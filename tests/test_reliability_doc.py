@@ -18,8 +18,11 @@ FAULT_FILES = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
 
 def names_of_tests(path: Path) -> set[str]:
     text = path.read_text(encoding="utf-8")
-    if path.suffix == ".cpp":  # a function that main calls
-        return set(re.findall(r"^  (\w+)\(\);$", text[text.index("int main(") :], re.MULTILINE))
+    if path.suffix == ".cpp":  # a function that main calls, or hands on to be called for each seed or in a child
+        main = text[text.index("int main(") :]
+        called = re.findall(r"^  (?:if \(\w+\) )?(\w+)\(", main, re.MULTILINE)
+        handed_on = re.findall(r"\b(\w+)\);$", main, re.MULTILINE)
+        return {*called, *handed_on}
     nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
     rules = {node.name for node in nodes if any("rule(" in ast.unparse(by) for by in node.decorator_list)}
     return rules | {node.name for node in nodes if node.name.startswith("test_")}

@@ -185,6 +185,11 @@ void bind_index_queries(nb::class_<PrefixIndex>& index) {
           },
           "slot"_a, nb::sig("def meta_of(self, slot: int) -> tuple[int, int, int, int]"),
           "Tenant, priority, group and expiry_s of a block.")
+      .def(
+          "count_ready",
+          [](const PrefixIndex& self, nb::handle slots) { return self.count_ready(Int64Arg(slots, "slots").span()); },
+          "slots"_a.none(), nb::sig("def count_ready(self, slots: " SLOTS ") -> int"),
+          "How many of the leading slots hold ready blocks.")
       .def("pins_of", &PrefixIndex::pins_of, "slot"_a)
       .def("is_ready", &PrefixIndex::is_ready, "slot"_a)
       .def("check_invariants", &PrefixIndex::check_invariants, "Raise RuntimeError naming what is broken. O(capacity).")

@@ -28,17 +28,17 @@ using Release = nb::call_guard<GilRelease>;
 void open_store(Store* self, std::vector<std::string> directories, std::string fingerprint, std::string model,
                 std::vector<std::uint64_t> extent_bytes, std::uint32_t tokens_per_block, std::uint64_t capacity_bytes,
                 std::string io_engine, unsigned read_depth, unsigned write_depth) {
-  SsdStoreConfig config = {std::move(directories),
-                           std::move(fingerprint),
-                           std::move(model),
-                           std::move(extent_bytes),
-                           tokens_per_block,
-                           capacity_bytes,
-                           std::move(io_engine),
-                           read_depth,
-                           write_depth};
+  const SsdStoreConfig config = {std::move(directories),
+                                 std::move(fingerprint),
+                                 std::move(model),
+                                 std::move(extent_bytes),
+                                 tokens_per_block,
+                                 capacity_bytes,
+                                 std::move(io_engine),
+                                 read_depth,
+                                 write_depth};
   const GilRelease release;
-  new (self) Store(std::move(config));
+  new (self) Store(config);
 }
 
 nb::tuple scan(Store& store, std::int64_t now_s) {
@@ -90,7 +90,7 @@ void bind_device_info(nb::module_& m) {
 }  // namespace
 
 void bind_storage(nb::module_& m) {
-  nb::exception<SsdBusy>(m, "SsdBusyError", PyExc_RuntimeError);
+  const nb::exception<SsdBusy> busy_error(m, "SsdBusyError", PyExc_RuntimeError);
   nb::register_exception_translator(translate_config_error);
   bind_device_info(m);
   m.def("ssd_footprint_bytes", &ssd_footprint_bytes, "num_slots"_a, "slot_bytes"_a,

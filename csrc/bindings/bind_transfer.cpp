@@ -123,7 +123,7 @@ OpSpec to_op(nb::handle item, const std::string& name) {
   return op;
 }
 
-void submit(Engine& engine, std::int64_t graph_id, const nb::list& ops, double timeout_s) {
+void submit(Engine& engine, std::int64_t graph_id, const nb::sequence& ops, double timeout_s) {
   GraphSpec graph;
   graph.graph_id = graph_id;
   graph.timeout_s = timeout_s;
@@ -194,6 +194,7 @@ void bind_values(nb::module_& m) {
       .def_ro("failed_blocks", &Completion::failed_blocks,
               "Of a disk op that ran and is not DONE: positions of the blocks that were not moved well, ascending.")
       .def_ro("num_bad_checksums", &Completion::num_bad_checksums, "Of a disk op: blocks whose bytes were not theirs.")
+      .def_ro("queued_seconds", &Completion::queued_seconds, "Of a disk op: how long its first block waited.")
       .def_ro("io_errno", &Completion::io_errno, "Of a disk op: errno of the first block that met one; 0: none.");
   nb::class_<RankInfo>(m, "RankInfo", "What a rank has registered, and whether it is there; a value.")
       .def_ro("rank", &RankInfo::rank)

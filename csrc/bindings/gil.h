@@ -38,6 +38,7 @@ template <typename T>
 class DestroyedWithoutGil final : private GilReturn, public T {  // NOLINT(misc-multiple-inheritance): for its order
  public:
   using T::T;
+  // NOLINTNEXTLINE(modernize-use-override,cppcoreguidelines-explicit-virtual-functions): T's need not be virtual
   ~DestroyedWithoutGil() { release_.emplace(); }
   DestroyedWithoutGil(const DestroyedWithoutGil&) = delete;
   DestroyedWithoutGil& operator=(const DestroyedWithoutGil&) = delete;

@@ -141,6 +141,8 @@ class PrefixIndex {
   [[nodiscard]] EntryMeta meta_of(SlotId slot) const;                                // of an entry visible or doomed
   [[nodiscard]] std::int64_t pins_of(SlotId slot) const;                             // 0 when there is no entry
   [[nodiscard]] bool is_ready(SlotId slot) const;                                    // false when there is no entry
+  // How many of the leading slots hold ready blocks. Throws std::invalid_argument on a slot out of range.
+  [[nodiscard]] std::int64_t count_ready(std::span<const SlotId> slots) const;
   [[nodiscard]] std::int64_t capacity() const { return static_cast<std::int64_t>(entries_.size()); }
   [[nodiscard]] std::int64_t num_blocks() const { return static_cast<std::int64_t>(table_.size()); }  // visible
   [[nodiscard]] std::int64_t num_doomed() const { return num_doomed_; }

@@ -128,6 +128,15 @@ std::int64_t PrefixIndex::pins_of(SlotId slot) const {
   return entry.state == EntryState::absent ? 0 : std::int64_t{entry.pins};
 }
 
+std::int64_t PrefixIndex::count_ready(std::span<const SlotId> slots) const {
+  std::int64_t count = 0;
+  for (const SlotId slot : slots) {
+    if (!is_ready(slot)) break;
+    ++count;
+  }
+  return count;
+}
+
 bool PrefixIndex::is_ready(SlotId slot) const { return test_bit(ready_, checked(slot)); }
 
 }  // namespace flexkv

@@ -45,7 +45,7 @@ class DiskTransfer {
   Step take(std::int64_t answer) {
     if (answer > 0) return advance(static_cast<std::uint64_t>(answer));
     if (answer == 0 && !is_write()) return end(ENODATA);
-    if (answer == 0 || answer == -EINTR || answer == -EAGAIN || answer == -EBUSY) return idle(EIO);
+    if (answer == 0 || answer == -EINTR || answer == -EAGAIN || answer == -EBUSY) return idle();
     return end(static_cast<int>(-answer));
   }
 
@@ -57,12 +57,16 @@ class DiskTransfer {
     error_ = error;
     return Step::done;
   }
-  Step idle(int error_at_last) { return ++idle_answers_ < max_idle_answers ? Step::more : end(error_at_last); }
+  Step idle() {
+    if (++idle_answers_ < max_idle_answers) return Step::more;
+    return end(stops_within_page_ && !is_write() ? ENODATA : EIO);
+  }
 
   Step advance(std::uint64_t moved) {
     if (moved > rest_bytes()) return end(EIO);  // no system does that; nothing after it can be believed
     if (request_.file->is_direct()) moved -= moved % page_bytes;
-    if (moved == 0) return idle(is_write() ? EIO : ENODATA);
+    stops_within_page_ = moved == 0;
+    if (moved == 0) return idle();
     idle_answers_ = 0;
     offset_ += moved;
     while (moved > 0) {
@@ -90,6 +94,7 @@ class DiskTransfer {
   std::size_t first_ = 0;  // buffers before it are done
   std::uint64_t offset_ = 0;
   int idle_answers_ = 0;
+  bool stops_within_page_ = false;  // the last answer that moved bytes did not complete a page
   int error_ = 0;
 };
 

@@ -25,7 +25,7 @@ constexpr std::size_t probe_bytes = 4096;
 
 // The call's value, or -errno; made again as long as a signal interrupts it.
 template <typename Call>
-std::int64_t uninterrupted(Call&& call) {
+std::int64_t uninterrupted(const Call& call) {
   std::int64_t value = 0;
   do value = static_cast<std::int64_t>(call());
   while (value < 0 && errno == EINTR);
@@ -33,8 +33,8 @@ std::int64_t uninterrupted(Call&& call) {
 }
 
 template <typename Call>
-int error_of(Call&& call) {
-  const std::int64_t value = uninterrupted(std::forward<Call>(call));
+int error_of(const Call& call) {
+  const std::int64_t value = uninterrupted(call);
   return value < 0 ? static_cast<int>(-value) : 0;
 }
 

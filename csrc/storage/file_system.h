@@ -30,7 +30,8 @@ class File {
   [[nodiscard]] virtual int allocate(std::uint64_t size_bytes) = 0;
   [[nodiscard]] virtual std::int64_t size() = 0;     // or -errno
   [[nodiscard]] virtual int fd() const = 0;          // -1: only read and write reach it, io_uring cannot be used
-  [[nodiscard]] virtual bool is_direct() const = 0;  // O_DIRECT is in force: addresses, offsets and lengths in 4 KiB
+  [[nodiscard]] virtual bool is_direct() const = 0;  // O_DIRECT is in force: addresses, offsets and lengths in 4 KiB.
+                                                     // `allocate` may find that it cannot be, and let it go
 };
 
 enum class OpenMode : std::uint8_t {
@@ -46,7 +47,8 @@ class FileSystem {
   FileSystem& operator=(const FileSystem&) = delete;
 
   // Opens for reading and writing, close-on-exec; creates it, readable by its owner alone, when it is not there. It
-  // must be a regular file (a link is not followed: ELOOP). nullptr and an errno in `error` when it cannot be had.
+  // must be a regular file (EOPNOTSUPP; EISDIR; a link is not followed: ELOOP). nullptr and an errno in `error` when it
+  // cannot be had.
   [[nodiscard]] virtual std::unique_ptr<File> open(const std::string& path, OpenMode mode, int& error) = 0;
 };
 

@@ -64,16 +64,16 @@ void SsdDevice::start(std::shared_ptr<HostPool> pool) {
   started_ = true;
 }
 
-void SsdDevice::submit(std::vector<Block> blocks) {
+void SsdDevice::submit(const std::vector<Block>& blocks) {
   const std::uint64_t epoch = epoch_;
   {
     const std::lock_guard lock(inbox_mutex_);
     if (!closed_) {
       const std::size_t before = inbox_.size();
       try {
-        for (Block& block : blocks) {
-          block.epoch = epoch;
+        for (const Block& block : blocks) {
           inbox_.push_back(block);
+          inbox_.back().epoch = epoch;
         }
       } catch (const std::bad_alloc&) {
         inbox_.resize(before);
@@ -293,7 +293,12 @@ void SsdDevice::end_one() {
   if (landed_.empty()) return;
   const Flight flight = std::move(landed_.front());
   landed_.erase(landed_.begin());
-  const BlockEnd how = flight.block.op->is_read() ? end_read(flight) : end_write(flight);
+  BlockEnd how;
+  try {
+    how = flight.block.op->is_read() ? end_read(flight) : end_write(flight);
+  } catch (const std::bad_alloc&) {
+    how = {BlockEnd::Kind::failed, 0, ENOMEM, ""};
+  }
   --counters_.in_flight;
   end(flight.block, how);
 }

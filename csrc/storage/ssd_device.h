@@ -72,10 +72,11 @@ class SsdDevice {
   [[nodiscard]] std::uint64_t num_slots() const { return num_slots_; }
   [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);  // before start; throws std::system_error
   void start(std::shared_ptr<HostPool> pool);                          // throws std::system_error
-  void submit(std::vector<Block> blocks);  // at once dropped after `close`; all of them reads or all of them writes
-  void sweep();                            // ops were cancelled: drops their blocks
-  [[nodiscard]] int renew();               // 0 or an errno; then nothing is moved any more
-  void close();                            // drops what is queued; the thread drains, syncs and ends
+  void submit(
+      const std::vector<Block>& blocks);  // at once dropped after `close`; all of them reads or all of them writes
+  void sweep();                           // ops were cancelled: drops their blocks
+  [[nodiscard]] int renew();              // 0 or an errno; then nothing is moved any more
+  void close();                           // drops what is queued; the thread drains, syncs and ends
   // Waits for the thread's end, if it was started, at most until then.
   [[nodiscard]] bool wait_ended(std::chrono::steady_clock::time_point deadline) const;
   void join();  // REQUIRES: it has ended. Closes the files, lets the directory's lock go
@@ -92,7 +93,7 @@ class SsdDevice {
   void run();
   [[nodiscard]] bool step();
   void take_inbox();
-  void drop(std::deque<Block>& queue, bool all);
+  static void drop(std::deque<Block>& queue, bool all);
   [[nodiscard]] bool start_some();
   void start_read(Block block);
   void start_write(Block block);
@@ -106,7 +107,7 @@ class SsdDevice {
   [[nodiscard]] BlockEnd objection(const Block& block) const;  // good: there is none
   [[nodiscard]] BlockEnd io_error(const Block& block, const char* what, int error) const;
   [[nodiscard]] std::string name_of(const Block& block) const;
-  void end(const Block& block, const BlockEnd& end);
+  static void end(const Block& block, const BlockEnd& end);
   void add_buffers();
   void sync_at_end();
 

@@ -90,20 +90,21 @@ const char* name_of(SsdOrigin origin) {
 struct SsdDirectory::Impl {
   Impl(FileSystem& files, SsdDirectoryConfig wanted);
   void open(FileSystem& files);
+  void remove_again() const;
   void judge();
-  void settle();
-  [[nodiscard]] int resize(std::uint64_t num_slots);
+  void settle() const;
+  [[nodiscard]] int resize(std::uint64_t num_slots) const;
   [[nodiscard]] std::uint64_t size_of_data() const;
-  [[noreturn]] void give_back(int error);
+  [[noreturn]] void give_back(int error) const;
   [[nodiscard]] SsdHeader new_header(const SsdStoreId& store) const;
 
   SsdDirectoryConfig config;
   std::uint64_t slot_bytes;
   std::string tree;
   std::string path;
-  std::optional<SsdLock> lock;
+  std::unique_ptr<SsdLock> lock;
   SsdRoom room;
-  std::optional<SsdRecordFile> records;
+  std::unique_ptr<SsdRecordFile> records;
   std::unique_ptr<File> data;
   SsdOrigin origin = SsdOrigin::made;
   std::uint64_t warm_slots = 0;  // that were there and are gone on with
@@ -115,24 +116,28 @@ SsdDirectory::Impl::Impl(FileSystem& files, SsdDirectoryConfig wanted)
   const std::optional<SsdLock> tree_lock = SsdLock::take(tree + "/" + ssd_lock_name);
   if (!tree_lock) throw SsdBusy(tree + " is being changed by another process; try again");
   const bool is_new = make_sub_directory(tree, config.fingerprint);
-  lock = SsdLock::take(path + "/" + ssd_lock_name);
-  if (!lock) throw SsdBusy(path + " is served from by another process; stop it, or name another root");
+  std::optional<SsdLock> taken = SsdLock::take(path + "/" + ssd_lock_name);
+  if (!taken) throw SsdBusy(path + " is served from by another process; stop it, or name another root");
+  lock = std::make_unique<SsdLock>(std::move(*taken));
   try {
     open(files);
   } catch (...) {
-    if (is_new) {
-      try {
-        remove_sub_directory(tree, config.fingerprint);
-      } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch) the first error says more; the next start
-      }  // removes what is left
-    }
+    if (is_new) remove_again();
     throw;
+  }
+}
+
+void SsdDirectory::Impl::remove_again() const {
+  try {
+    remove_sub_directory(tree, config.fingerprint);
+  } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
+    // What kept it from being opened says more; what is left here is removed by the next start.
   }
 }
 
 void SsdDirectory::Impl::open(FileSystem& files) {
   const std::string records_path = path + "/" + ssd_records_name;
-  records.emplace(open_file(files, records_path, OpenMode::buffered), records_path);
+  records = std::make_unique<SsdRecordFile>(open_file(files, records_path, OpenMode::buffered), records_path);
   const HeaderState state = records->read_header();
   if (state == HeaderState::foreign) {
     throw SsdConfigError(records_path + " is not a file of this cache; remove it, or name another root");
@@ -141,11 +146,10 @@ void SsdDirectory::Impl::open(FileSystem& files) {
   sync_directory(path);
   if (state == HeaderState::ok) {
     judge();
+  } else if (state == HeaderState::other_version) {
+    origin = SsdOrigin::other_version;
   } else {
-    const bool is_made = state == HeaderState::empty && size_of_data() == 0;
-    origin = state == HeaderState::other_version ? SsdOrigin::other_version
-             : is_made                           ? SsdOrigin::made
-                                                 : SsdOrigin::damaged;
+    origin = state == HeaderState::empty && size_of_data() == 0 ? SsdOrigin::made : SsdOrigin::damaged;
   }
   room = make_ssd_room({.tree = tree,
                         .fingerprint = config.fingerprint,
@@ -169,7 +173,7 @@ void SsdDirectory::Impl::judge() {
 
 // Brings the files to their size. What is given up goes first, so that the files never take more than the cap; records
 // that are cut off come back empty.
-void SsdDirectory::Impl::settle() {
+void SsdDirectory::Impl::settle() const {
   const std::uint64_t num_slots = room.num_slots;
   const std::uint64_t kept = std::min(warm_slots, num_slots);
   const bool is_warm = origin == SsdOrigin::warm;
@@ -184,13 +188,13 @@ void SsdDirectory::Impl::settle() {
   if (error != 0) throw_errno(error, "writing the header of " + path + "/" + ssd_records_name);
 }
 
-int SsdDirectory::Impl::resize(std::uint64_t num_slots) {
+int SsdDirectory::Impl::resize(std::uint64_t num_slots) const {
   if (const int error = data->allocate(num_slots * slot_bytes); error != 0) return error;
   return records->resize(num_slots);
 }
 
 // The files could not be had in their size. What was there stays, in its old size; nothing else takes room.
-void SsdDirectory::Impl::give_back(int error) {
+void SsdDirectory::Impl::give_back(int error) const {
   const int back = origin == SsdOrigin::warm ? resize(std::min(warm_slots, room.num_slots)) : data->allocate(0);
   if (back != 0) throw_errno(back, "giving back the room of " + path);
   if (!is_disk_full(error)) throw_errno(error, "allocating the files of " + path);

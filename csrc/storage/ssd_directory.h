@@ -82,7 +82,7 @@ class SsdDirectory {
   // `key`.
   [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key);
   [[nodiscard]] int sync();  // records and data are durable after it
-  // Forget everything: a new store id, durably. After an error `write` and `touch` give it too, until one succeeds.
+  // Forget everything: a new store id, durably. After an error the record calls give it too, until one succeeds.
   [[nodiscard]] int renew();
 
  private:

@@ -116,6 +116,8 @@ SsdRecords SsdReader::records() const {
   const std::uint64_t num_records = std::min(header_.num_slots, there);
   const int error = for_each_record(read, header_.store, num_records, on_valid, on_other);
   if (error != 0) throw_errno(error, "reading the records of " + path_);
+  std::ranges::sort(found.valid, {},
+                    [](const ScannedRecord& scanned) { return std::pair(scanned.record.used_at_us, scanned.slot); });
   // Of one that was being written meanwhile a part was read.
   std::erase_if(found.damaged, [this](std::uint64_t slot) { return !is_damaged(slot); });
   return found;

@@ -28,8 +28,8 @@ struct BlockEnd {
 class SsdOp {
  public:
   // `ended` is called once, by the thread that ends the last block. REQUIRES: at least one block.
-  SsdOp(OpSpec spec, std::function<void(DiskAck)> ended) : spec_(std::move(spec)), ended_(std::move(ended)) {
-    num_open_ = spec_.src.size();
+  SsdOp(OpSpec spec, std::function<void(DiskAck)> ended)
+      : spec_(std::move(spec)), ended_(std::move(ended)), num_open_(spec_.src.size()) {
     ack_.op_id = spec_.op_id;
     ack_.failed.reserve(num_open_);  // the end of a block needs no memory
   }
@@ -65,8 +65,8 @@ class SsdOp {
     if (--num_open_ > 0) return;
     std::ranges::sort(ack_.failed);
     if (begin_ != Clock::time_point()) {
-      ack_.duration_ns = static_cast<std::uint64_t>(
-          std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin_).count());
+      ack_.queued_ns = ns_between(submitted_, begin_);
+      ack_.duration_ns = ns_between(begin_, Clock::now());
     }
     ended_(std::move(ack_));
   }
@@ -74,13 +74,18 @@ class SsdOp {
  private:
   using Clock = std::chrono::steady_clock;
 
+  [[nodiscard]] static std::uint64_t ns_between(Clock::time_point from, Clock::time_point until) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(until - from).count());
+  }
+
   const OpSpec spec_;
   const std::function<void(DiskAck)> ended_;
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
   // Guarded by mutex_:
-  std::size_t num_open_ = 0;
+  std::size_t num_open_;
   bool only_dropped_ = true;  // of the blocks that are not good
+  const Clock::time_point submitted_ = Clock::now();
   Clock::time_point begin_;
   DiskAck ack_;
 };

@@ -98,7 +98,7 @@ HeaderState SsdRecordFile::read_header() {
 std::uint64_t SsdRecordFile::num_records() {
   const std::int64_t size = file_->size();
   if (size < 0) throw_errno(static_cast<int>(-size), "the size of " + path_);
-  const std::uint64_t size_bytes = static_cast<std::uint64_t>(size);
+  const auto size_bytes = static_cast<std::uint64_t>(size);
   return size_bytes < ssd_header_bytes ? 0 : (size_bytes - ssd_header_bytes) / ssd_record_bytes;
 }
 
@@ -159,6 +159,7 @@ std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
 }
 
 int SsdRecordFile::invalidate(std::uint64_t slot) {
+  if (broken_ != 0) return broken_;  // the header before may be there, and with it the record: its bytes are to stay
   if (!may_be_valid(slot)) return 0;
   constexpr std::array<std::byte, ssd_record_bytes> empty{};
   if (const int error = write_fully(*file_, empty, record_offset(slot)); error != 0) return error;

@@ -5,7 +5,7 @@
 //     written and cleared after zeros were: a failed write leaves it set.
 //  2. A header that is torn while it is written does not check, and is known for one of ours. Only a power cut tears
 //     one that replaces another.
-//  3. After an error of `write_header` no record is written until one has succeeded.
+//  3. After an error of `write_header` record calls give it too, until one has succeeded: no slot may change.
 // Thread safety: one thread; `header` any, but not beside `write_header`.
 #pragma once
 #include <cstdint>

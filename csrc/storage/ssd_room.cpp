@@ -33,7 +33,9 @@ struct IdleDirectory {
       busy_bytes += seen.footprint_bytes;
     }
   }
-  std::ranges::stable_sort(idle, {}, [](const IdleDirectory& directory) { return directory.seen.used_at_ns; });
+  std::ranges::sort(idle, {}, [](const IdleDirectory& directory) {
+    return std::pair(directory.seen.used_at_ns, directory.seen.fingerprint);
+  });
   return idle;
 }
 
@@ -66,7 +68,7 @@ std::uint64_t ssd_slots_within(std::uint64_t budget_bytes, std::uint64_t slot_by
 
 SsdRoom make_ssd_room(const SsdRoomRequest& request) {
   SsdRoom room;
-  std::vector<IdleDirectory> idle = lock_idle(request, room.others_bytes);
+  const std::vector<IdleDirectory> idle = lock_idle(request, room.others_bytes);
   check_capacity(request, room.others_bytes);
   const std::uint64_t budget = request.capacity_bytes - room.others_bytes;
   room.num_slots = ssd_slots_within(budget, request.slot_bytes);

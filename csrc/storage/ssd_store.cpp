@@ -42,6 +42,26 @@ void check_config(const SsdStoreConfig& config) {
 
 }  // namespace
 
+void SsdScan::reserve(std::size_t num_rows) {
+  slots.reserve(num_rows);
+  keys.reserve(num_rows);
+  parents.reserve(num_rows);
+  expiry_s.reserve(num_rows);
+  tenants.reserve(num_rows);
+  groups.reserve(num_rows);
+  priorities.reserve(num_rows);
+}
+
+void SsdScan::push_back(std::int64_t slot, const SsdRecord& record) {
+  slots.push_back(slot);
+  keys.push_back(record.key);
+  parents.push_back(record.parent);
+  expiry_s.push_back(record.expiry_s);
+  tenants.push_back(record.tenant);
+  groups.push_back(record.group);
+  priorities.push_back(record.priority);
+}
+
 class SsdStore::Impl {
  public:
   Impl(const SsdStoreConfig& config, FileSystem& files) : extent_bytes_(config.extent_bytes) {
@@ -65,28 +85,27 @@ class SsdStore::Impl {
   [[nodiscard]] SsdScan scan(std::uint32_t now_s) {
     const std::lock_guard lifecycle(lifecycle_mutex_);
     if (started_ || stopped_) throw std::runtime_error("scan must be called before the SSD store is started");
-    struct Found {
+    // Memory that is touched for the first time costs more than all else here: rows stay where they were read.
+    struct Row {
+      std::uint64_t used_at_us;
       std::int64_t slot;
-      SsdRecord record;
+      const SsdRecord* record;
     };
-    std::vector<Found> all;
-    for (std::size_t at = 0; at < devices_.size(); ++at) {
-      for (const ScannedRecord& scanned : devices_[at]->scan(now_s)) {
+    std::vector<std::vector<ScannedRecord>> found;
+    std::size_t num_found = 0;
+    for (const auto& device : devices_) num_found += found.emplace_back(device->scan(now_s)).size();
+    std::vector<Row> rows;
+    rows.reserve(num_found);
+    for (std::size_t at = 0; at < found.size(); ++at) {
+      for (const ScannedRecord& scanned : found[at]) {
         const auto slot = static_cast<std::int64_t>(scanned.slot * devices_.size() + at);
-        if (slot < num_slots_) all.push_back({slot, scanned.record});
+        if (slot < num_slots_) rows.push_back({scanned.record.used_at_us, slot, &scanned.record});
       }
     }
-    std::ranges::stable_sort(all, {}, [](const Found& found) { return found.record.used_at_us; });
+    std::ranges::sort(rows, {}, [](const Row& row) { return std::pair(row.used_at_us, row.slot); });
     SsdScan scan;
-    for (const auto& [slot, record] : all) {
-      scan.slots.push_back(slot);
-      scan.keys.push_back(record.key);
-      scan.parents.push_back(record.parent);
-      scan.expiry_s.push_back(record.expiry_s);
-      scan.tenants.push_back(record.tenant);
-      scan.groups.push_back(record.group);
-      scan.priorities.push_back(record.priority);
-    }
+    scan.reserve(rows.size());
+    for (const Row& row : rows) scan.push_back(row.slot, *row.record);
     return scan;
   }
 
@@ -107,7 +126,7 @@ class SsdStore::Impl {
   }
 
   void submit(const OpSpec& spec) {
-    auto op = std::make_shared<SsdOp>(spec, [this](DiskAck ack) { op_ended(std::move(ack)); });
+    const auto op = std::make_shared<SsdOp>(spec, [this](DiskAck ack) { op_ended(std::move(ack)); });
     std::vector<std::vector<SsdDevice::Block>> shares(devices_.size());
     for (std::uint32_t at = 0; at < spec.src.size(); ++at) {
       const auto slot = static_cast<std::uint64_t>(op->disk_slot(at));
@@ -120,7 +139,7 @@ class SsdStore::Impl {
       }
     }
     for (std::size_t at = 0; at < devices_.size(); ++at) {
-      if (!shares[at].empty()) hand_over(*devices_[at], std::move(shares[at]));
+      if (!shares[at].empty()) hand_over(*devices_[at], shares[at]);
     }
   }
 
@@ -151,9 +170,12 @@ class SsdStore::Impl {
     stopped_ = true;
     const std::lock_guard lifecycle(lifecycle_mutex_);
     const bool ended = end_devices(timeout_s);
-    if (!ended && kept_forever_ == nullptr) kept_forever_ = new std::shared_ptr<Impl>(self);
+    if (!ended) keep_forever(self);
     return ended;
   }
+
+  // It is its own owner from now on.
+  void keep_forever(std::shared_ptr<Impl> self) { self_ = std::move(self); }
 
   [[nodiscard]] bool is_stopped() const { return stopped_; }
   [[nodiscard]] std::int64_t num_slots() const { return num_slots_; }
@@ -162,6 +184,7 @@ class SsdStore::Impl {
 
   [[nodiscard]] std::vector<SsdDeviceInfo> devices() const {
     std::vector<SsdDeviceInfo> infos;
+    infos.reserve(devices_.size());
     for (const auto& device : devices_) infos.push_back(device->info());
     return infos;
   }
@@ -174,6 +197,7 @@ class SsdStore::Impl {
 
   void check_pool(const HostPool& pool) const {
     std::vector<std::uint64_t> strides;
+    strides.reserve(static_cast<std::size_t>(pool.num_shards()));
     for (int shard = 0; shard < pool.num_shards(); ++shard) strides.push_back(pool.stride_bytes(shard));
     if (strides == extent_bytes_) return;
     const auto text = [](const std::vector<std::uint64_t>& values) {
@@ -185,12 +209,11 @@ class SsdStore::Impl {
                                 text(extent_bytes_) + "; they must be equal");
   }
 
-  static void hand_over(SsdDevice& device, std::vector<SsdDevice::Block> blocks) {
-    std::vector<SsdDevice::Block> kept = blocks;
+  static void hand_over(SsdDevice& device, const std::vector<SsdDevice::Block>& blocks) {
     try {
-      device.submit(std::move(blocks));
+      device.submit(blocks);
     } catch (const std::bad_alloc&) {  // other devices may have their share: the op has come
-      for (const SsdDevice::Block& block : kept) {
+      for (const SsdDevice::Block& block : blocks) {
         block.op->end_block(block.at, {BlockEnd::Kind::failed, 0, ENOMEM, "out of memory"});
       }
     }
@@ -233,7 +256,7 @@ class SsdStore::Impl {
   std::mutex lifecycle_mutex_;  // scan, start and stop, one at a time
   bool started_ = false;
   bool joined_ = false;
-  const std::shared_ptr<Impl>* kept_forever_ = nullptr;  // never deleted
+  std::shared_ptr<Impl> self_;  // never reset, see keep_forever
   std::mutex renew_mutex_;
   std::mutex ops_mutex_;  // guards ops_
   std::unordered_map<std::int64_t, Entry> ops_;
@@ -243,7 +266,7 @@ SsdStore::SsdStore(const SsdStoreConfig& config, FileSystem& files) : impl_(std:
 
 SsdStore::~SsdStore() {
   if (impl_->in_forked_child()) {
-    (void)new std::shared_ptr<Impl>(std::move(impl_));  // its threads are not there: all of it is the parent's
+    impl_->keep_forever(impl_);  // its threads are not there: all of it is the parent's
   } else {
     (void)impl_->stop(destructor_timeout_s, impl_);
   }

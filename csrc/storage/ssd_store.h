@@ -45,6 +45,9 @@ struct SsdScan {  // columns of one length, in order of use, oldest first
   std::vector<std::uint16_t> tenants;
   std::vector<std::uint8_t> groups;
   std::vector<std::uint8_t> priorities;
+
+  void reserve(std::size_t num_rows);
+  void push_back(std::int64_t slot, const SsdRecord& record);
 };
 
 class SsdStore : public DiskExecutor {

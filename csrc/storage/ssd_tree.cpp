@@ -112,6 +112,12 @@ bool is_ssd_fingerprint(const std::string& name) {
   return name.size() >= 8 && name.size() <= 128 && std::ranges::all_of(name, is_hex);
 }
 
+SsdLock::SsdLock(Fd file) : file_(std::move(file)), owner_pid_(::getpid()) {}
+
+SsdLock::~SsdLock() {
+  if (file_.valid() && owner_pid_ == ::getpid()) (void)::flock(file_.get(), LOCK_UN);
+}
+
 std::optional<SsdLock> SsdLock::take(const std::string& path) {
   check_regular_or_missing(path);
   Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
@@ -192,9 +198,10 @@ std::vector<SubDirectory> sub_directories(const std::string& tree) {
   std::vector<std::string> names;
   std::error_code error;
   std::filesystem::directory_iterator entry(tree, error);
+  const std::string prefix = tree + "/";
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    const auto info = stat_of(tree + "/" + name);
+    const auto info = stat_of(std::string(prefix).append(name));
     if (is_ssd_fingerprint(name) && info && S_ISDIR(info->st_mode)) names.push_back(name);
   }
   if (error) throw std::system_error(error, tree);

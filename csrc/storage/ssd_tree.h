@@ -3,6 +3,8 @@
 // holds that one's lock besides. Locks are flock(2) on files that are never written: the kernel lets them go with the
 // process. Not for more than one thread.
 #pragma once
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
@@ -31,8 +33,16 @@ inline constexpr const char* ssd_data_name = "data";
 // 8 to 128 digits of lower-case hex: what a sub-directory is called.
 [[nodiscard]] bool is_ssd_fingerprint(const std::string& name);
 
+// Let go at its end, also when a forked child has the descriptor too. A killed process's lock lasts as long as such a
+// child.
 class SsdLock {
  public:
+  ~SsdLock();
+  SsdLock(SsdLock&& other) noexcept = default;
+  SsdLock& operator=(SsdLock&& other) noexcept = default;
+  SsdLock(const SsdLock&) = delete;
+  SsdLock& operator=(const SsdLock&) = delete;
+
   // Makes the lock file when it is not there. nullopt: somebody else holds it. Never waits. Throws std::system_error,
   // or SsdConfigError where the file system has no locks or the lock is not a file.
   [[nodiscard]] static std::optional<SsdLock> take(const std::string& path);
@@ -42,8 +52,9 @@ class SsdLock {
   [[nodiscard]] int mark_used() const;
 
  private:
-  explicit SsdLock(Fd file) : file_(std::move(file)) {}
+  explicit SsdLock(Fd file);
   Fd file_;
+  pid_t owner_pid_;
 };
 
 // Checks the root and makes it (its last component only) and the tree in it. Returns the tree's path. Throws

@@ -16,6 +16,8 @@ class ThreadIo final : public DiskIo {
   // Throws std::system_error when no thread can be had; fewer than wanted are enough.
   ThreadIo(unsigned depth, unsigned num_threads);
   ~ThreadIo() override;
+  ThreadIo(const ThreadIo&) = delete;
+  ThreadIo& operator=(const ThreadIo&) = delete;
 
   [[nodiscard]] const char* name() const override { return "threads"; }
   [[nodiscard]] unsigned depth() const override { return depth_; }

@@ -25,6 +25,8 @@ class UringIo final : public DiskIo {
   // Throws std::system_error where the kernel refuses it, or a file has no descriptor.
   UringIo(const DiskIoConfig& config, std::unique_ptr<UringSyscalls> system);
   ~UringIo() override;
+  UringIo(const UringIo&) = delete;
+  UringIo& operator=(const UringIo&) = delete;
 
   [[nodiscard]] const char* name() const override { return "io_uring"; }
   [[nodiscard]] unsigned depth() const override { return static_cast<unsigned>(slots_.size()); }

@@ -59,7 +59,8 @@ class SsdExpectation {
         break;
       case SsdVerb::renew:
         live_.clear();
-        settle_all();
+        must_.clear();
+        may_.clear();
         break;
       case SsdVerb::reopen:
         live_.erase(live_.lower_bound(operation.num_slots), live_.end());
@@ -67,7 +68,7 @@ class SsdExpectation {
         must_.erase(must_.lower_bound(operation.num_slots), must_.end());
         break;
       case SsdVerb::sync:
-        settle_all();
+        if (end_ == EndsBy::power) settle_all();
         break;
       case SsdVerb::touch:
         break;

@@ -72,7 +72,7 @@ class StoreKit {
   static constexpr std::int64_t pool_slots = 16;
 
   explicit StoreKit(StoreShape shape = {}, FileSystem& files = posix_file_system())
-      : shape_(std::move(shape)), files_(files) {
+      : shape_(std::move(shape)), files_(&files) {
     make_pool();
   }
 
@@ -105,16 +105,20 @@ class StoreKit {
 
   SsdScan open() {
     acks_ = std::make_shared<Acks>();
-    store_ = std::make_unique<SsdStore>(config(), files_);
+    store_ = std::make_unique<SsdStore>(config(), *files_);
     SsdScan scan = store_->scan(1);
     store_->start(pool_, [acks = acks_](DiskAck ack) { acks->take(std::move(ack)); });
     return scan;
   }
   SsdScan reopen() {
-    CHECK(store_->stop(20));
-    store_.reset();
+    close();
     return open();
   }
+  void close() {
+    CHECK(store_->stop(20));
+    store_.reset();
+  }
+  void use(FileSystem& files) { files_ = &files; }  // from the next open on
   SsdStore& store() { return *store_; }
   Acks& acks() { return *acks_; }
 
@@ -174,7 +178,7 @@ class StoreKit {
   }
 
   StoreShape shape_;
-  FileSystem& files_;
+  FileSystem* files_;
   TempDir dir_;
   std::shared_ptr<HostPool> pool_;
   std::shared_ptr<Acks> acks_;

@@ -115,7 +115,7 @@ void io_uring_on_faults(Files& files) {
              return std::make_unique<UringIo>(config, std::make_unique<FaultyUring>(faults));
            },
            [&](const std::string& name) { return files.open(posix_file_system(), name, OpenMode::direct); }});
-    CHECK(faults->num_entry_faults > 1000);
+    CHECK(faults->num_entry_faults > 500);
     CHECK((faults->num_fixed_entries > 0) != is_old_kernel && (faults->num_fixed_files > 0) != is_old_kernel);
     CHECK((faults->num_polls > 200) || !is_old_kernel);
   }

@@ -1,18 +1,19 @@
 // SsdStore on files that fail, shorten or hang (faulty_file.h), with the thread engine.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 
+#include "tests/child_process.h"
 #include "tests/choices.h"
 #include "tests/faulty_file.h"
 #include "tests/ssd_store_kit.h"
+#include "tests/volatile_files.h"
 
 using namespace flexkv;
 
@@ -85,6 +86,42 @@ void histories_with_faults_never_serve_what_was_not_written() {
         CHECK(is_good(ack) == held[slot].has_value());
       }
     }
+  }
+}
+
+// What is listed after the cut is read with its bytes, or is found not to check.
+void a_power_cut_at_any_call_leaves_blocks_or_misses() {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    Choices choices(seed);
+    auto files = std::make_unique<VolatileFileSystem>();
+    StoreKit kit({1 + seed % 2, {4096, 4096}, 6}, *files);
+    (void)kit.open();
+    CHECK(is_good(kit.write({0, 1, 2, 3, 4, 5}, 1000)));
+    if (seed % 3 == 0) {
+      CHECK(kit.reopen().slots.size() == 6);  // that syncs
+    }
+    files->cut_after(1 + choices.below(60), choices);
+    std::map<std::int64_t, std::set<std::uint64_t>> written;
+    for (std::int64_t slot = 0; slot < 6; ++slot) written[slot].insert(1000 + static_cast<std::uint64_t>(slot));
+    for (std::uint64_t round = 2; !files->is_cut(); ++round) {
+      (void)kit.write({0, 2, 4}, round * 1000);
+      for (const std::int64_t slot : {0, 2, 4})
+        written[slot].insert(round * 1000 + static_cast<std::uint64_t>(slot) / 2);
+      (void)kit.read({1, 3}, 1001);
+    }
+    kit.close();
+    files = std::make_unique<VolatileFileSystem>();
+    kit.use(*files);
+    const SsdScan scan = kit.open();
+    for (std::size_t i = 0; i < scan.slots.size(); ++i) {
+      const std::uint64_t number = ~scan.keys[i].hi;
+      CHECK(written[scan.slots[i]].contains(number));
+      const DiskAck ack = kit.read({scan.slots[i]}, number);  // checks the bytes
+      CHECK(is_good(ack) || ack.num_bad_checksums == 1);
+    }
+    if (seed % 3 == 0) CHECK(is_good(kit.read({5}, 1005)));  // synced, and neither written nor used since
+    CHECK(is_good(kit.write({0, 1, 2, 3, 4, 5}, 9000)) && is_good(kit.read({0, 1, 2, 3, 4, 5}, 9000)));
+    kit.close();
   }
 }
 
@@ -163,22 +200,8 @@ void stop_drops_what_is_queued_and_waits_for_what_is_in_flight() {
   rig.schedule().clear();
 }
 
-// In a process of its own, which ends without asking what was kept.
-template <typename Test>
-void in_child(Test test) {
-  const pid_t child = ::fork();
-  CHECK(child >= 0);
-  if (child == 0) {
-    ::alarm(60);
-    test();
-    ::_exit(0);
-  }
-  int status = 0;
-  CHECK(::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 void hanging_io_does_not_keep_stop_and_ends_late() {
-  auto* const rig = new Rig({1, {4096}, 16, "auto", 4, 1});  // its files outlive the store's thread
+  const auto rig = std::make_unique<Rig>(StoreShape{1, {4096}, 16, "auto", 4, 1});
   rig->schedule().hold(FileCall::write, "data");
   const std::int64_t op_id = rig->kit.begin_write({0, 1}, 10);
   rig->schedule().wait_held(1);
@@ -196,6 +219,7 @@ int main() {
   in_child(hanging_io_does_not_keep_stop_and_ends_late);
   no_fault_of_any_call_makes_wrong_bytes();
   histories_with_faults_never_serve_what_was_not_written();
+  a_power_cut_at_any_call_leaves_blocks_or_misses();
   a_read_goes_before_queued_writes();
   cancel_drops_the_blocks_that_were_not_started();
   what_is_in_flight_while_the_store_is_emptied_does_not_end_well();

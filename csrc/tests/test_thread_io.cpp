@@ -98,6 +98,13 @@ void answers_of_the_file_are_told_apart() {
   CHECK(answered(true, {0, 0}, FaultSchedule::forever) == EIO);
 }
 
+void an_interruption_does_not_hide_the_end_of_the_file() {
+  Rig rig;
+  rig.files.schedule.add({FileCall::read, "", {EAGAIN, Fault::all}, DiskTransfer::max_idle_answers - 1});
+  rig.files.schedule.add({FileCall::read, "", {0, 100}, 0, FaultSchedule::forever});
+  if (rig.file->is_direct()) CHECK(rig.run(false) == ENODATA);
+}
+
 void buffered_files_go_on_from_any_byte() {
   Rig rig(OpenMode::buffered);
   std::mt19937_64 random(1);
@@ -120,6 +127,7 @@ int main() {
   wake_ends_a_wait_for_a_call_that_hangs();
   the_destructor_waits_for_a_call_that_hangs();
   answers_of_the_file_are_told_apart();
+  an_interruption_does_not_hide_the_end_of_the_file();
   buffered_files_go_on_from_any_byte();
   std::puts("test_thread_io: ok");
 }

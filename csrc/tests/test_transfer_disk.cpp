@@ -1,11 +1,9 @@
 // TransferEngine and its disk, which is a double here: what goes to it, what its acknowledgements do, and its end.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cstdio>
 #include <stdexcept>
 #include <thread>
 
+#include "tests/child_process.h"
 #include "tests/engine_kit.h"
 #include "tests/fake_disk.h"
 
@@ -180,20 +178,6 @@ void stop_waits_for_what_the_disk_has_in_hand() {
   drain.join();
   CHECK(rig.disk->is_stopped());
   CHECK((rig.kit.next(3) == Texts{"status 1 cancelled", "op 10 done", "released 1 cancelled"}));
-}
-
-// In a process of its own, which ends without asking what was kept.
-template <typename Test>
-void in_child(Test test) {
-  const pid_t child = ::fork();
-  CHECK(child >= 0);
-  if (child == 0) {
-    ::alarm(60);
-    test();
-    ::_exit(0);
-  }
-  int status = 0;
-  CHECK(::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 void stop_keeps_the_disk_for_good_when_its_io_hangs() {

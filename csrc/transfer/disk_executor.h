@@ -20,9 +20,10 @@ namespace flexkv {
 // ascending; of a read, what lies in their host slots is undefined.
 struct DiskAck {
   std::int64_t op_id = 0;
-  bool cancelled = false;   // blocks were dropped before they were started; they are in `failed`
-  std::uint64_t bytes = 0;  // of the good blocks
-  std::uint64_t duration_ns = 0;
+  bool cancelled = false;         // blocks were dropped before they were started; they are in `failed`
+  std::uint64_t bytes = 0;        // of the good blocks
+  std::uint64_t queued_ns = 0;    // from its submission until its first block was started
+  std::uint64_t duration_ns = 0;  // from then on
   std::uint32_t num_bad_checksums = 0;
   int io_errno = 0;  // of the first block that failed so; 0: none did
   std::vector<std::uint32_t> failed;

@@ -50,7 +50,8 @@ void OpGraphTable::submit(GraphSpec spec, double now_s) {
   for (const std::int64_t op_id : graph.op_ids) link(ops_.at(op_id));
   const std::string missing = missing_executor(needed);
   if (!missing.empty()) {
-    steps_.clear();
+    cancels_.clear();
+    starts_.clear();
     decide(graph, OpStatus::failed, missing);
   }
   settle(graph);
@@ -72,24 +73,27 @@ void OpGraphTable::link(Op& op) {
     }
   }
   if (!cancel_reason.empty()) {
-    steps_.push_front({op.spec.op_id, cancel_reason});  // first: then nothing of the graph starts
+    cancels_.push_back({op.spec.op_id, cancel_reason});
   } else if (op.unmet == 0) {
-    steps_.push_back({op.spec.op_id, ""});
+    starts_.push_back(op.spec.op_id);
   }
 }
 
+// Cancels go first: an op that could start may be wanted by nobody but one that is to be cancelled.
 void OpGraphTable::run_steps() {
-  while (!steps_.empty()) {
-    const Step step = std::move(steps_.front());
-    steps_.pop_front();
-    const auto found = ops_.find(step.op_id);
-    if (found == ops_.end() || found->second.status != OpStatus::waiting) continue;
-    Op& op = found->second;
-    if (!step.cancel_reason.empty()) {
-      finish(op, OpStatus::cancelled, step.cancel_reason);
-    } else if (is_wanted(op)) {  // else the step that cancels it is further back
-      start(op);
+  while (!cancels_.empty() || !starts_.empty()) {
+    if (!cancels_.empty()) {
+      const Cancel cancel = std::move(cancels_.front());
+      cancels_.pop_front();
+      const auto found = ops_.find(cancel.op_id);
+      if (found == ops_.end() || found->second.status != OpStatus::waiting) continue;
+      finish(found->second, OpStatus::cancelled, cancel.reason);
+      continue;
     }
+    const auto found = ops_.find(starts_.front());
+    starts_.pop_front();
+    if (found == ops_.end() || found->second.status != OpStatus::waiting) continue;
+    if (is_wanted(found->second)) start(found->second);
   }
 }
 
@@ -128,7 +132,8 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   --op.graph->open_ops;
   completions_.push_back({CompletionKind::op, op.spec.type, static_cast<std::uint32_t>(op.spec.src.size()),
                           op.graph->id, op.spec.op_id, status, op.bytes, static_cast<double>(op.slowest_ns) * 1e-9,
-                          error, std::move(op.disk.failed), op.disk.num_bad_checksums, op.disk.io_errno});
+                          error, std::move(op.disk.failed), op.disk.num_bad_checksums, op.disk.io_errno,
+                          static_cast<double>(op.disk.queued_ns) * 1e-9});
   // A cancelled op hands its own reason on: along a chain the message names the first cause and does not grow.
   const std::string reason = status == OpStatus::cancelled
                                  ? error
@@ -138,9 +143,9 @@ void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
     const auto found = ops_.find(successor_id);
     if (found == ops_.end() || found->second.status != OpStatus::waiting) continue;
     if (status != OpStatus::done) {
-      steps_.push_back({successor_id, reason});
+      cancels_.push_back({successor_id, reason});
     } else if (--found->second.unmet == 0) {
-      steps_.push_back({successor_id, ""});
+      starts_.push_back(successor_id);
     }
   }
   if (status != OpStatus::done) recall(op);  // what other executors do for it is of no use any more
@@ -165,7 +170,7 @@ void OpGraphTable::abandon_unwanted(Graph& graph) {
 void OpGraphTable::abandon(Op& op) {
   const std::string reason = "its graph " + std::string(op_status_name(op.graph->status));
   if (op.status == OpStatus::waiting) {
-    steps_.push_back({op.spec.op_id, reason});
+    cancels_.push_back({op.spec.op_id, reason});
   } else if (op.queued != 0) {
     finish(op, OpStatus::cancelled, reason);
   } else if (op.graph->recalls) {
@@ -256,7 +261,7 @@ void OpGraphTable::expire_graph(Graph& graph) {
   }
   if (graph.status == OpStatus::running) decide(graph, OpStatus::timed_out, error);
   for (const std::int64_t op_id : graph.op_ids) {  // wanted or not
-    if (ops_.at(op_id).status == OpStatus::waiting) steps_.push_back({op_id, "its graph timed out"});
+    if (ops_.at(op_id).status == OpStatus::waiting) cancels_.push_back({op_id, "its graph timed out"});
   }
   settle(graph);
 }

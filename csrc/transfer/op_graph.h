@@ -124,9 +124,9 @@ class OpGraphTable {
     std::int64_t in_hand = 0;
     std::deque<std::pair<std::int64_t, bool>> sends;  // op id, recall; entries whose bit is gone are skipped
   };
-  struct Step {
+  struct Cancel {
     std::int64_t op_id = 0;
-    std::string cancel_reason;  // empty: start it
+    std::string reason;
   };
 
   void check_structure(const GraphSpec& spec) const;
@@ -159,7 +159,8 @@ class OpGraphTable {
   std::map<std::int64_t, Graph> graphs_;      // by id; node addresses are stable
   std::unordered_map<std::int64_t, Op> ops_;  // of known graphs
   std::set<std::pair<double, std::int64_t>> deadlines_;
-  std::deque<Step> steps_;  // work in place of recursion; empty between calls
+  std::deque<Cancel> cancels_;       // work in place of recursion, as is starts_; both are empty between calls
+  std::deque<std::int64_t> starts_;  // op ids
   std::deque<Completion> completions_;
   std::int64_t num_held_ = 0;
 };

@@ -199,7 +199,7 @@ std::size_t OpGraphTable::count_waiting(const Op& op) const {
 }
 
 void OpGraphTable::check_invariants() const {
-  require(steps_.empty(), "work is left over");
+  require(cancels_.empty() && starts_.empty(), "work is left over");
   std::int64_t held = 0;
   std::size_t num_ops = 0;
   std::vector<std::int64_t> in_hand(executors_.size(), 0);

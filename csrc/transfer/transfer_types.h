@@ -58,6 +58,7 @@ struct Completion {
   std::vector<std::uint32_t> failed_blocks;
   std::uint32_t num_bad_checksums = 0;
   int io_errno = 0;
+  double queued_seconds = 0;  // disk op: how long its first block waited; `seconds` counts from then
 };
 
 struct RankInfo {

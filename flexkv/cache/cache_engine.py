@@ -129,26 +129,31 @@ class GlobalCacheEngine:
 
     def _count_arriving(self, slots: Slots) -> int:
         """Return how many of the leading blocks are ready or arriving."""
-        for block in np.flatnonzero(self.arrivals.ops(slots) < 0):
-            if not self.cpu_cache_engine.index.is_ready(int(slots[block])):
-                return int(block)
-        return len(slots)
+        settled = np.flatnonzero(self.arrivals.ops(slots) < 0)
+        num_ready = self.cpu_cache_engine.index.count_ready(slots[settled])
+        return len(slots) if num_ready == len(settled) else int(settled[num_ready])
 
-    def num_to_stage(self, sequence: SequenceMeta, end_block: int | None = None, *, now_s: int = 0) -> int:
-        """Return how many blocks the SSD tier has ready beyond what the CPU tier has, of [0, end_block). O(log n).
+    def num_to_stage(
+        self, sequence: SequenceMeta, start_block: int = 0, end_block: int | None = None, *, now_s: int = 0
+    ) -> tuple[int, int]:
+        """Return how many blocks the SSD tier has ready beyond the CPU tier, and of these, how many are asked for.
+
+        [start_block, end_block) is asked for; those before it that the CPU tier lacks have to be read too. (0, 0) when
+        nothing that is asked for would come. O(log n).
 
         They count as used in the SSD tier, with those before them: what is loaded from the CPU tier keeps its copy.
         """
         ssd = self.ssd_cache_engine
         if ssd is None:
-            return 0
+            return 0, 0
         there = ssd.match(sequence, now_s, end_block)
-        if there.num_ready == 0:
-            return 0
+        num_ready = int(there.num_ready)
+        if num_ready <= start_block:
+            return 0, 0
         ssd.pin(int(there.deepest_ready))
         ssd.unpin(int(there.deepest_ready))
-        here = self.cpu_cache_engine.match(sequence, now_s, end_block)
-        return max(0, int(there.num_ready) - int(here.num_visible))
+        held = int(self.cpu_cache_engine.match(sequence, now_s, end_block).num_visible)
+        return max(0, num_ready - held), max(0, num_ready - max(held, start_block))
 
     def prepare_stage(
         self, sequence: SequenceMeta, end_block: int | None, max_blocks: int, *, now_s: int = 0
@@ -164,9 +169,12 @@ class GlobalCacheEngine:
         num_ready = int(there.num_ready)
         if num_ready == 0:
             return None
-        meta = ssd.meta_of(int(there.deepest_ready))
         held = int(self.cpu_cache_engine.match(sequence, now_s, num_ready).num_visible)
-        target = self._put_into(self.cpu_cache_engine, sequence, min(num_ready, held + max_blocks), meta, now_s)
+        end = min(num_ready, held + max_blocks)
+        if end <= held:
+            return None
+        meta = ssd.meta_of(int(there.slots_range(end - 1, end)[0]))  # no block of the move expires before its last one
+        target = self._put_into(self.cpu_cache_engine, sequence, end, meta, now_s)
         if target.num_blocks == 0:
             target.commit()
             return None

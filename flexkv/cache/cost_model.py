@@ -174,13 +174,17 @@ class CostModel:
         tokens_per_block: int,
         queued_bytes: int = 0,
         *,
+        num_saved: int | None = None,
+        may_probe: bool = True,
         now_s: float,
         routes: Sequence[TransferType] = DISK_LOAD,
     ) -> LoadDecision:
         """Decide how many of `num_blocks` blocks, the next ones of a prompt, to load along `routes`.
 
-        `queued_bytes`: what waits in the queue of the first route, the slow one, and comes before. The blocks go along
-        the routes one after the other: what was read is checked before it goes on. A probe is noted as made.
+        `num_saved`: of these blocks, how many would have to be computed; all when None. `queued_bytes`: what waits in
+        the queue of the first route, the slow one, and comes before. `may_probe`: whether a few may be loaded so that a
+        route is measured again; a probe is noted as made. The blocks go along the routes one after the other: what was
+        read is checked before it goes on.
 
         Raises:
             ValueError: naming the argument.
@@ -193,14 +197,15 @@ class CostModel:
             raise ValueError("routes is empty; name the routes that a load takes")
         load_s = self._load_s(num_blocks * block_bytes, queued_bytes, routes)
         prefill = self._prefill.per_s
-        compute_s = None if prefill is None else num_blocks * tokens_per_block / prefill
+        saved = num_blocks if num_saved is None else as_int("num_saved", num_saved, 0, num_blocks)
+        compute_s = None if prefill is None else saved * tokens_per_block / prefill
         if num_blocks < self._min_blocks:
             return LoadDecision(0, load_s, compute_s, LoadReason.TOO_FEW)
         if load_s is None or compute_s is None:
             return LoadDecision(num_blocks, load_s, compute_s, LoadReason.NO_ESTIMATE)
         if load_s < compute_s:
             return LoadDecision(num_blocks, load_s, compute_s, LoadReason.WORTH_IT)
-        if self._takes_probe(routes[0], now_s):
+        if may_probe and self._takes_probe(routes[0], now_s):
             return LoadDecision(min(num_blocks, PROBE_BLOCKS), load_s, compute_s, LoadReason.PROBE)
         return LoadDecision(0, load_s, compute_s, LoadReason.SLOWER_THAN_COMPUTE)
 

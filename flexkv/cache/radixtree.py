@@ -134,6 +134,10 @@ class RadixTree:
         keys: Keys = self._index.keys_of(slots)
         return keys
 
+    def count_ready(self, slots: Slots) -> int:
+        """Return how many of the leading slots hold blocks whose bytes are there."""
+        return int(self._index.count_ready(as_slots(slots)))
+
     def meta_of(self, slot: int) -> EntryMeta:
         """Return what a visible or doomed block carries beside its key."""
         tenant, priority, group, expiry_s = self._index.meta_of(slot)

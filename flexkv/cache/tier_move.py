@@ -16,10 +16,12 @@ from flexkv.common.block import SequenceMeta
 from flexkv.common.hash_utils import KEY_BYTES, Keys
 from flexkv.common.transfer import OpId
 
-__all__ = ["Arrivals", "TierMove"]
+__all__ = ["NOTHING", "UNSURE", "Arrivals", "TierMove"]
 
 NOTHING = -1
 """In a vector of ops: the block waits for none."""
+UNSURE = -2
+"""In a vector of ops: its move has failed; whether this block is good is known once no op of the move runs any more."""
 
 
 class TierMove:
@@ -88,7 +90,7 @@ class TierMove:
 class Arrivals:
     """By host slot: the op that is bringing its bytes from a slower tier.
 
-    Others can wait for it, and need not read the same block again (joined loads).
+    Others can wait for it, and need not read the same block again (joined loads). `num_slots`: that an op is to fill.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -100,12 +102,17 @@ class Arrivals:
         self._ops[slots] = op_id
         self.num_slots += len(slots)
 
-    def clear(self, slots: Slots) -> None:
-        """The bytes are there, or will not come. REQUIRES: they were expected."""
-        self._ops[slots] = NOTHING
+    def doubt(self, slots: Slots) -> None:
+        """Their move has failed: some may still turn out to be good. REQUIRES: they were expected."""
+        self._ops[slots] = UNSURE
         self.num_slots -= len(slots)
 
+    def clear(self, slots: Slots) -> None:
+        """The bytes are there, or will not come. REQUIRES: they were expected."""
+        self.num_slots -= int(np.count_nonzero(self._ops[slots] >= 0))
+        self._ops[slots] = NOTHING
+
     def ops(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """Return the op that each slot waits for, or -1. Shape: (n,)."""
+        """Return the op that each slot waits for, or NOTHING or UNSURE. Shape: (n,)."""
         waits: npt.NDArray[np.int64] = self._ops[slots]
         return waits

@@ -262,6 +262,9 @@ class CacheConfig:
             _set_count(self, "ssd_cache_bytes", maximum=1 << 60)
         if not self.enable_ssd:
             return
+        if not self.fingerprint:
+            fix = "what lies on SSD outlives the process, and other weights must not find it: name the model"
+            raise _bad("fingerprint", "", f"{fix}, as ModelFingerprint.digest.hex() does, or set enable_ssd=False")
         if not self.ssd_cache_dir:
             raise _bad("ssd_cache_dir", "", "the SSD tier is on; name a directory for it, or set enable_ssd=False")
         if (self.num_ssd_blocks is None) == (self.ssd_cache_bytes is None):

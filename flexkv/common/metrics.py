@@ -77,7 +77,7 @@ class RouteCounters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStats:
-    """The counters at one moment. The `slots_*` and `tasks_*` are levels, the rest counts since the start."""
+    """The counters at one moment. Names in `LEVEL_NAMES` are levels, the rest counts since the start."""
 
     routes: Mapping[TransferType, RouteStats]
     misses: Mapping[MissReason, int]
@@ -108,6 +108,9 @@ class CacheStats:
     ssd_slots_total: int
     ssd_slots_used: int
     ssd_moves_running: int
+    ssd_read_bytes_per_s: float
+    ssd_write_bytes_per_s: float
+    prefill_tokens_per_s: float
 
     def flat(self) -> dict[str, int | float]:
         """Return name -> number, e.g. ``h2d_bytes``, ``misses_no_match``, ``slots_used``."""
@@ -160,6 +163,9 @@ class Counters:
     ssd_slots_total: int = 0
     ssd_slots_used: int = 0
     ssd_moves_running: int = 0
+    ssd_read_bytes_per_s: float = 0.0  # as measured; 0 before: what the cost model decides by
+    ssd_write_bytes_per_s: float = 0.0
+    prefill_tokens_per_s: float = 0.0
 
     def miss(self, reason: MissReason) -> None:
         """Count a GET that loads nothing."""
@@ -187,6 +193,9 @@ LEVEL_NAMES = (
     "ssd_slots_total",
     "ssd_slots_used",
     "ssd_moves_running",
+    "ssd_read_bytes_per_s",
+    "ssd_write_bytes_per_s",
+    "prefill_tokens_per_s",
 )
 COUNT_NAMES = (
     "get_requests",

@@ -60,7 +60,7 @@ class TraceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `num_blocks` planned.
     PUT: `keys` of the request, `matched` blocks held already, `num_blocks` planned. PREFETCH: `keys` if it has any.
     COMMIT, ABORT: the request with this `task_id` ends, `reason` says how; each has one end, also in a batch.
-    EVICT: `keys` of the victims.
+    EVICT: `keys` of the victims in the CPU tier.
     """
 
     op: TraceOp

@@ -21,6 +21,17 @@ __all__ = ["FlexKVConnectorStats", "StatsInterval", "StatsLog"]
 
 logger = flexkv_logger(__name__)
 LOG_INTERVAL_S = 10.0
+_SAID_WHEN_COUNTED = (
+    "evicted_blocks",
+    "failed_tasks",
+    "timed_out_tasks",
+    "ssd_staged_blocks",
+    "ssd_stored_blocks",
+    "ssd_dropped_blocks",
+    "ssd_not_offered_blocks",
+    "ssd_bad_blocks",
+)
+_MAY_BE_ABSENT = ("ssd_", "prefill_")  # levels that are 0 without an SSD tier
 Numbers = dict[str, int | float]
 
 
@@ -61,10 +72,13 @@ class FlexKVConnectorStats(KVConnectorStats):  # type: ignore[misc]  # vLLM has 
             summary[f"{route}_mb"] = round(num_bytes / 1e6, 1)
             if seconds:
                 summary[f"{route}_gb_per_s"] = round(num_bytes / seconds / 1e9, 2)
-        for name in ("evicted_blocks", "failed_tasks", "timed_out_tasks"):
+        for name in _SAID_WHEN_COUNTED:
             if numbers.get(name):
                 summary[name] = numbers[name]
-        summary.update({name: numbers[name] for name in LEVEL_NAMES if name in numbers})
+        for name in LEVEL_NAMES:
+            value = numbers.get(name)
+            if value is not None and (value or not name.startswith(_MAY_BE_ABSENT)):
+                summary[name] = round(value)
         return summary
 
 

@@ -69,6 +69,7 @@ class StorageEngine:
         described = [
             self.cache_config.fingerprint,
             self.cache_config.tokens_per_block,
+            str(self.model_config),
             [(rank.slot_bytes, rank.layout_tag) for rank in ranks],
         ]
         name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
 
 import numpy as np
 
 from flexkv import _core
-from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.cache.radixtree import NEVER_S, EntryMeta
 from flexkv.cache.reservation import GetReservation, PutReservation, Reservation
 from flexkv.cache.span import BlockSpan
@@ -32,10 +30,11 @@ from flexkv.tasks.recorder import Recorder
 from flexkv.tasks.requests import GpuMappings
 from flexkv.tasks.seams import Completion, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
+from flexkv.tasks.staging import StagingState, is_lost, staging_of
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
 from flexkv.tasks.tier_mover import TierMover
 
-__all__ = ["Launch", "StagingState", "TaskFlow"]
+__all__ = ["Launch", "TaskFlow"]
 
 _logger = flexkv_logger(__name__)
 _MISS = {
@@ -50,18 +49,6 @@ _SKIP = {
 }
 _NOTHING = BlockSpan(0, 0)
 _FAILED = frozenset({_core.OpStatus.FAILED, _core.OpStatus.TIMED_OUT})
-
-
-class StagingState(Enum):
-    """How far the blocks of a GET that waits for its launch are: PENDING -> READY | BROKEN.
-
-    READY: all are in the CPU tier. PENDING: some are on their way there. BROKEN: some will not come, or the task has
-    ended; cancel it and ask anew.
-    """
-
-    READY = "ready"
-    PENDING = "pending"
-    BROKEN = "broken"
 
 
 class Launch:
@@ -125,8 +112,9 @@ class TaskFlow:
             task = self._create(request, None)
             self._recorder.missed(request, task, MissReason.SHUT_DOWN if self.closed else _MISS[self.tier.state])
             return self._end(task, TaskStatus.COMPLETED)
-        if not request.cpu_only:
-            self.mover.stage(cache, request.sequence, request.start_block, request.end_block)
+        is_left_out = not request.cpu_only and not self.mover.stage(
+            cache, request.sequence, request.start_block, request.end_block, is_repeat=request.is_repeat
+        )
         reservation = cache.prepare_get(
             request.sequence,
             request.start_block,
@@ -135,7 +123,7 @@ class TaskFlow:
             may_wait=not request.cpu_only,
         )
         task = self._create(request, reservation)
-        self._recorder.got(request, task, reservation)
+        self._recorder.got(request, task, reservation, is_left_out=is_left_out)
         return task if reservation.num_blocks else self._commit(task)
 
     def staging(self, task: KVTask | None) -> StagingState:
@@ -143,25 +131,7 @@ class TaskFlow:
         cache = self.tier.cache
         if cache is None or task is None or task.status is not TaskStatus.UNREADY:
             return StagingState.BROKEN
-        states = {self._staging_of(cache, reservation) for reservation in task.reservations}
-        for state in (StagingState.BROKEN, StagingState.PENDING):
-            if state in states:
-                return state
-        return StagingState.READY
-
-    @staticmethod
-    def _staging_of(cache: GlobalCacheEngine, reservation: Reservation) -> StagingState:
-        if not isinstance(reservation, GetReservation) or reservation.num_arriving == 0:
-            return StagingState.READY
-        slots = reservation.slots[-reservation.num_arriving :]
-        waits = cache.arrivals.ops(slots) >= 0
-        index = cache.cpu_cache_engine.index
-        if not all(index.is_ready(int(slot)) for slot in slots[~waits]):
-            return StagingState.BROKEN
-        if waits.any():
-            return StagingState.PENDING
-        reservation.num_arriving = 0
-        return StagingState.READY
+        return staging_of(cache, task.reservations)
 
     def misses(self, key: bytes, first_key: bytes, num_blocks: int, *, is_repeat: bool) -> bool:
         """Count a GET that would find nothing, and say so; False when it has to be planned to know, or to be traced."""
@@ -250,7 +220,7 @@ class TaskFlow:
         slots = [reservation.slots for reservation in task.reservations]
         if task.type is KVRequestType.PUT:
             graph = store_graph(slots, blocks, launch.after_step)
-        elif self.staging(task) is StagingState.BROKEN:
+        elif self.tier.cache is None or is_lost(self.tier.cache, task.reservations):
             _logger.warning("task failed, blocks it waited for did not come task_id=%d", task.task_id)
             task.become(TaskStatus.READY)
             self._abort_parts(task)
@@ -377,7 +347,7 @@ class TaskFlow:
         counters = self._recorder.counters
         counters.tasks_running = self.tasks.num_running
         counters.dropped_results = self.tasks.num_dropped
-        counters.ssd_moves_running = self.mover.num_running
+        self.mover.note_levels()
         if self.tier.cache is not None:
             self._recorder.note_levels(self.tier.cache)
         return counters.snapshot()

@@ -19,6 +19,7 @@ from flexkv.tasks.flow import TaskFlow
 
 __all__ = ["Gate"]
 
+_ASK_SLICE_S = 0.01
 _MAX_PAUSE_S = 3600.0  # poll(2) takes milliseconds as an int
 
 
@@ -125,6 +126,17 @@ class Gate:
                 self._sleepers.discard(sleeper)
                 os.close(sleeper.fd)
         return done
+
+    def ask_until(self, is_done: Callable[[], bool], deadline_s: float) -> bool:
+        """Ask from time to time, without the mutex, for what makes no completion; False at the deadline or once closed.
+
+        Raises what `is_done` raises.
+        """
+        while not is_done():
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s <= 0 or self.closed.wait(min(remaining_s, _ASK_SLICE_S)):
+                return False
+        return True
 
     def close(self) -> None:
         """Let all sleepers look a last time. REQUIRES: the mutex is held."""

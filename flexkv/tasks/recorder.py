@@ -17,6 +17,7 @@ from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import BlocksRemoved, EventCollector, KVEvent
 from flexkv.common.metrics import Counters, MissReason, SkipReason
 from flexkv.common.request import KVRequest, KVRequestType
+from flexkv.common.storage import DeviceType
 from flexkv.common.tracer import TraceOp, Tracer
 from flexkv.common.transfer import TransferType
 from flexkv.tasks.seams import Completion
@@ -93,7 +94,7 @@ class Recorder:
 
     def publish(self, event: KVEvent) -> None:
         """Take one event of a tier (EventCollector)."""
-        if self._tracer is not None and isinstance(event, BlocksRemoved):
+        if self._tracer is not None and isinstance(event, BlocksRemoved) and event.tier is DeviceType.CPU:
             self._tracer.record(TraceOp.EVICT, self._clock_s(), keys=event.keys, num_blocks=len(event.keys))
         if self._collector is None:
             return
@@ -120,11 +121,14 @@ class Recorder:
             self.found_nothing(request.end_block - request.start_block, reason)
         self._trace(TraceOp.GET, task, request, reason=reason.value)
 
-    def got(self, request: KVRequest, task: KVTask, reservation: GetReservation) -> None:
-        """A GET was planned. One that found something is counted once it is launched."""
+    def got(self, request: KVRequest, task: KVTask, reservation: GetReservation, *, is_left_out: bool = False) -> None:
+        """A GET was planned. One that found something is counted once it is launched.
+
+        `is_left_out`: a slower tier has something, but computing it is faster.
+        """
         reason = ""
         if reservation.num_blocks == 0:
-            miss = _miss_reason(request, reservation)
+            miss = MissReason.SLOWER_THAN_COMPUTE if is_left_out else _miss_reason(request, reservation)
             reason = miss.value
             if not request.is_repeat:
                 self.found_nothing(request.end_block - request.start_block, miss)

@@ -88,6 +88,10 @@ class Completion(Protocol):
         """What went wrong and where; empty when done."""
 
     @property
+    def queued_seconds(self) -> float:
+        """Of a disk op: how long its first block waited; `seconds` counts from then."""
+
+    @property
     def failed_blocks(self) -> Sequence[int]:
         """Of a disk op that failed: positions of the blocks that were not moved well, ascending."""
 

@@ -119,7 +119,7 @@ class SsdTier:
     Attributes:
         state: see the drawing.
         failure: why it can never work, for who starts the engine.
-        store: the bytes, while it serves.
+        store: the bytes, from when it serves until it is closed.
     """
 
     def __init__(
@@ -143,8 +143,10 @@ class SsdTier:
         self._warned_of_busy = False
         self._num_read_failures = 0
         self._thread: threading.Thread | None = None
-        self._num_resets = 0  # while it did not serve: what is opened then must be emptied first
+        self._num_resets = 0  # while there was no store: what is opened then must be emptied first
         self._num_resets_done = 0
+        self._must_renew = False
+        self._renewing = threading.Lock()  # one at a time; held while the disk works
         self._handover = threading.Lock()  # guards the two below
         self._opened: _Opened | Exception | None = None
         self._nobody_waits = False
@@ -165,6 +167,11 @@ class SsdTier:
         return self.state in (SsdState.WAITING, SsdState.OPENING) and not self._warned_of_busy
 
     @property
+    def owes_reset(self) -> bool:
+        """Whether it is being opened, and emptied for a reset."""
+        return self.state is SsdState.OPENING and self._num_resets > self._num_resets_done
+
+    @property
     def block_bytes(self) -> int:
         """Bytes of one block, over all ranks; 0 while it does not serve."""
         return 0 if self.store is None else self.store.slot_bytes
@@ -173,44 +180,45 @@ class SsdTier:
         """Open it when the host tier is there, take it over once it is open. Cheap, never waits."""
         is_due = self.state is SsdState.BUSY and self._clock_s() >= self._retry_at_s
         if cache is not None and (is_due or self.state is SsdState.WAITING):
-            self._open_in_background(ranks())
+            self._open_in_background(ranks(), None)
         elif self.state is SsdState.OPENING and self._opened is not None and cache is not None:
             with self._handover:
                 opened, self._opened = self._opened, None
             self._thread = None
             if isinstance(opened, _Opened):
-                self._take_over(opened, cache)
+                self._take_over(opened, cache, ranks)
             else:
                 assert opened is not None
                 self._opening_failed(opened)
 
-    def _open_in_background(self, ranks: Sequence[Rank]) -> None:
+    def _open_in_background(self, ranks: Sequence[Rank], store: DiskStore | None) -> None:
+        """Open a store, or go on with one that must be emptied before it may serve."""
         self.state = SsdState.OPENING
         ordered = sorted(ranks, key=lambda rank: rank.rank)
-        arguments = (ordered, self._num_resets, self._num_resets > self._num_resets_done)
+        arguments = (ordered, store, self._num_resets, self._num_resets > self._num_resets_done)
         self._thread = threading.Thread(target=self._open, args=arguments, name="fkv-ssd-open", daemon=True)
         self._thread.start()
 
-    def _open(self, ranks: Sequence[Rank], num_resets: int, must_renew: bool) -> None:
+    def _open(self, ranks: Sequence[Rank], store: DiskStore | None, num_resets: int, must_renew: bool) -> None:
         opened: _Opened | Exception
         try:
-            opened = self._opened_store(ranks, num_resets, must_renew)
-        except (FlexKVError, OSError, RuntimeError, ValueError, MemoryError) as error:
+            opened = self._opened_store(ranks, store, num_resets, must_renew)
+        except Exception as error:  # noqa: BLE001  whatever it is: who waits for the tier must hear of it
             opened = error
         with self._handover:
             if not self._nobody_waits:
                 self._opened = opened
                 return
         if isinstance(opened, _Opened):
-            opened.store.stop(CLOSE_TIMEOUT_S)
+            self._give_up(opened)
 
-    def _opened_store(self, ranks: Sequence[Rank], num_resets: int, must_renew: bool) -> _Opened:
+    def _opened_store(
+        self, ranks: Sequence[Rank], store: DiskStore | None, num_resets: int, must_renew: bool
+    ) -> _Opened:
         start_s = time.monotonic()
-        store = self._storage.open_ssd_store(ranks)
+        store = store or self._storage.open_ssd_store(ranks)
         is_whole = False
         try:
-            if must_renew:
-                store.renew()
             config = self._cache_config
             collector = None if self._collector is None else _Collector(self._collector)
             tier = CacheEngine(
@@ -221,7 +229,11 @@ class SsdTier:
                 config.eviction_policy,
                 collector=collector,
             )
-            num_restored = tier.restore(_found(store.scan(int(time.time())), self._to_own_clock()))
+            if must_renew:
+                store.renew()
+                num_restored = 0
+            else:
+                num_restored = tier.restore(_found(store.scan(int(time.time())), self._to_own_clock()))
             is_whole = True
         finally:
             if not is_whole:
@@ -232,18 +244,29 @@ class SsdTier:
             collector.let_go()
         return _Opened(num_resets, store, tier, events, num_restored, time.monotonic() - start_s)
 
+    def _give_up(self, opened: _Opened) -> None:
+        """Nobody takes it over any more. Waits for the disk."""
+        if opened.num_resets != self._num_resets:
+            try:
+                opened.store.renew()
+            except OSError as error:
+                self._warn_of_what_stays(error)
+        opened.store.stop(CLOSE_TIMEOUT_S)
+
     def _to_own_clock(self) -> int:
         """Return what turns seconds since 1970 into seconds on the task engine's clock."""
         return int(self._clock_s()) - int(time.time())
 
     def unix_expiry_s(self, expiry_s: int) -> int:
-        """Return an expiry that is not never, on the task engine's clock, in seconds since 1970."""
-        return expiry_s - self._to_own_clock()
+        """Return an expiry that is not never, on the task engine's clock, in seconds since 1970.
 
-    def _take_over(self, opened: _Opened, cache: GlobalCacheEngine) -> None:
+        What lies beyond the year 2106, where these seconds end, is brought forward to it.
+        """
+        return min(max(1, expiry_s - self._to_own_clock()), NEVER_S - 1)
+
+    def _take_over(self, opened: _Opened, cache: GlobalCacheEngine, ranks: Callable[[], Sequence[Rank]]) -> None:
         if opened.num_resets != self._num_resets:  # the tiers were emptied meanwhile
-            opened.store.stop(CLOSE_TIMEOUT_S)
-            self.state = SsdState.WAITING
+            self._open_in_background(ranks(), opened.store)
             return
         self._num_resets_done = self._num_resets
         try:
@@ -273,6 +296,10 @@ class SsdTier:
             self.failure = error
             self._break(str(error))
             return
+        if not isinstance(error, (FlexKVError, OSError, RuntimeError, ValueError, MemoryError)):
+            _logger.error("ssd tier cannot be opened for a fault of its own", exc_info=error)
+            self._break(repr(error))
+            return
         if not self._warned_of_busy:
             self._warned_of_busy = True
             kind = "is in use" if isinstance(error, StoreBusyError) else "cannot be opened"
@@ -287,8 +314,8 @@ class SsdTier:
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
 
     def write_failed(self, error: int, what: str) -> None:
-        """A write failed with an errno: read only from now on."""
-        if self.state is SsdState.SERVING:
+        """A write failed with an errno: read only from now on; but not for want of memory, which comes back."""
+        if self.state is SsdState.SERVING and error != errno.ENOMEM:
             self.state = SsdState.READ_ONLY
             _logger.warning(
                 "ssd tier read-only, a write failed errno=%s (%s) what=%s",
@@ -313,34 +340,59 @@ class SsdTier:
 
     def begin_reset(self) -> None:
         """Neither read nor write until `renew`; what is not open yet is emptied when it is."""
+        if self.store is None:
+            self._num_resets += 1
+            return
+        self._must_renew = True
         if self.may_read:
             self.state = SsdState.RESETTING
-        elif self.store is None:
-            self._num_resets += 1
 
     def renew(self) -> None:
-        """Forget all blocks on disk, durably. Waits for the disk. REQUIRES: `begin_reset`, the mutex is not held."""
-        store = self.store
-        if self.state is not SsdState.RESETTING or store is None:
-            return
-        try:
-            store.renew()
-        except OSError as error:
-            self._break(f"its blocks cannot be forgotten: {error}; remove the directory before the next start")
-            return
-        self.state = SsdState.SERVING
+        """Forget all blocks on disk, durably. Waits for the disk. REQUIRES: `begin_reset`, the mutex is not held.
+
+        Also of a tier that has failed: its blocks must not be found after a restart.
+        """
+        with self._renewing:
+            store = self.store
+            if store is None or not self._must_renew:
+                return
+            self._must_renew = False
+            try:
+                store.renew()
+            except OSError as error:
+                self._warn_of_what_stays(error)
+                if self.state is SsdState.RESETTING:
+                    self._break("its blocks cannot be forgotten")
+                return
+            if self.state is SsdState.RESETTING and not self._must_renew:
+                self.state = SsdState.SERVING
+
+    def _warn_of_what_stays(self, error: OSError) -> None:
+        _logger.warning(
+            "ssd blocks cannot be forgotten, remove the directories before the next start directories=%s reason=%s",
+            ";".join(self._cache_config.ssd_cache_dir),
+            error,
+        )
 
     def close(self, timeout_s: float) -> bool:
-        """Write what is due, and let the directories go. Waits; False when a read or write may still be running."""
+        """Write what is due, and let the directories go. Waits; False when a read or write may still be running.
+
+        A reset that is still owed is made up for: nothing of before it may be found after a restart.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if self._must_renew and not self._renewing.locked():
+            self.renew()
         with self._handover:
             self._nobody_waits = True
             opened, self._opened = self._opened, None
         if isinstance(opened, _Opened):
-            self.store = opened.store
+            self._give_up(opened)
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join(timeout_s)
-        store, self.store = self.store, None
+            thread.join(max(0.0, deadline_s - time.monotonic()))
         if self.state is not SsdState.OFF:
             self.state = SsdState.CLOSED
-        return True if store is None else store.stop(timeout_s)
+        has_ended = self.store is None or self.store.stop(max(0.0, deadline_s - time.monotonic()))
+        if has_ended:  # else the next call asks again
+            self.store = None
+        return has_ended

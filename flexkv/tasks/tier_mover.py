@@ -4,8 +4,11 @@ A *stage* reads what the SSD tier has beyond the CPU tier, as soon as somebody a
 same ops. An *offload* writes what a store has brought to the CPU tier. Each is one graph:
 
     submitted -> status done                                        -> commit all
-              -> status other -> released, what touches it is over  -> commit what is good before the first bad block
-              -> timed out or cancelled: in quarantine -> released  -> abort
+              -> failed or late: in doubt -> released               -> commit what is good before the first bad block
+              -> cancelled: in quarantine -> released               -> abort
+
+A move that is late is *stuck* until it is released. While one is, no other begins: a disk that hangs takes no more of
+the CPU tier.
 
 A block that fails its checksum, or cannot be read, leaves the SSD tier's index with all that follow it (D13).
 Everything here runs under the KVTaskEngine's mutex and never waits.
@@ -22,7 +25,7 @@ from flexkv.cache.radixtree import NEVER_S, EntryMeta
 from flexkv.cache.tier_move import TierMove
 from flexkv.cache.transfer_pattern import chunks_of, offload_graph, stage_graph
 from flexkv.common.block import SequenceMeta
-from flexkv.common.config import CacheConfig
+from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.transfer import GraphId, OpId, TransferOpGraph, TransferType
 from flexkv.errors import FlexKVError
@@ -35,6 +38,9 @@ __all__ = ["TierMover"]
 _logger = flexkv_logger(__name__)
 MAX_PINNED_FRACTION = 0.5
 """Of the CPU tier's blocks, what may wait for its write: the rest stays for those who need slots now."""
+SLOWEST_BYTES_PER_S = 50e6
+PATIENCE = 4.0
+"""How many times longer than expected a move may take before it counts as late."""
 FIRST_QUEUE_BYTES = 256 << 20
 """What may wait for its write before the rate of writes is known."""
 
@@ -47,6 +53,8 @@ class _Run:
         "first_bad",
         "is_arriving",
         "is_decided",
+        "is_stuck",
+        "is_told",
         "move",
         "num_bytes",
         "route",
@@ -64,6 +72,8 @@ class _Run:
         self.was_alone = was_alone
         self.is_arriving = route is TransferType.DISK2H
         self.is_decided = False
+        self.is_stuck = False
+        self.is_told = False  # why it failed is in the log
 
 
 class TierMover:
@@ -90,6 +100,7 @@ class TierMover:
         self._runs: dict[GraphId, _Run] = {}
         self._cache: GlobalCacheEngine | None = None
         self._num_queued = {TransferType.DISK2H: 0, TransferType.H2DISK: 0}  # blocks, by route
+        self._num_stuck = 0  # moves
 
     @property
     def num_running(self) -> int:
@@ -105,32 +116,46 @@ class TierMover:
         """Whether this move is not released yet."""
         return graph_id in self._runs
 
-    def stage(self, cache: GlobalCacheEngine, sequence: SequenceMeta, start_block: int, end_block: int) -> None:
-        """Begin to read what the SSD tier has of [start_block, end_block) beyond the CPU tier, if that is worth it."""
-        if not self._ssd.may_read:
-            return
+    def stage(
+        self,
+        cache: GlobalCacheEngine,
+        sequence: SequenceMeta,
+        start_block: int,
+        end_block: int,
+        *,
+        is_repeat: bool = False,
+    ) -> bool:
+        """Begin to read what the SSD tier has of [start_block, end_block) beyond the CPU tier, if that is worth it.
+
+        Returns False when it has something, but computing it is faster. `is_repeat`: this was asked before.
+        """
+        if not self._ssd.may_read or self._num_stuck:
+            return True
         now_s = int(self._clock_s())
-        num_blocks = cache.num_to_stage(sequence, end_block, now_s=now_s)
-        if num_blocks == 0:
-            return
+        num_blocks, num_saved = cache.num_to_stage(sequence, start_block, end_block, now_s=now_s)
+        if num_saved == 0:
+            return True
         decision = self.cost_model.decide(
             num_blocks,
             self._ssd.block_bytes,
             self._cache_config.tokens_per_block,
             self._num_queued[TransferType.DISK2H] * self._ssd.block_bytes,
+            num_saved=num_saved,
+            may_probe=not is_repeat,
             now_s=self._clock_s(),
         )
-        self._recorder.decided_stage(num_blocks, decision)
+        if not is_repeat:
+            self._recorder.decided_stage(num_blocks, decision)
         if decision.num_blocks == 0:
-            return
+            return False
         move = cache.prepare_stage(sequence, end_block, decision.num_blocks, now_s=now_s)
         if move is None:
-            return
+            return True
         graph = stage_graph(move)
-        if not self._submit(cache, move, TransferType.DISK2H, graph):
-            return
-        for op, chunk in zip(graph, chunks_of(move.num_blocks), strict=True):
-            cache.arrivals.expect(move.target.slots[chunk], op.op_id)
+        if self._submit(cache, move, TransferType.DISK2H, graph):
+            for op, chunk in zip(graph, chunks_of(move.num_blocks), strict=True):
+                cache.arrivals.expect(move.target.slots[chunk], op.op_id)
+        return True
 
     def offload(
         self, cache: GlobalCacheEngine, sequence: SequenceMeta, num_blocks: int, meta: EntryMeta
@@ -139,7 +164,7 @@ class TierMover:
 
         Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10).
         """
-        if not self._ssd.may_write:
+        if not self._ssd.may_write or self._num_stuck:
             return None
         now_s = int(self._clock_s())
         wanted = cache.num_to_offload(sequence, num_blocks, now_s=now_s)
@@ -165,18 +190,25 @@ class TierMover:
     def _submit(self, cache: GlobalCacheEngine, move: TierMove, route: TransferType, graph: TransferOpGraph) -> bool:
         submitted = False
         try:
-            self._transfer.submit_transfer_graph(graph, self._cache_config.transfer_timeout_s)
+            self._transfer.submit_transfer_graph(graph, self._timeout_s(route, move.num_blocks))
             submitted = True
         except (ValueError, RuntimeError, OSError, FlexKVError) as error:
             _logger.error("move was refused route=%s blocks=%d error=%s", route.name, move.num_blocks, error)
         finally:  # whatever it raised
             if not submitted:
                 move.abort()
+                self._note_not_stored(route, move.num_blocks)
         if submitted:
             self._cache = cache
             self._runs[graph.graph_id] = _Run(move, route, graph, was_alone=not self._runs)
             self._num_queued[route] += move.num_blocks
         return submitted
+
+    def _timeout_s(self, route: TransferType, num_blocks: int) -> float:
+        """Return the bound of a move: a transfer's, and several times what its bytes and those before it take."""
+        rate = max(self.cost_model.rate_of(route) or 0.0, SLOWEST_BYTES_PER_S)
+        num_bytes = (self._num_queued[route] + num_blocks) * self._ssd.block_bytes
+        return min(self._cache_config.transfer_timeout_s + PATIENCE * num_bytes / rate, MAX_TRANSFER_TIMEOUT_S)
 
     def apply(self, completion: Completion) -> bool:
         """Take a completion if it is of a move; returns whether one has ended."""
@@ -191,12 +223,23 @@ class TierMover:
             return run.is_decided
         del self._runs[GraphId(completion.graph_id)]
         self._num_queued[run.route] -= run.move.num_blocks
+        self._num_stuck -= run.is_stuck
+        self._nothing_arrives(self._cache, run)
         if not run.is_decided:
             if run.move.is_quarantined:
                 run.move.abort()
+                self._note_not_stored(run.route, run.move.num_blocks)
             else:
                 self._commit(run, run.first_bad)
         return True
+
+    def note_levels(self) -> None:
+        """Write what is under way, and what reading and computing cost, into the counters."""
+        counters, estimates = self._recorder.counters, self.cost_model.estimates()
+        counters.ssd_moves_running = len(self._runs)
+        counters.ssd_read_bytes_per_s = self.cost_model.rate_of(TransferType.DISK2H) or 0.0
+        counters.ssd_write_bytes_per_s = self.cost_model.rate_of(TransferType.H2DISK) or 0.0
+        counters.prefill_tokens_per_s = 0.0 if estimates.prefill is None else estimates.prefill.per_s
 
     def note_copy(self, completion: Completion) -> None:
         """A copy to the GPU ended: how fast it was counts, too."""
@@ -210,19 +253,22 @@ class TierMover:
     def _op_ended(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
         chunk = run.chunks[OpId(completion.op_id)]
         run.num_bytes += completion.bytes
-        run.seconds = max(run.seconds, completion.seconds)
+        run.seconds = max(run.seconds, completion.queued_seconds + completion.seconds)
         error = int(completion.io_errno)
         if run.route is TransferType.DISK2H:
-            self._ssd.read_ended(error, completion.error)
+            if error or completion.status == _core.OpStatus.DONE:  # else nothing was read: it was cancelled, or late
+                self._ssd.read_ended(error, completion.error)
         elif error:
             self._ssd.write_failed(error, completion.error)
+            run.is_told = True
         if completion.status == _core.OpStatus.DONE:
             return
         failed = list(completion.failed_blocks)
         first = chunk.start + (failed[0] if failed else 0)
         run.first_bad = min(run.first_bad, first)
-        if run.route is TransferType.DISK2H and (error or completion.num_bad_checksums):
+        if run.route is TransferType.DISK2H and failed and completion.status == _core.OpStatus.FAILED:
             self._bad_block(cache, run.move, first, completion)
+            run.is_told = True
 
     def _bad_block(self, cache: GlobalCacheEngine, move: TierMove, block: int, completion: Completion) -> None:
         """A block cannot be had from the SSD tier: it and all behind it go."""
@@ -240,22 +286,31 @@ class TierMover:
         ssd.drop(move.keys[block], slot)
 
     def _decide(self, cache: GlobalCacheEngine, run: _Run, completion: Completion) -> None:
-        self._nothing_arrives(cache, run)
+        if run.move.is_quarantined:  # the engine was shut down meanwhile: nothing of it counts any more
+            return
         if completion.status == _core.OpStatus.DONE:
             run.is_decided = True
+            self._nothing_arrives(cache, run)
             self._commit(run, run.move.num_blocks)
             if run.was_alone:
                 self.cost_model.transferred(run.route, run.num_bytes, run.seconds, self._clock_s())
             return
-        if completion.status in (_core.OpStatus.TIMED_OUT, _core.OpStatus.CANCELLED):
+        if completion.status == _core.OpStatus.TIMED_OUT:
+            run.is_stuck = True
+            self._num_stuck += 1
+        if completion.status == _core.OpStatus.CANCELLED:
+            self._nothing_arrives(cache, run)
             run.move.quarantine()
-        _logger.warning(
-            "move failed route=%s blocks=%d status=%s error=%s",
-            run.route.name,
-            run.move.num_blocks,
-            completion.status.name,
-            completion.error,
-        )
+        elif run.is_arriving:
+            cache.arrivals.doubt(run.move.target.slots)
+        if not run.is_told:
+            _logger.warning(
+                "move failed route=%s blocks=%d status=%s error=%s",
+                run.route.name,
+                run.move.num_blocks,
+                completion.status.name,
+                completion.error,
+            )
 
     @staticmethod
     def _nothing_arrives(cache: GlobalCacheEngine, run: _Run) -> None:
@@ -270,7 +325,11 @@ class TierMover:
             counters.ssd_staged_blocks += num_good
         else:
             counters.ssd_stored_blocks += num_good
-            counters.ssd_dropped_blocks += run.move.num_blocks - num_good
+            self._note_not_stored(run.route, run.move.num_blocks - num_good)
+
+    def _note_not_stored(self, route: TransferType, num_blocks: int) -> None:
+        if route is TransferType.H2DISK:
+            self._recorder.counters.ssd_dropped_blocks += num_blocks
 
     def cancel_writes(self) -> frozenset[GraphId]:
         """The tiers are emptied: hurry writes on. Returns the moves in flight."""

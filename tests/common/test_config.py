@@ -100,7 +100,7 @@ BAD_CACHES: list[tuple[str, object, str]] = [
     ("tokens_per_block", -16, "integer from 1"),
     ("tokens_per_block", 16.0, "integer from 1"),
     ("tokens_per_block", True, "integer from 1"),
-    ("enable_ssd", True, "enable_ssd=False"),
+    ("enable_ssd", 1, "True or False"),
     ("enable_remote", True, "enable_remote=False"),
     ("enable_cpu", False, "enable_cpu=True"),
     ("enable_cpu", 1, "True or False"),
@@ -110,6 +110,18 @@ BAD_CACHES: list[tuple[str, object, str]] = [
     ("num_ssd_blocks", -1, "integer from 0"),
     ("num_remote_blocks", "many", "integer from 0"),
     ("cpu_cache_bytes", 0, "integer from 1"),
+    ("ssd_cache_bytes", 0, "integer from 1"),
+    ("ssd_cache_bytes", 1.5, "integer from 1"),
+    ("ssd_cache_dir", 7, "several with ';'"),
+    ("ssd_cache_dir", ("/a", 7), "several with ';'"),
+    ("ssd_cache_dir", "/a;;/b", "take it out"),
+    ("ssd_cache_dir", ["/a", " "], "take it out"),
+    ("ssd_cache_dir", "/a;/b/../a", "name each once"),
+    ("ssd_io_engine", "magic", "use one of auto, io_uring, threads"),
+    ("ssd_write_queue_s", 0, "above 0"),
+    ("ssd_write_queue_s", 3601, "at most 3600"),
+    ("ssd_stage_timeout_s", -1, "above 0"),
+    ("ssd_stage_timeout_s", "soon", "above 0"),
     ("evict_ratio", 1.0, r"\[0, 1\)"),
     ("evict_ratio", -0.1, r"\[0, 1\)"),
     ("evict_ratio", float("nan"), r"\[0, 1\)"),
@@ -139,3 +151,36 @@ def test_a_bad_cache_setting_is_refused_by_name_value_and_fix(key: str, value: o
 def test_two_sizes_of_the_host_tier_are_refused() -> None:
     with pytest.raises(ConfigError, match="give one of them"):
         CacheConfig(num_cpu_blocks=10, cpu_cache_bytes=1 << 30)
+
+
+SSD = {"enable_ssd": True, "fingerprint": "f1a6", "ssd_cache_dir": "/a"}
+BAD_SSD_TIERS: list[tuple[dict[str, object], str, str]] = [
+    (
+        {"enable_ssd": True, "fingerprint": "f1a6", "num_ssd_blocks": 5},
+        "ssd_cache_dir",
+        "name a directory for it, or set enable_ssd=False",
+    ),
+    ({**SSD, "ssd_cache_dir": " ", "num_ssd_blocks": 5}, "ssd_cache_dir", "name a directory"),
+    (SSD, "ssd_cache_bytes", "give exactly one"),
+    ({**SSD, "num_ssd_blocks": 5, "ssd_cache_bytes": 1 << 30}, "ssd_cache_bytes", "give exactly one"),
+    ({**SSD, "num_ssd_blocks": 0}, "num_ssd_blocks", "1 or more"),
+]
+
+
+@pytest.mark.parametrize(("settings", "key", "fix"), BAD_SSD_TIERS)
+def test_an_ssd_tier_needs_a_directory_and_one_size(settings: dict[str, object], key: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=fix) as caught:
+        CacheConfig(**settings)  # type: ignore[arg-type]
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("written", ["/a; /b", ["/a", "/b"], ("/a ", "/b")])
+def test_directories_are_kept_as_a_tuple_however_they_are_written(written: object) -> None:
+    assert CacheConfig(enable_ssd=True, fingerprint="f1a6", num_ssd_blocks=5, ssd_cache_dir=written).ssd_cache_dir == (
+        "/a",
+        "/b",
+    )  # type: ignore[arg-type]
+
+
+def test_sizes_of_an_ssd_tier_that_is_off_mean_nothing() -> None:
+    assert not CacheConfig(num_ssd_blocks=5, ssd_cache_bytes=1 << 30).enable_ssd

@@ -64,6 +64,31 @@ def test_keys_have_one_name_in_files_and_in_the_environment() -> None:
     assert parse_config(environment, "environment") == expected
 
 
+def test_the_ssd_tier_is_set_by_these_keys() -> None:
+    environment: dict[str, object] = {
+        "FLEXKV_ENABLE_SSD": "1",
+        "FLEXKV_SSD_CACHE_DIR": "/mnt/nvme0;/mnt/nvme1",
+        "FLEXKV_SSD_CACHE_GB": "1.5",
+        "FLEXKV_SSD_CACHE_BYTES": "2GiB",
+        "FLEXKV_NUM_SSD_BLOCKS": "7",
+        "FLEXKV_SSD_IO_ENGINE": "threads",
+        "FLEXKV_SSD_WRITE_QUEUE_S": "0.5",
+        "FLEXKV_SSD_STAGE_TIMEOUT_S": "3",
+        "FLEXKV_SSD_PIPELINED_LOADS": "yes",
+    }
+    assert parse_config(environment, "environment") == {
+        "enable_ssd": True,
+        "ssd_cache_dir": "/mnt/nvme0;/mnt/nvme1",
+        "ssd_cache_gb": 3 << 29,
+        "ssd_cache_bytes": 2 << 30,
+        "num_ssd_blocks": 7,
+        "ssd_io_engine": "threads",
+        "ssd_write_queue_s": 0.5,
+        "ssd_stage_timeout_s": 3.0,
+        "ssd_pipelined_loads": True,
+    }
+
+
 @pytest.mark.parametrize(
     ("written", "near"),
     [
@@ -72,7 +97,9 @@ def test_keys_have_one_name_in_files_and_in_the_environment() -> None:
         ("evictionpolicy", "eviction_policy"),
         ("FLEXKV_EVICT_POLICY", "FLEXKV_EVICTION_POLICY"),
         ("CPU_CACHE_GIB", "cpu_cache_gb"),
-        ("enable_ss", "enable_metrics"),
+        ("enable_ss", "enable_ssd"),
+        ("FLEXKV_SSD_CACHE_SIZE_GB", "FLEXKV_SSD_CACHE_GB"),
+        ("enable_remot", "enable_metrics"),
         ("", "'"),
         ("zzzz", "'"),
     ],
@@ -100,6 +127,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(written: str, near
         ("server_recv_port", "tcp://0.0.0.0:5555"),
         ("gpu_register_port", "relative/path"),
         ("key_file", 7),
+        ("ssd_cache_gb", "a lot"),
+        ("ssd_cache_dir", ""),
+        ("num_ssd_blocks", 2.5),
+        ("ssd_write_queue_s", "soon"),
+        ("ssd_pipelined_loads", "perhaps"),
     ],
 )
 def test_an_unreadable_value_is_refused_with_source_key_and_value(key: str, value: object) -> None:
@@ -110,12 +142,12 @@ def test_an_unreadable_value_is_refused_with_source_key_and_value(key: str, valu
 
 @pytest.mark.parametrize(
     "key",
-    ["ssd_cache_gb", "ssd_cache_dir", "enable_ssd", "enable_remote", "remote_cache_dir", "enable_layerwise_transfer"],
+    ["remote_cache_gb", "num_remote_blocks", "enable_remote", "remote_cache_dir", "enable_layerwise_transfer"],
 )
 def test_what_this_version_lacks_may_be_set_to_off_only(key: str) -> None:
     for off in ("0", 0, False, "", "false", None):
         assert parse_config({key: off}, "file") == {}
-    with pytest.raises(ConfigError, match=f"{key} is .*CPU tier only"):
+    with pytest.raises(ConfigError, match=f"{key} is .*the CPU and SSD tiers, and loads whole blocks"):
         parse_config({key: "/mnt/nvme0;/mnt/nvme1"}, "file")
 
 
@@ -137,7 +169,7 @@ def test_every_value_is_parsed_or_refused_with_a_config_error(mapping: dict[str,
 
 def test_a_json_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "flexkv.json"
-    path.write_text(json.dumps({"cpu_cache_gb": "1GiB", "num_ssd_blocks": 0}))
+    path.write_text(json.dumps({"cpu_cache_gb": "1GiB", "num_remote_blocks": 0}))
     assert load_config_file(path) == {"cpu_cache_gb": 1 << 30}
 
 

@@ -72,6 +72,7 @@ class Engine:
             "seed": 0,
         }
         config = KVTransferConfig(kv_role="kv_both", **transfer)
+        self._is_closed = False
         self._watch_host_pool()
         with scheduled_asynchronously() if asynchronous else contextlib.nullcontext():
             self.llm = LLM(
@@ -229,6 +230,10 @@ class Engine:
         self._patches.setattr(StorageEngine, "allocate_host_pool", allocate)
 
     def close(self) -> None:
+        """Shut the engine down. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._patches.undo()
         self._pools.clear()
         self.llm.llm_engine.engine_core.shutdown()

@@ -1,4 +1,4 @@
-"""Runs tests/faults/host.py and looks at what it leaves behind."""
+"""Runs tests/faults/host.py and tests/faults/ssd_host.py, and looks at what they leave behind."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 from tests.rig import eventually
 
 TIMEOUT_S = 30.0
 PROGRAM = Path(__file__).with_name("host.py")
+SSD_PROGRAM = Path(__file__).with_name("ssd_host.py")
 
 
-class HostProcess:
-    """One host process, in a session of its own, with a TMPDIR of its own."""
+class Spawned:
+    """One process, in a session of its own, with a TMPDIR of its own."""
 
-    def __init__(self, set_up: str, scenario: str, directory: Path) -> None:
+    def __init__(self, program: Path, arguments: list[str], directory: Path) -> None:
         self.files = directory / "files"
         self.files.mkdir(exist_ok=True)
-        memory = directory / "memory"
-        memory.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), set_up, scenario, str(memory)],
+            [sys.executable, str(program), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -43,7 +43,7 @@ class HostProcess:
         assert eventually(lambda: not self.processes_left()), self.processes_left()
         return self.process.returncode, errors
 
-    def __enter__(self) -> HostProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,3 +67,19 @@ class HostProcess:
     def files_left(self) -> list[str]:
         """Return the files below its TMPDIR; directories do not count."""
         return sorted(path.name for path in self.files.rglob("*") if not path.is_dir())
+
+
+class HostProcess(Spawned):
+    """One host process of a cache with copies in flight."""
+
+    def __init__(self, set_up: str, scenario: str, directory: Path) -> None:
+        memory = directory / "memory"
+        memory.mkdir(exist_ok=True)
+        super().__init__(PROGRAM, [set_up, scenario, str(memory)], directory)
+
+
+class SsdProcess(Spawned):
+    """One process with an SSD tier in a directory."""
+
+    def __init__(self, scenario: str, ssd: Path, directory: Path, argument: int = 0) -> None:
+        super().__init__(SSD_PROGRAM, [scenario, str(ssd), str(argument)], directory)

@@ -125,10 +125,59 @@ def test_other_variables_of_the_environment_are_not_ours(model_dir: Path) -> Non
     assert read(make_vllm_config(model_dir), PATH="/bin", MY_FLEXKV_X="1").cache_config.tokens_per_block == 16
 
 
+def test_the_ssd_tier_is_on_when_a_directory_and_a_size_are_set(model_dir: Path) -> None:
+    off = read(make_vllm_config(model_dir))
+    assert (off.cache_config.enable_ssd, off.ssd_pipelined_loads) == (False, False)
+    environ = {
+        "FLEXKV_SSD_CACHE_DIR": "/a; /b",
+        "FLEXKV_SSD_CACHE_GB": "1.5",
+        "FLEXKV_SSD_IO_ENGINE": "threads",
+        "FLEXKV_SSD_WRITE_QUEUE_S": "0.5",
+        "FLEXKV_SSD_STAGE_TIMEOUT_S": "3",
+        "FLEXKV_SSD_PIPELINED_LOADS": "1",
+    }
+    config = read(make_vllm_config(model_dir), **environ)
+    cache = config.cache_config
+    assert (cache.enable_ssd, cache.ssd_cache_dir) == (True, ("/a", "/b"))
+    assert (cache.ssd_cache_bytes, cache.num_ssd_blocks) == (3 << 29, None)
+    assert (cache.ssd_io_engine, cache.ssd_write_queue_s, cache.ssd_stage_timeout_s) == ("threads", 0.5, 3.0)
+    assert config.ssd_pipelined_loads
+    assert config.fingerprint is not None
+    assert cache.model_name == config.fingerprint.weights
+
+
+def test_an_ssd_tier_may_be_sized_in_blocks_and_another_size_replaces_it(model_dir: Path) -> None:
+    environ = {"FLEXKV_SSD_CACHE_DIR": "/a", "FLEXKV_NUM_SSD_BLOCKS": "7"}
+    cache = read(make_vllm_config(model_dir), **environ).cache_config
+    assert (cache.num_ssd_blocks, cache.ssd_cache_bytes) == (7, None)
+    options = {"ssd_cache_bytes": "1MiB"}
+    vllm_config = make_vllm_config(model_dir, kv_transfer_config__kv_connector_extra_config=options)
+    cache = read(vllm_config, **environ).cache_config
+    assert (cache.num_ssd_blocks, cache.ssd_cache_bytes) == (None, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FLEXKV_SSD_CACHE_DIR": "/a", "FLEXKV_SSD_CACHE_GB": "1", "FLEXKV_ENABLE_SSD": "0"},
+        {"FLEXKV_SSD_CACHE_GB": "0"},
+        {"FLEXKV_ENABLE_SSD": "0"},
+    ],
+)
+def test_the_ssd_tier_may_be_switched_off(model_dir: Path, environ: dict[str, str]) -> None:
+    assert not read(make_vllm_config(model_dir), **environ).cache_config.enable_ssd
+
+
 BAD_SETTINGS: list[tuple[dict[str, str], dict[str, object], str]] = [
     ({"FLEXKV_CPU_CACHE": "1"}, {}, "environment: .*FLEXKV_CPU_CACHE_"),
-    ({"FLEXKV_SSD_CACHE_GB": "100"}, {}, "FLEXKV_SSD_CACHE_GB is '100'; .*CPU tier only"),
-    ({"FLEXKV_SSD_CACHE_DIR": "/a;/b"}, {}, "CPU tier only"),
+    ({"FLEXKV_SSD_CACHE_GB": "100"}, {}, "ssd_cache_gb is set and ssd_cache_dir is not; name a directory"),
+    ({"FLEXKV_ENABLE_SSD": "1"}, {}, "enable_ssd is set and ssd_cache_dir is not"),
+    ({"FLEXKV_SSD_CACHE_DIR": "/a;/b"}, {}, "ssd_cache_dir is '/a;/b' and no size is set; .*ssd_cache_gb=100"),
+    ({"FLEXKV_SSD_CACHE_DIR": "/a", "FLEXKV_SSD_CACHE_GB": "0"}, {}, "no size is set"),
+    ({"FLEXKV_SSD_CACHE_DIR": "/a", "FLEXKV_SSD_CACHE_GB": "1", "FLEXKV_NUM_SSD_BLOCKS": "5"}, {}, "give one size"),
+    ({"FLEXKV_SSD_CACHE_DIR": "/a;/a", "FLEXKV_SSD_CACHE_GB": "1"}, {}, "a directory is named twice"),
+    ({"FLEXKV_SSD_IO_ENGINE": "magic"}, {}, "ssd_io_engine is 'magic'"),
+    ({"FLEXKV_REMOTE_CACHE_DIR": "/a"}, {}, "FLEXKV_REMOTE_CACHE_DIR is '/a'; this version has the CPU and SSD"),
     ({"FLEXKV_ENABLE_LAYERWISE_TRANSFER": "1"}, {}, "whole blocks"),
     ({"FLEXKV_CPU_CACHE_GB": "0"}, {}, "cpu_cache_gb is 0"),
     ({"FLEXKV_CPU_CACHE_GB": "1", "FLEXKV_NUM_CPU_BLOCKS": "5"}, {}, "give one of them"),

@@ -87,4 +87,4 @@ def test_the_allocator_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_face_of_storage() -> None:
-    assert flexkv.storage.__all__ == ["CPUAllocator", "StorageEngine"]
+    assert flexkv.storage.__all__ == ["CPUAllocator", "SSDAllocator", "StorageEngine"]

@@ -165,8 +165,9 @@ class Pair:
             if kind == OP:
                 started.remove(OpId(int.from_bytes(body[:8], "little")))
         expected = {op_id: state for op_id in self.ops if (state := self.oracle.state(op_id)) not in OPEN}
-        while len(self.seen) < len(expected):
-            self.drain()
+        ended = {graph_id for graph_id in self.graphs if self.oracle.graph_ended(graph_id)}
+        while len(self.seen) < len(expected) or not self.released.issuperset(ended):
+            self.drain()  # releases too: what may be waited for must not depend on when they come
         assert {op_id: OpState[status.name] for op_id, status in self.seen.items()} == expected
 
     def drain(self) -> None:

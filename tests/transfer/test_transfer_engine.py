@@ -283,7 +283,8 @@ def test_a_peer_that_breaks_the_protocol_is_logged_once(
 
 def test_one_worker_serves_both_directions(engine: TransferEngine) -> None:
     workers = engine._worker_map
-    assert set(workers) == {TransferType.H2D, TransferType.D2H, TransferType.VIRTUAL}
+    gpu, disk = {TransferType.H2D, TransferType.D2H}, {TransferType.DISK2H, TransferType.H2DISK}
+    assert set(workers) == gpu | disk | {TransferType.VIRTUAL}
     assert workers[TransferType.H2D] is workers[TransferType.D2H]
     assert isinstance(workers[TransferType.H2D], GPUCPUTransferWorker)
     with pytest.raises(ValueError, match="H2DISK"):
@@ -301,4 +302,9 @@ def test_a_process_ends_cleanly_with_an_engine_that_was_never_stopped(tmp_path: 
 
 
 def test_the_face_of_transfer() -> None:
-    assert flexkv.transfer.__all__ == ["GPUCPUTransferWorker", "TransferEngine", "TransferScheduler"]
+    assert flexkv.transfer.__all__ == [
+        "CPUSSDDiskTransferWorker",
+        "GPUCPUTransferWorker",
+        "TransferEngine",
+        "TransferScheduler",
+    ]

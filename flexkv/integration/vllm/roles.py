@@ -79,7 +79,11 @@ def make_scheduler_role(
         message = f"the workers cannot be listened for at {address!r}: {error}; give another address or unset it"
         raise ConfigError(message, key="gpu_register_port", value=address) from error
     if not is_ready:
-        logger.warning("the workers have not registered yet, nothing is cached until then waited_s=%.0f", READY_WAIT_S)
+        logger.warning(
+            "the workers have not registered yet, or an SSD tier is still being opened; what is not there is not used "
+            "until then waited_s=%.0f",
+            READY_WAIT_S,
+        )
     return FlexKVSchedulerConnector(
         manager,
         tokens_per_block=tokens_per_block,

@@ -370,6 +370,8 @@ class FlexKVSchedulerConnector:
 
     def _drop_match(self, state: RequestState) -> None:
         if state.load is not None and not state.is_loading:
+            if self._staging is not None:
+                self._staging.forget(state.request.request_id)
             self._discard(state.load)
             state.load = None
 

@@ -44,15 +44,16 @@ class Staging:
         self._discard = discard
         self._timeout_s = timeout_s
         self._clock = clock
-        self._waiting: dict[str, RequestState] = {}
+        self._waiting: set[str] = set()
 
     @property
     def is_anybody_waiting(self) -> bool:
         """Whether a request waits for its blocks."""
-        for request_id, state in list(self._waiting.items()):
-            if state.load is None or state.load.state is not LoadState.STAGING:
-                del self._waiting[request_id]
         return bool(self._waiting)
+
+    def forget(self, request_id: str) -> None:
+        """The request's match was given up, or the request has ended."""
+        self._waiting.discard(request_id)
 
     def is_over(self, state: RequestState) -> bool:
         """Whether a request has waited as long as it may."""
@@ -68,6 +69,7 @@ class Staging:
     ) -> FlexKVGetTask | None:
         """Return the match to go on with: this one, MATCHED or STAGING, or a new one when it has come to nothing."""
         assert match.task_id is not None
+        self.forget(match.request_id)
         if state.stage_until_s is None:
             state.stage_until_s = self._clock() + self._timeout_s
         staging = self._manager.staging(match.task_id)
@@ -75,7 +77,7 @@ class Staging:
             match.state = LoadState.MATCHED
             return match
         if staging is StagingState.PENDING and not self.is_over(state):
-            self._waiting[match.request_id] = state
+            self._waiting.add(match.request_id)
             return match
         if staging is StagingState.PENDING:
             logger.warning(

@@ -21,6 +21,7 @@ from flexkv.common.hash_utils import root_key
 from flexkv.common.request import KVResponse, KVResponseStatus
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
 from flexkv.integration.vllm.store_thread import StoreThread
+from flexkv.kvtask import StagingState
 
 TOKENS_PER_BLOCK = 4
 
@@ -32,6 +33,8 @@ class FakeManager:
         self.lock = threading.Lock()  # of results: a test ends tasks while a thread polls
         self.ready = set()
         self.unready = set()
+        self.arriving = []  # keys on their way from a slower tier, in order
+        self.prefills = []
         self.tasks = {}
         self.ended = {}
         self.launches = []
@@ -48,8 +51,24 @@ class FakeManager:
         self.num_matches += 1
         self.repeats.append(is_repeat)
         keys = [bytes(key) for key in sequence.block_hashes]
-        end = next((index for index, key in enumerate(keys) if key not in self.ready), len(keys))
+        there = self.ready if cpu_only else self.ready.union(self.arriving)
+        end = next((index for index, key in enumerate(keys) if key not in there), len(keys))
         return self._create("get", keys, start_block, max(start_block, end))
+
+    def staging(self, task_id):
+        task = self.tasks[task_id]
+        if task.state != "matched" or not self.ready.union(self.arriving).issuperset(task.keys):
+            return StagingState.BROKEN
+        return StagingState.READY if self.ready.issuperset(task.keys) else StagingState.PENDING
+
+    def arrive(self, num_blocks=None):
+        """The next blocks (all of them) have come from the slower tier."""
+        count = len(self.arriving) if num_blocks is None else num_blocks
+        self.ready.update(self.arriving[:count])
+        self.arriving = self.arriving[count:]
+
+    def note_prefill(self, num_tokens, seconds):
+        self.prefills.append((num_tokens, seconds))
 
     def misses(self, key, *, first_key, num_blocks, is_repeat=False):
         assert num_blocks > 0
@@ -61,7 +80,7 @@ class FakeManager:
         return True
 
     def sees(self, key):
-        return key in self.ready or key in self.unready
+        return key in self.ready or key in self.unready or key in self.arriving
 
     def put_span(self, sequence):
         keys = [bytes(key) for key in sequence.block_hashes]
@@ -199,9 +218,15 @@ class FakeScheduler:
         self.notice = None
 
     def admit(self, request, *, local_tokens=0, chunk=None):
-        """Ask, allocate and schedule a new or resumed request; returns the tokens that are loaded."""
+        """Ask, allocate and schedule a new or resumed request; returns the tokens that are loaded.
+
+        None: it is to be asked for again in the next step, as vLLM does.
+        """
         self.requests[request.request_id] = request
         external, is_async = self.connector.get_num_new_matched_tokens(request, local_tokens)
+        if external is None:
+            assert not is_async
+            return None
         assert is_async is bool(external)
         assert local_tokens + external < request.num_tokens
         total = local_tokens + external if external else min(request.num_tokens, local_tokens + (chunk or 10**9))

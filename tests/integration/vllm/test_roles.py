@@ -132,3 +132,33 @@ def test_a_cache_of_another_kind_turns_the_role_off_without_a_socket(config, vll
     assert isinstance(roles.make_scheduler_role(config, vllm_config, several), OffSchedulerConnector)
     (warning,) = warnings_of(caplog)
     assert "2 KV cache groups" in warning
+
+
+def test_pipelined_loads_need_the_policy_that_recomputes_what_failed(config, vllm_config, register):
+    config.ssd_pipelined_loads = True
+    with pytest.raises(ConfigError, match=r"kv_load_failure_policy is 'fail': .*to 'recompute'"):
+        roles.make_scheduler_role(config, vllm_config, groups())
+    vllm_config.kv_transfer_config.kv_load_failure_policy = "recompute"
+    register()
+    assert roles.make_scheduler_role(config, vllm_config, groups()).shutdown()
+
+
+@pytest.mark.parametrize(("is_pipelined", "timeout_s"), [(False, 1.5), (True, None)])
+def test_requests_are_kept_waiting_for_the_ssd_tier_unless_loads_are_pipelined(
+    config, vllm_config, register, tmp_path, is_pipelined, timeout_s
+):
+    settings = {
+        "enable_ssd": True,
+        "ssd_cache_dir": str(tmp_path),
+        "num_ssd_blocks": 8,
+        "ssd_stage_timeout_s": 1.5,
+    }
+    config.cache_config = CacheConfig(tokens_per_block=TPB, num_cpu_blocks=4, fingerprint="ab" * 16, **settings)
+    config.ssd_pipelined_loads = is_pipelined
+    vllm_config.kv_transfer_config.kv_load_failure_policy = "recompute"
+    register()
+    role = roles.make_scheduler_role(config, vllm_config, groups())
+    assert (role._staging is None) is is_pipelined
+    assert role._staging is None or role._staging._timeout_s == timeout_s
+    assert role._prefill_clock is not None
+    assert role.shutdown()
