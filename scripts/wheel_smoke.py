@@ -7,6 +7,7 @@ Run by scripts/wheel_smoke.sh in an environment that has the wheel and what it d
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib.metadata import files, version
 from pathlib import Path
@@ -23,7 +24,14 @@ LOADED_AT = 40
 POISON = 0xA5
 TIMEOUT_S = 30.0
 
-EXPECTED = ("__init__.py", "py.typed", "_core.pyi", "kvmanager.py", "integration/vllm/vllm_v1_adapter.py")
+EXPECTED = (
+    "__init__.py",
+    "py.typed",
+    "_core.pyi",
+    "kvmanager.py",
+    "cli/main.py",
+    "integration/vllm/vllm_v1_adapter.py",
+)
 EXPECTED_LICENCES = {"LICENSE", "nanobind.txt", "robin-map.txt"}
 
 
@@ -44,12 +52,19 @@ def check_files(venv: Path) -> int:
     missing = [name for name in EXPECTED if name not in package]
     require(not missing, f"not installed: {missing}")
     strangers = [name for name in installed if not name.startswith(("flexkv/", "flexkv-"))]
+    strangers = [name for name in strangers if not name.endswith("/bin/flexkv")]  # the command
     require(not strangers, f"installed outside the package: {strangers}")
     wrong = [name for name in package if not name.endswith((".py", ".pyi", ".so", ".pyc", "py.typed"))]
     require(not wrong, f"files that a wheel should not have: {wrong}")
     licences = {Path(name).name for name in installed if "/licenses/" in name}
     require(licences == EXPECTED_LICENCES, f"licences are {sorted(licences)}, not {sorted(EXPECTED_LICENCES)}")
     return len(installed)
+
+
+def check_command(venv: Path) -> None:
+    """Run the `flexkv` command as a user does."""
+    ran = subprocess.run([venv / "bin" / "flexkv", "--version"], capture_output=True, text=True, check=False)
+    require(ran.stdout.strip() == f"flexkv {version('flexkv')}", f"flexkv --version says {ran.stdout + ran.stderr!r}")
 
 
 def round_trip() -> int:
@@ -94,6 +109,7 @@ def round_trip() -> int:
 def main() -> None:
     """Check everything and print one line."""
     num_files = check_files(Path(sys.argv[1]))
+    check_command(Path(sys.argv[1]))
     num_bytes = round_trip()
     print(f"wheel-smoke: flexkv {version('flexkv')}: {num_files} files, {num_bytes} bytes came back as they were")
 

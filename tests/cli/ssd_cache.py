@@ -32,7 +32,9 @@ class Cache:
 
     def __init__(self, *roots: Path, num_ssd_blocks: int = 16, model: str = "a model") -> None:
         names = ";".join(str(root) for root in roots)
-        self.rig = Rig(enable_ssd=True, ssd_cache_dir=names, num_ssd_blocks=num_ssd_blocks, model_name=model)
+        self.rig = Rig(
+            enable_ssd=True, ssd_cache_dir=names, num_ssd_blocks=num_ssd_blocks, model_name=model, fingerprint="f1a6"
+        )
         assert eventually(lambda: self._num_blocks() is not None, READY_TIMEOUT_S)
 
     def _num_blocks(self) -> int | None:
