@@ -97,6 +97,7 @@ unit: build
 	@$(DEV)/python -m pytest -q --ignore=tests/e2e $(ARGS)
 test-long: build install
 	@$(DEV)/python -m pytest -q --ignore=tests/e2e -m "long and not vllm and not gpu" --timeout=3600 $(ARGS)
+	@JOBS=$(JOBS) scripts/native_long.sh
 	@STRESS_SECONDS=$${STRESS_SECONDS:-120} $(MAKE) stress
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-300} JOBS=$(JOBS) scripts/fuzz.sh
 	@$(PYTEST_INSTALLED) -m "long and vllm" --timeout=3600 tests/e2e $(ARGS) || [ $$? -eq 5 ]
