@@ -1,14 +1,19 @@
 """How fast does the SSD tier write and read blocks, at what cost in CPU, and how soon does it serve after a restart?
 
 Unit: GB/s (10^9 bytes) of blocks, median of alternating rounds, checksums made and verified; beside it fio (io_uring,
-O_DIRECT, the same block size and depth, a file in the same directory) in the same rounds. `ratio` is the median over
-rounds of ours / fio; the target is 0.95. Blocks hold fresh random bytes; what was read is compared byte by byte. The
-CPU cost is that of the whole process (fio: its own report). The restart: seconds from the start of a new manager, with
-the page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
+O_DIRECT, registered buffers, the same block size and depth) in the same rounds, first or last in turn. `ratio` is the
+median over rounds of ours / fio; the target is 0.95. fio works on the store's own data file, after its blocks were read
+and compared: where a file lies on the disk alone can make a difference of a third. What the pages are counts for both:
+of 4 KiB pages the kernel and the device make many pieces. Both get huge pages where the pool does (`sysctl
+vm.nr_hugepages`: 2 MiB each, as many as --mib has, and 5 % more). Blocks hold fresh random bytes; what was read is
+compared byte by byte. The CPU cost is that of the whole process (fio: its own report). The checksum: its rate over memory that no cache holds,
+beside the rate at which the same memory is read (numpy's sum of words). The restart: seconds from the start of a new
+manager, with the page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
 
-    .venv/dev/bin/python -m benchmarks.bench_ssd --directory DIR          a table; DIR on the SSD to measure
-    .venv/dev/bin/python -m benchmarks.bench_ssd --records 10000 1000000  the restart with so many records
-    .venv/dev/bin/python -m benchmarks.bench_ssd --tiny                   a smoke test: JSON to standard output
+    .venv/dev/bin/python -m benchmarks.bench_ssd --directory DIR            a table; DIR on the SSD to measure
+    .venv/dev/bin/python -m benchmarks.bench_ssd --depths --records 1000000 the restart alone
+    .venv/dev/bin/python -m benchmarks.bench_ssd --records                  the copies alone
+    .venv/dev/bin/python -m benchmarks.bench_ssd --tiny                     a smoke test: JSON to standard output
 """
 
 from __future__ import annotations
@@ -48,11 +53,16 @@ class Row:
     block_kib: int
     depth: int
     io_engine: str
+    page_kind: str
     ours_gbs: float
     fio_gbs: float | None
     ratio: float | None
     cpu_s_per_gb: float
     fio_cpu_s_per_gb: float | None
+
+
+Sample = tuple[float, float, tuple[float, float] | None]
+"""GB/s and CPU seconds per GB, and the same of fio."""
 
 
 class Rig:
@@ -101,6 +111,21 @@ class Rig:
         """Return a number for the bytes of each host slot."""
         return [hash(self.pool.view(0, slot).tobytes()) for slot in range(self.num_blocks)]
 
+    def write_and_read(self) -> dict[str, tuple[float, float]]:
+        """Write every block and read it back; (GB/s, CPU seconds per GB) of each. What is read is compared."""
+        gigabytes = self.num_blocks * self.block_bytes / 1e9
+        self.fill()
+        before = self.digest()
+        figures = {}
+        for direction, route in (("write", TransferType.H2DISK), ("read", TransferType.DISK2H)):
+            if direction == "read":
+                self.poison()
+            begin_cpu_s = cpu_s()
+            seconds = self.move(route)
+            figures[direction] = (gigabytes / seconds, (cpu_s() - begin_cpu_s) / gigabytes)
+        assert self.digest() == before, "what was read is not what was written"
+        return figures
+
     def move(self, route: TransferType) -> float:
         """Move every block once, as chunks of 8; returns the seconds it took."""
         graph = TransferOpGraph()
@@ -125,12 +150,17 @@ class Rig:
 
 @dataclass(frozen=True, slots=True)
 class Fio:
-    """fio on a file of its own."""
+    """fio on the store's data file: what lies there is gone after a run that writes."""
 
     path: Path
     num_bytes: int
     block_bytes: int
     depth: int
+    has_huge_pages: bool
+
+    def both(self) -> dict[str, tuple[float, float] | None]:
+        """Write, then read."""
+        return {direction: self.run(direction) for direction in ("write", "read")}
 
     def run(self, direction: str) -> tuple[float, float] | None:
         """Return (GB/s, CPU seconds per GB), or None where there is no fio."""
@@ -139,7 +169,8 @@ class Fio:
         command = [
             FIO, "--name=beside", f"--filename={self.path}", "--direct=1", "--ioengine=io_uring",
             f"--bs={self.block_bytes}", f"--iodepth={self.depth}", f"--rw=rand{direction}", f"--size={self.num_bytes}",
-            "--randrepeat=0", "--norandommap=0", "--output-format=json", "--fallocate=native",
+            "--randrepeat=0", "--norandommap=0", "--output-format=json", "--fallocate=none", "--fixedbufs=1",
+            "--allow_file_create=0", "--iomem=mmaphuge" if self.has_huge_pages else "--iomem=mmap",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S)
         job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
@@ -158,34 +189,29 @@ def measure(directory: Path, total_bytes: int, block_bytes: int, depth: int, rou
     """Alternate with fio; the first round warms both up."""
     num_blocks = max(8, total_bytes // block_bytes)
     rig = Rig(directory, num_blocks, block_bytes, depth, engine)
-    fio = Fio(directory / "fio.dat", num_blocks * block_bytes, block_bytes, depth)
-    gigabytes = num_blocks * block_bytes / 1e9
-    samples: dict[str, list[tuple[float, float, tuple[float, float] | None]]] = {"write": [], "read": []}
+    page_kind = rig.pool.page_kind
+    (data,) = directory.rglob("data")
+    fio = Fio(data, num_blocks * block_bytes, block_bytes, depth, page_kind == "hugetlb")
+    samples: dict[str, list[Sample]] = {"write": [], "read": []}
     try:
-        for _ in range(rounds + 1):
-            rig.fill()
-            before = rig.digest()
-            for direction, route in (("write", TransferType.H2DISK), ("read", TransferType.DISK2H)):
-                if direction == "read":
-                    rig.poison()
-                begin_cpu_s = cpu_s()
-                seconds = rig.move(route)
-                cost = (cpu_s() - begin_cpu_s) / gigabytes
-                samples[direction].append((gigabytes / seconds, cost, fio.run(direction)))
-            assert rig.digest() == before, "what was read is not what was written"
-        io_engine = rig.store.devices()[0].io_engine
+        for round_ in range(rounds + 1):
+            beside = fio.both() if round_ % 2 else {}
+            own = rig.write_and_read()
+            beside = beside or fio.both()
+            for direction, (rate, cost) in own.items():
+                samples[direction].append((rate, cost, beside[direction]))
+        made_with = (rig.store.devices()[0].io_engine, page_kind)
     finally:
         rig.close()
-        fio.path.unlink(missing_ok=True)
-    return [row_of(direction, block_bytes, depth, io_engine, taken[1:]) for direction, taken in samples.items()]
+    return [row_of(direction, block_bytes, depth, made_with, taken[1:]) for direction, taken in samples.items()]
 
 
 def row_of(
     direction: str,
     block_bytes: int,
     depth: int,
-    io_engine: str,
-    samples: list[tuple[float, float, tuple[float, float] | None]],
+    made_with: tuple[str, str],
+    samples: list[Sample],
 ) -> Row:
     beside = [fio for _, _, fio in samples if fio is not None]
     ratios = [ours / fio[0] for ours, _, fio in samples if fio is not None]
@@ -193,7 +219,8 @@ def row_of(
         direction=direction,
         block_kib=block_bytes // KIB,
         depth=depth,
-        io_engine=io_engine,
+        io_engine=made_with[0],
+        page_kind=made_with[1],
         ours_gbs=statistics.median(ours for ours, _, _ in samples),
         fio_gbs=statistics.median(rate for rate, _ in beside) if beside else None,
         ratio=statistics.median(ratios) if ratios else None,
@@ -287,11 +314,22 @@ def restart_s(directory: Path, num_records: int, rounds: int) -> float:
     return statistics.median(taken)
 
 
+def checksum_gbs(num_bytes: int, rounds: int) -> tuple[float, float]:
+    """Return the median rate of the checksum and that of a plain read, in alternating rounds over the same memory."""
+    memory = np.random.default_rng(1).integers(0, 2**63, num_bytes // 8, dtype=np.int64)
+    ours, reads = [], []
+    for _ in range(rounds):
+        for taken, work in ((ours, lambda: _core.crc64(memory.view(np.uint8))), (reads, memory.sum)):
+            begin_ns = time.perf_counter_ns()
+            work()
+            taken.append(num_bytes / (time.perf_counter_ns() - begin_ns))
+    return statistics.median(ours), statistics.median(reads)
+
+
 def copies(arguments: object, root: Path, tiny: bool) -> Iterator[Row]:
     total, rounds = (16 * MIB, 1) if tiny else (arguments.mib * MIB, arguments.rounds)  # type: ignore[attr-defined]
-    depths = (4,) if tiny else (1, 4, 16, 32)
     for block_bytes in (2 * MIB, 256 * KIB):
-        for depth in depths:
+        for depth in (4,) if tiny else arguments.depths:  # type: ignore[attr-defined]
             with tempfile.TemporaryDirectory(dir=root) as directory:
                 yield from measure(Path(directory), total, block_bytes, depth, rounds, arguments.engine)  # type: ignore[attr-defined]
 
@@ -302,12 +340,14 @@ def main() -> None:
     options.add_argument("--mib", type=int, default=512, help="MiB moved by one round")
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--engine", default="auto", help="io_uring, threads or auto")
-    options.add_argument("--records", type=int, nargs="*", help="for the restart; default: 10000 100000 1000000")
+    options.add_argument("--depths", type=int, nargs="*", default=[1, 4, 16, 32], help="of the copies; none: no copies")
+    options.add_argument("--records", type=int, nargs="*", help="of the restart; default: 10000 100000 1000000")
     arguments = options.parse_args()
     root = arguments.directory or Path(tempfile.gettempdir())
     rows, figures = [], []
     for row in copies(arguments, root, arguments.tiny):
-        work = f"SSD {row.direction}, blocks of {row.block_kib} KiB, depth {row.depth}, {row.io_engine}"
+        how = f"depth {row.depth}, {row.io_engine}, {row.page_kind} pages"
+        work = f"SSD {row.direction}, blocks of {row.block_kib} KiB, {how}"
         beside = f"{number(row.ours_gbs)} of {number(row.fio_gbs)} GB/s; fio"
         cost = f"CPU {number(row.cpu_s_per_gb)} s per GB, fio {number(row.fio_cpu_s_per_gb)}"
         say(f"{work}: {beside}; {cost}")
@@ -317,6 +357,19 @@ def main() -> None:
             figures.append(
                 Figure(question=work, unit="of fio", ours=row.ratio, must=must, at_least=True, peer=beside, peers=1.0)
             )
+    checksum, read = checksum_gbs(*((16 * MIB, 1) if arguments.tiny else (512 * MIB, 9)))
+    share = 7 / checksum
+    rows.append({"implementation": _core.crc64_implementation(), "checksum_gbs": checksum, "plain_read_gbs": read})
+    figures += [
+        Figure(
+            question=f"checksum ({_core.crc64_implementation()})",
+            unit="GB/s",
+            ours=checksum,
+            peer="plain read",
+            peers=read,
+        ),
+        Figure(question="checksum at 7 GB/s", unit="cores", ours=share, must=0.05, peer="plain read", peers=7 / read),
+    ]
     counts = arguments.records if arguments.records is not None else [10_000, 100_000, 1_000_000]
     for count in [2000] if arguments.tiny else counts:
         with tempfile.TemporaryDirectory(dir=root) as directory:

@@ -280,6 +280,12 @@ class SsdDeviceInfo:
 def ssd_footprint_bytes(num_slots: int, slot_bytes: int) -> int:
     """What so many slots take in one directory, with their records."""
 
+def crc64(data: bytes | NDArray[numpy.uint8]) -> int:
+    """CRC-64/NVME of the bytes: the checksum of blocks and records on disk."""
+
+def crc64_implementation() -> str:
+    """'vpclmulqdq-512', 'vpclmulqdq-256', 'pclmulqdq' or 'portable'."""
+
 class SsdStore:
     """The bytes of the SSD tier; see csrc/storage/ssd_store.h."""
 

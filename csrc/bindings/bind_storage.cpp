@@ -14,6 +14,7 @@
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "bindings/store_type.h"
+#include "storage/crc64.h"
 #include "storage/ssd_room.h"
 #include "transfer/os_error.h"
 
@@ -52,6 +53,12 @@ nb::tuple scan(Store& store, std::int64_t now_s) {
                         to_array(std::move(found.parents)), to_column(std::move(found.expiry_s)),
                         to_column(std::move(found.tenants)), to_column(std::move(found.groups)),
                         to_column(std::move(found.priorities)));
+}
+
+std::uint64_t checksum(nb::handle data) {
+  const BufferArg bytes(data, "data", "uint8", "Bbc", 1, 1);
+  const GilRelease release;
+  return crc64({static_cast<const std::byte*>(bytes.data()), bytes.shape(0)});
 }
 
 void renew(Store& store) {
@@ -95,6 +102,9 @@ void bind_storage(nb::module_& m) {
   bind_device_info(m);
   m.def("ssd_footprint_bytes", &ssd_footprint_bytes, "num_slots"_a, "slot_bytes"_a,
         "What so many slots take in one directory, with their records.");
+  m.def("crc64", &checksum, "data"_a.none(), nb::sig("def crc64(data: bytes | NDArray[numpy.uint8]) -> int"),
+        "CRC-64/NVME of the bytes: the checksum of blocks and records on disk.");
+  m.def("crc64_implementation", &crc64_implementation, "'vpclmulqdq-512', 'vpclmulqdq-256', 'pclmulqdq' or 'portable'.");
   nb::class_<Store>(m, "SsdStore", "The bytes of the SSD tier; see csrc/storage/ssd_store.h.")
       .def("__init__", &open_store, "directories"_a, "fingerprint"_a, "model"_a, "extent_bytes"_a, "tokens_per_block"_a,
            "capacity_bytes"_a, "io_engine"_a = "auto", "read_depth"_a = 16, "write_depth"_a = 8,

@@ -155,13 +155,17 @@ void SsdDevice::run() {
 bool SsdDevice::step() {
   take_inbox();
   add_buffers();
-  const bool could_start_more = start_some();
+  start_some();
   const bool idle = reads_in_flight_ + writes_in_flight_ == 0 && landed_.empty();
   if (closing_ && idle) return false;
   results_.clear();
-  io_->wait(results_, could_start_more || !landed_.empty() ? 0 : idle_wait_s);
+  io_->wait(results_, may_prepare() || !landed_.empty() ? 0 : idle_wait_s);
   for (const DiskResult& result : results_) take_result(result);
-  end_one();
+  if (!landed_.empty()) {
+    end_one();
+  } else if (may_prepare()) {
+    start_front(writes_, &SsdDevice::prepare_write);
+  }
   return true;
 }
 
@@ -179,46 +183,51 @@ void SsdDevice::take_inbox() {
   }
   if (closing_ || sweeps) {
     drop(reads_, closing_);
+    drop(prepared_, closing_);
     drop(writes_, closing_);
   }
-  counters_.queued_reads = static_cast<std::int64_t>(reads_.size());
-  counters_.queued_writes = static_cast<std::int64_t>(writes_.size());
+  count_queued();
 }
 
-void SsdDevice::drop(std::deque<Block>& queue, bool all) {
-  for (std::size_t left = queue.size(); left > 0; --left) {
-    const Block block = queue.front();
-    queue.pop_front();
-    if (all || block.op->cancelled()) {
-      end(block, {BlockEnd::Kind::dropped, 0, 0, all ? "the disk store stops" : "it was cancelled"});
-    } else {
-      queue.push_back(block);
-    }
-  }
+void SsdDevice::count_queued() {
+  counters_.queued_reads = static_cast<std::int64_t>(reads_.size());
+  counters_.queued_writes = static_cast<std::int64_t>(prepared_.size() + writes_.size());
 }
 
-// Starts all reads that may start, but one write, whose checksum takes its time. True: more writes may start.
-bool SsdDevice::start_some() {
-  const std::size_t max_landed = flights_.size();
-  const auto start_front = [this](std::deque<Block>& queue, auto begin) {
-    const Block block = queue.front();
-    queue.pop_front();
-    try {
-      (this->*begin)(block);
-    } catch (const std::bad_alloc&) {
-      end(block, io_error(block, "start", ENOMEM));
-    }
-  };
-  while (!reads_.empty() && reads_in_flight_ < read_depth_ && landed_.size() < max_landed) {
-    start_front(reads_, &SsdDevice::start_read);
+template <typename Queued>
+void SsdDevice::drop(std::deque<Queued>& queue, bool all) {
+  std::erase_if(queue, [all](const Queued& queued) {
+    const Block& block = block_of(queued);
+    if (!all && !block.op->cancelled()) return false;
+    end(block, {BlockEnd::Kind::dropped, 0, 0, all ? "the disk store stops" : "it was cancelled"});
+    return true;
+  });
+}
+
+// Starts all that may start: the disk is to have the next blocks before the checksums of the last ones are computed.
+void SsdDevice::start_some() {
+  while (!reads_.empty() && reads_in_flight_ < read_depth_ && has_room()) start_front(reads_, &SsdDevice::start_read);
+  while (!prepared_.empty() && reads_.empty() && writes_in_flight_ < write_depth_ && has_room()) {
+    start_front(prepared_, &SsdDevice::start_write);
   }
-  const auto may_write = [&] {
-    return reads_.empty() && !writes_.empty() && writes_in_flight_ < write_depth_ && landed_.size() < max_landed;
-  };
-  if (may_write()) start_front(writes_, &SsdDevice::start_write);
-  counters_.queued_reads = static_cast<std::int64_t>(reads_.size());
-  counters_.queued_writes = static_cast<std::int64_t>(writes_.size());
-  return may_write();
+  count_queued();
+}
+
+// What has landed and not ended is bounded.
+bool SsdDevice::has_room() const { return landed_.size() < flights_.size(); }
+
+bool SsdDevice::may_prepare() const { return reads_.empty() && !writes_.empty() && prepared_.size() < write_depth_; }
+
+template <typename Queued>
+void SsdDevice::start_front(std::deque<Queued>& queue, void (SsdDevice::*begin)(Queued)) {
+  Queued queued = std::move(queue.front());
+  queue.pop_front();
+  const Block block = block_of(queued);
+  try {
+    (this->*begin)(std::move(queued));
+  } catch (const std::bad_alloc&) {
+    end(block, io_error(block, "start", ENOMEM));
+  }
 }
 
 void SsdDevice::start_read(Block block) {
@@ -241,7 +250,7 @@ void SsdDevice::start_read(Block block) {
   launch(std::move(flight), false);
 }
 
-void SsdDevice::start_write(Block block) {
+void SsdDevice::prepare_write(Block block) {
   Flight flight;
   BlockEnd bad;
   {
@@ -261,8 +270,10 @@ void SsdDevice::start_write(Block block) {
   }
   flight.block = std::move(block);
   flight.checksum = checksum_of(flight);
-  launch(std::move(flight), true);
+  prepared_.push_back(std::move(flight));
 }
+
+void SsdDevice::start_write(Flight flight) { launch(std::move(flight), true); }
 
 void SsdDevice::launch(Flight flight, bool is_write) {
   DiskRequest request;

@@ -1,11 +1,12 @@
 // SsdDevice: one directory of an SsdStore and the thread that moves its blocks.
 //
 // A block: queued -> in flight -> ended, or queued -> dropped. Reads go first: a write starts only when no read waits,
-// and at most `write_depth` of them are in flight. One step of the thread starts what may start, hands it to the kernel
-// and ends one block, so that checksums are computed while the disk works.
+// and at most `write_depth` of them are in flight. As many again are prepared. One step of the thread starts what may
+// start, hands it to the kernel, and ends one block or prepares one, so that checksums are computed while the disk
+// works and never between two of its turns.
 //
 //   read:   the record is known to be valid -> data into the host slot -> its checksum holds -> the record is touched
-//   write:  the record is made invalid -> checksum -> data from the host slot -> the record is written
+//   write:  prepared: the record is made invalid -> checksum; then data from the host slot -> the record is written
 //
 // Invariants
 //  1. A block of a read is good only when its bytes check against the record, for this store id, slot and the key that
@@ -93,10 +94,19 @@ class SsdDevice {
   void run();
   [[nodiscard]] bool step();
   void take_inbox();
-  static void drop(std::deque<Block>& queue, bool all);
-  [[nodiscard]] bool start_some();
+  void count_queued();
+  [[nodiscard]] static const Block& block_of(const Block& block) { return block; }
+  [[nodiscard]] static const Block& block_of(const Flight& flight) { return flight.block; }
+  template <typename Queued>
+  static void drop(std::deque<Queued>& queue, bool all);
+  void start_some();
+  [[nodiscard]] bool has_room() const;
+  [[nodiscard]] bool may_prepare() const;
+  template <typename Queued>
+  void start_front(std::deque<Queued>& queue, void (SsdDevice::*begin)(Queued));
   void start_read(Block block);
-  void start_write(Block block);
+  void prepare_write(Block block);
+  void start_write(Flight flight);
   void launch(Flight flight, bool is_write);
   void take_result(const DiskResult& result);
   void end_one();
@@ -140,6 +150,7 @@ class SsdDevice {
   std::unique_ptr<DiskIo> io_;  // but for `wake`
   std::deque<Block> reads_;
   std::deque<Block> writes_;
+  std::deque<Flight> prepared_;  // of the writes, the first ones; at most `write_depth`
   std::vector<Flight> flights_;  // by tag
   std::vector<std::size_t> free_tags_;
   std::vector<Flight> landed_;  // moved, not yet ended; as many as there are tags, and what is in flight

@@ -72,15 +72,7 @@ class StoreKit {
   static constexpr std::int64_t pool_slots = 16;
 
   explicit StoreKit(StoreShape shape = {}, FileSystem& files = posix_file_system())
-      : shape_(std::move(shape)), files_(&files) {
-    make_pool();
-  }
-
-  // A child that was forked has none.
-  void make_pool() {
-    pool_ = std::make_shared<HostPool>(HostPoolConfig{pool_slots, shape_.extents, 1, false});
-    CHECK(pool_->wait_prefaulted(pool_slots, 20));
-  }
+      : shape_(std::move(shape)), files_(&files) {}
 
   [[nodiscard]] SsdStoreConfig config() const {
     SsdStoreConfig config;
@@ -103,7 +95,10 @@ class StoreKit {
     return dir_.file("ssd" + std::to_string(directory)) + "/flexkv-ssd-v1/" + fingerprint + "/" + name;
   }
 
+  // The pool is made by the first call, with threads of its own.
   SsdScan open() {
+    if (pool_ == nullptr) pool_ = std::make_shared<HostPool>(HostPoolConfig{pool_slots, shape_.extents, 1, false});
+    CHECK(pool_->wait_prefaulted(pool_slots, 20));
     acks_ = std::make_shared<Acks>();
     store_ = std::make_unique<SsdStore>(config(), *files_);
     SsdScan scan = store_->scan(1);
@@ -117,6 +112,11 @@ class StoreKit {
   void close() {
     CHECK(store_->stop(20));
     store_.reset();
+  }
+  // Leaves no thread behind: from here a process may fork, and its child open.
+  void close_with_pool() {
+    close();
+    pool_.reset();
   }
   void use(FileSystem& files) { files_ = &files; }  // from the next open on
   SsdStore& store() { return *store_; }

@@ -196,7 +196,6 @@ void a_writer_that_is_killed_leaves_whole_blocks_or_misses() {
     CHECK(child >= 0);
     if (child == 0) {
       ::alarm(60);
-      kit.make_pool();
       (void)kit.open();
       for (std::uint64_t i = 0;; ++i) {
         const char mark = 1;
@@ -216,7 +215,7 @@ void a_writer_that_is_killed_leaves_whole_blocks_or_misses() {
       CHECK(is_good(kit.read({scan.slots[i]}, number)));  // read checks the bytes
     }
     num_kept += scan.slots.size();
-    CHECK(kit.store().stop(20));
+    kit.close_with_pool();
   }
   CHECK(num_kept >= 24);  // of 72: those that were being written at the instant are gone
 }
