@@ -2,8 +2,8 @@
 
 What happens to a task is in flexkv/tasks/flow.py, records in flexkv/tasks/task.py, checks of arguments in
 flexkv/tasks/requests.py; here are locking and waiting. Thread safety: all methods, any thread. One mutex; every public
-call drains completions first, but for `misses` and `stats(settled=False)`; hashing, waiting and shutting down happen
-outside the mutex. Nothing waits without a bound, and no thread is started here.
+call drains completions first, but for `misses` and `stats(settled=False)`, and does what is due, but for those that a
+scheduler waits for; hashing, waiting and shutting down happen outside the mutex. Nothing waits without a bound.
 """
 
 from __future__ import annotations
