@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,6 +63,13 @@ class Launch:
         self.timeout_s = timeout_s
 
 
+class _Stored(NamedTuple):
+    """What a store brought to the CPU tier."""
+
+    task: KVTask
+    blocks: PutReservation
+
+
 class TaskFlow:
     """The life of tasks. `clock_s` returns seconds since the engine was made; `closed` makes every request a miss."""
 
@@ -87,7 +95,8 @@ class TaskFlow:
         self._clock_s = clock_s
         self._changed = False
         self._completions: deque[Completion] = deque()
-        self._due: deque[tuple[KVTask, PutReservation]] = deque()  # stores whose blocks are to go on to the SSD tier
+        self._due: deque[_Stored] = deque()  # to go on to the SSD tier
+        self._due_after: dict[GraphId, _Stored] = {}  # the same, once the first of their blocks are written
 
     def drain(self) -> None:
         """Apply what was completed, follow the tier, and cancel what waited for its launch too long.
@@ -299,6 +308,7 @@ class TaskFlow:
             if task.type is KVRequestType.PUT and task.graph_id is not None:
                 self._transfer.cancel(task.graph_id)
         self._due.clear()
+        self._due_after.clear()
         self.ssd.begin_reset()
         if self.tier.cache is not None:
             self.tier.cache.reset()
@@ -313,7 +323,7 @@ class TaskFlow:
         """Whether a task has ended, and with `completely` whether what its end began has, too."""
         if not completely or not task.is_ended:
             return task.is_ended
-        return not any(map(self.mover.is_running, task.offloads)) and not any(due is task for due, _ in self._due)
+        return not any(map(self.mover.is_running, task.offloads)) and not any(due.task is task for due in self._due)
 
     @property
     def num_in_flight(self) -> int:
@@ -342,6 +352,7 @@ class TaskFlow:
         while self._apply_completions():
             pass  # a poll takes a bounded number
         self._due.clear()
+        self._due_after.clear()
         self.mover.abandon(drained=drained)
         for graph_id, task in list(self.tasks.graph_to_task.items()):
             if drained:
@@ -397,6 +408,10 @@ class TaskFlow:
             self._recorder.op_ended(completion, failed=completion.status in _FAILED)
         if self.mover.is_running(GraphId(completion.graph_id)):
             self._changed |= self.mover.apply(completion)
+            if completion.kind == _core.CompletionKind.GRAPH_STATUS:
+                rest = self._due_after.pop(GraphId(completion.graph_id), None)
+                if rest is not None and completion.status == _core.OpStatus.DONE:
+                    self._due.append(rest)
         elif task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
@@ -444,7 +459,7 @@ class TaskFlow:
             if reservation is not None:
                 reservation.commit()
                 if isinstance(reservation, PutReservation) and self.ssd.may_write:
-                    self._due.append((task, reservation))
+                    self._due.append(_Stored(task, reservation))
         return self._end(task, TaskStatus.COMPLETED)
 
     @property
@@ -454,13 +469,16 @@ class TaskFlow:
 
     def work(self) -> None:
         """Do one piece of what nobody waits for: let what one store brought to the CPU tier go on to the SSD tier."""
-        task, stored = self._due.popleft()
+        stored = self._due.popleft()
         self._changed = True
-        cache = self.tier.cache
-        if self.ssd.may_write and cache is not None:
-            graph_id = self.mover.offload(cache, stored.sequence, stored.span.end, stored.meta)
-            if graph_id is not None:
-                task.offloads += (graph_id,)
+        cache, blocks = self.tier.cache, stored.blocks
+        if cache is None:
+            return
+        graph_id, goes_on = self.mover.offload(cache, blocks.sequence, blocks.span.end, blocks.meta)
+        if graph_id is not None:
+            stored.task.offloads += (graph_id,)
+            if goes_on:
+                self._due_after[graph_id] = stored
 
     @staticmethod
     def _abort_parts(task: KVTask) -> None:

@@ -193,35 +193,39 @@ class TierMover:
 
     def offload(
         self, cache: GlobalCacheEngine, sequence: SequenceMeta, num_blocks: int, meta: EntryMeta
-    ) -> GraphId | None:
+    ) -> tuple[GraphId | None, bool]:
         """Begin to write the first blocks of a sequence that the CPU tier alone has; None when none are written.
 
-        Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10).
+        Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10). The
+        second value: none are left out for that, but there are too many to wait at once; offer the sequence again when
+        these are written.
         """
-        if not self._ssd.may_write:
-            return None
-        found = cache.find(sequence, num_blocks, now_s=int(self._clock_s()))
+        found = cache.find(sequence, num_blocks, now_s=int(self._clock_s())) if self._ssd.may_write else None
         if found is None:
-            return None
+            return None, False
         wanted = cache.num_to_offload(found)
         if wanted == 0:
             self._use(cache, sequence, int(found.ssd.deepest_visible), int(found.ssd.num_visible), meta)
-            return None
-        admitted = 0 if self._num_stuck else min(wanted, self._room_to_write(cache))
+            return None, False
+        by_time, by_pins = (0, 0) if self._num_stuck else self._room_to_write(cache)
+        admitted = min(wanted, by_time, by_pins)
         move = cache.prepare_offload(sequence, found, admitted, meta) if admitted else None
-        self._recorder.counters.ssd_dropped_blocks += wanted - (0 if move is None else move.num_blocks)
+        goes_on = move is not None and move.num_blocks == by_pins < min(wanted, by_time)
+        if not goes_on:
+            self._recorder.counters.ssd_dropped_blocks += wanted - (0 if move is None else move.num_blocks)
         if move is None:
-            return None
+            return None, False
         graph = offload_graph(move, self._ssd.unix_expiry_s(meta.expiry_s))
-        return graph.graph_id if self._submit(cache, move, TransferType.H2DISK, graph) else None
+        return (graph.graph_id, goes_on) if self._submit(cache, move, TransferType.H2DISK, graph) else (None, False)
 
-    def _room_to_write(self, cache: GlobalCacheEngine) -> int:
-        """Return how many more blocks may wait for their write."""
+    def _room_to_write(self, cache: GlobalCacheEngine) -> tuple[int, int]:
+        """Return how many more blocks may wait for their write: for the time it takes, and for the slots they hold."""
         rate = self.cost_model.rate_of(TransferType.H2DISK)
         queue_bytes = FIRST_QUEUE_BYTES if rate is None else int(rate * self._cache_config.ssd_write_queue_s)
         by_time = max(1, queue_bytes // self._ssd.block_bytes)
         by_pins = max(1, int(MAX_PINNED_FRACTION * cache.cpu_cache_engine.num_blocks))
-        return max(0, min(by_time, by_pins) - self._num_queued[TransferType.H2DISK])
+        num_queued = self._num_queued[TransferType.H2DISK]
+        return max(0, by_time - num_queued), max(0, by_pins - num_queued)
 
     def _submit(self, cache: GlobalCacheEngine, move: TierMove, route: TransferType, graph: TransferOpGraph) -> bool:
         submitted = False

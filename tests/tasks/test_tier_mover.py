@@ -154,6 +154,29 @@ def test_blocks_that_wait_for_their_write_are_not_evicted() -> None:
     assert bench.held(4, 1000) == (0, 0)
 
 
+@pytest.mark.parametrize("is_good", [True, False])
+def test_a_document_that_may_not_wait_as_a_whole_is_written_in_turns(is_good: bool) -> None:
+    bench = SsdBench(num_cpu_blocks=8)
+    task_id = bench.put(7)
+    bench.transfer.finish(bench.graph_ids[0])
+    assert bench.status(task_id) is Status.SUCCESS
+    (write,) = bench.writes
+    assert sum(len(op.src_block_ids) for op in bench.transfer.waiting[write]) == 4, "half of the CPU tier may wait"
+    if is_good:
+        bench.transfer.finish(write)
+        assert not bench.engine.wait_any(0)
+        (write,) = bench.writes
+        bench.transfer.finish(write)
+        assert bench.held(7) == (7, 7)
+        assert bench.engine.stats().ssd_dropped_blocks == 0
+    else:
+        bench.transfer.fail(write, {0: BadBlocks((0, 1, 2, 3), io_errno=errno.ENOMEM)})
+        bench.transfer.release(write)
+        assert bench.held(7) == (7, 0)
+        assert bench.writes == []
+    bench.check_nothing_is_held()
+
+
 def test_a_wait_may_be_until_a_store_lies_on_ssd() -> None:
     bench = SsdBench()
     task_id = bench.put(2)
