@@ -290,7 +290,8 @@ class FakeScheduler:
             finished_recving=None if as_none else set(),
             invalid_block_ids=set(notice.failed_block_ids),
         )
-        self.connector.update_connector_output(output)
+        is_named = notice.outstanding or notice.is_timed
+        self.connector.update_connector_output(output, notice.step if is_named else None)
         for request_id in output.finished_recving or ():
             assert request_id in self.loading
             self.loading.discard(request_id)

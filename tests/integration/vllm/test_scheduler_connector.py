@@ -448,7 +448,7 @@ def test_a_failed_load_is_told_once_however_many_steps_are_in_flight(manager, sc
     scheduler.step()
     manager.end(KVResponseStatus.FAILED)
     scheduler.connector.update_connector_output(
-        SimpleNamespace(finished_sending=set(), finished_recving=set(), invalid_block_ids=set())
+        SimpleNamespace(finished_sending=set(), finished_recving=set(), invalid_block_ids=set()), step=None
     )
     scheduler.step(come_back=False)
     told = scheduler.notice

@@ -8,7 +8,6 @@ import pytest
 
 from flexkv.common.request import KVResponseStatus
 from flexkv.integration.vllm import scheduler_connector
-from flexkv.integration.vllm.prefill_clock import MAX_STEPS, MIN_TOKENS, PrefillClock
 from flexkv.integration.vllm.request_state import LoadState
 
 TIMEOUT_S = 5.0
@@ -367,83 +366,3 @@ def test_the_blocks_of_a_pipelined_load_that_failed_are_named_before_its_end(
     assert scheduler.come_back(scheduler.notice).finished_recving == set()
     assert scheduler.step().finished_recving == {"a"}
     assert scheduler.notice.failed_block_ids == frozenset(scheduler.tables["a"][:5])
-
-
-# --- how fast the engine computes prompts
-
-
-@pytest.fixture
-def noted():
-    return []
-
-
-@pytest.fixture
-def prefill(noted, clock):
-    return PrefillClock(lambda tokens, seconds: noted.append((tokens, round(seconds, 6))), clock)
-
-
-def test_a_step_of_prompt_tokens_is_timed_from_its_plan(prefill, noted, clock):
-    prefill.planned(1000, 2)
-    clock.now_s += 0.5
-    prefill.came_back()
-    assert noted == [(1000, 0.5)]
-
-
-def test_overlapping_steps_are_timed_from_when_the_one_before_came_back(prefill, noted, clock):
-    prefill.planned(1000, 1)
-    clock.now_s += 0.1
-    prefill.planned(2000, 1)
-    clock.now_s += 0.4
-    prefill.came_back()
-    clock.now_s += 0.6
-    prefill.came_back()
-    assert noted == [(1000, 0.5), (2000, 0.6)]
-
-
-@pytest.mark.parametrize(
-    ("num_tokens", "num_requests", "counts"),
-    [(MIN_TOKENS, 1, False), (MIN_TOKENS + 1, 1, True), (MIN_TOKENS + 99, 100, False), (0, 0, False)],
-)
-def test_a_step_counts_when_it_is_mostly_prompt(prefill, noted, clock, num_tokens, num_requests, counts):
-    prefill.planned(num_tokens, num_requests)
-    clock.now_s += 0.5
-    prefill.came_back()
-    assert bool(noted) is counts
-
-
-def test_a_step_that_does_not_count_still_bounds_the_next_one(prefill, noted, clock):
-    prefill.planned(10, 10)
-    prefill.planned(1000, 1)
-    clock.now_s += 1.0
-    prefill.came_back()
-    clock.now_s += 0.25
-    prefill.came_back()
-    assert noted == [(1000, 0.25)]
-
-
-def test_steps_that_never_come_back_do_not_pile_up(prefill, noted, clock):
-    for _ in range(3 * MAX_STEPS):
-        prefill.planned(1000, 1)
-    assert len(prefill._planned) == MAX_STEPS
-    prefill.came_back()
-    assert noted == [], "no time has passed that the clock could tell"
-
-
-def test_an_answer_without_a_plan_is_passed_over(prefill, noted):
-    prefill.came_back()
-    assert noted == []
-
-
-def test_the_connector_notes_prefills_when_there_is_a_slow_tier(
-    manager, make_connector, scheduler, make_request, staging
-):
-    scheduler.connector = staging
-    scheduler.admit(make_request("a", 400))
-    scheduler.step()
-    ((num_tokens, seconds),) = manager.prefills
-    assert num_tokens == 400
-    assert seconds > 0
-    scheduler.connector = make_connector()
-    scheduler.admit(make_request("b", 400, seed=5))
-    scheduler.step()
-    assert len(manager.prefills) == 1
