@@ -247,6 +247,12 @@ class FakeScheduler:
         self.connector.update_state_after_alloc(request, FakeBlocks(self.tables[request.request_id]), 0)
         self._schedule_new(request, request.num_tokens - request.num_computed_tokens)
 
+    def compute_rest(self, request):
+        """Its load has ended: take that in, and compute the rest of the prompt."""
+        assert self.step().finished_recving == {request.request_id}
+        self.continue_loaded(request)
+        self.step()
+
     def advance(self, request, num_tokens=1):
         """Schedule a running request."""
         before = len(self.tables[request.request_id])

@@ -51,6 +51,20 @@ def on_disk(manager, staging, scheduler, make_request):
     return make
 
 
+@pytest.fixture
+def start_waiting(scheduler, make_request, on_disk):
+    """A request that has been told to ask again, and the step after it."""
+
+    def start(num_ready=0):
+        on_disk(num_ready=num_ready)
+        request = make_request("a", 22)
+        assert scheduler.admit(request) is None
+        scheduler.step()
+        return request
+
+    return start
+
+
 def loads(manager):
     return [launch.blocks for launch in manager.launches if launch.kind == "get"]
 
@@ -82,11 +96,8 @@ def test_blocks_that_are_here_are_offered_at_once(manager, scheduler, make_reque
     assert scheduler.admit(make_request("a", 22)) == WHOLE
 
 
-def test_after_the_deadline_it_gets_what_the_cpu_tier_has(manager, scheduler, make_request, on_disk, clock, caplog):
-    on_disk(num_ready=2)
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_after_the_deadline_it_gets_what_the_cpu_tier_has(manager, scheduler, start_waiting, clock, caplog):
+    request = start_waiting(num_ready=2)
     clock.now_s += TIMEOUT_S - 0.1
     assert scheduler.admit(request) is None
     scheduler.step()
@@ -113,13 +124,8 @@ def test_after_the_deadline_a_request_that_finds_no_room_is_not_kept_waiting_aga
     assert staging.get_num_new_matched_tokens(request, 0) == (WHOLE, True), "by now they are here"
 
 
-def test_after_the_deadline_nothing_is_offered_when_the_cpu_tier_has_nothing(
-    manager, scheduler, make_request, on_disk, clock
-):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_after_the_deadline_nothing_is_offered_when_the_cpu_tier_has_nothing(manager, scheduler, start_waiting, clock):
+    request = start_waiting()
     clock.now_s += TIMEOUT_S
     assert scheduler.admit(request) == 0
     scheduler.step()
@@ -127,11 +133,8 @@ def test_after_the_deadline_nothing_is_offered_when_the_cpu_tier_has_nothing(
 
 
 @pytest.mark.parametrize(("num_good", "tokens"), [(3, 12), (0, 0)])
-def test_a_bad_block_leaves_the_good_prefix(manager, scheduler, make_request, on_disk, num_good, tokens):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_a_bad_block_leaves_the_good_prefix(manager, scheduler, start_waiting, num_good, tokens):
+    request = start_waiting()
     manager.arrive(num_good)
     manager.arriving = []
     assert scheduler.admit(request) == tokens
@@ -139,13 +142,10 @@ def test_a_bad_block_leaves_the_good_prefix(manager, scheduler, make_request, on
     assert live(manager) == []
 
 
-def test_what_is_read_anew_is_waited_for_but_the_deadline_stays(manager, scheduler, make_request, on_disk, clock):
-    keys = on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_what_is_read_anew_is_waited_for_but_the_deadline_stays(manager, scheduler, start_waiting, clock):
+    request = start_waiting()
     clock.now_s += TIMEOUT_S - 1
-    manager.arriving = keys[:4]  # the read has failed, and the rest is read once more
+    manager.arriving = manager.arriving[:4]  # the read has failed, and the rest is read once more
     assert scheduler.admit(request) is None
     scheduler.step()
     assert scheduler.admit(request) is None
@@ -154,11 +154,8 @@ def test_what_is_read_anew_is_waited_for_but_the_deadline_stays(manager, schedul
 
 
 @pytest.mark.parametrize("is_ready", [False, True])
-def test_an_abort_while_it_waits_lets_go_of_everything(manager, staging, scheduler, make_request, on_disk, is_ready):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_an_abort_while_it_waits_lets_go_of_everything(manager, staging, scheduler, start_waiting, is_ready):
+    request = start_waiting()
     if is_ready:
         manager.arrive()
     assert not scheduler.finish(request), "it has no blocks"
@@ -217,21 +214,18 @@ def test_two_requests_wait_each_with_its_own_match_and_deadline(manager, schedul
     assert sorted(len(blocks) for blocks in loads(manager)) == [1, 5]
 
 
-def test_a_preempted_request_waits_anew_with_a_new_deadline(manager, scheduler, make_request, on_disk, clock):
-    keys = on_disk(num_ready=2)
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
+def test_a_preempted_request_waits_anew_with_a_new_deadline(manager, scheduler, start_waiting, clock):
+    request = start_waiting(num_ready=2)
+    ready, arriving = set(manager.ready), list(manager.arriving)
     clock.now_s += TIMEOUT_S
     assert scheduler.admit(request) == 8
     scheduler.step()
     manager.end()
-    scheduler.step()
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     scheduler.preempt(request)
     scheduler.step()
     manager.end()
-    manager.ready, manager.arriving = set(keys[:2]), keys[2:]
+    manager.ready, manager.arriving = ready, arriving
     clock.now_s += 100
     assert scheduler.admit(request) is None
     scheduler.step()
@@ -242,11 +236,8 @@ def test_a_preempted_request_waits_anew_with_a_new_deadline(manager, scheduler, 
     assert scheduler.step().finished_recving == {"a"}
 
 
-def test_a_match_whose_lease_is_over_is_made_again(manager, scheduler, make_request, on_disk):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_a_match_whose_lease_is_over_is_made_again(manager, scheduler, start_waiting):
+    request = start_waiting()
     manager.cancel([1])
     assert scheduler.admit(request) is None
     manager.arrive()
@@ -272,11 +263,8 @@ def test_fewer_blocks_allocated_than_were_offered_are_matched_again(
     assert live(manager) == []
 
 
-def test_a_reset_gives_up_what_is_staged(manager, staging, scheduler, make_request, on_disk):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_a_reset_gives_up_what_is_staged(manager, staging, scheduler, start_waiting):
+    request = start_waiting()
     manager.arriving = []
     assert staging.reset_cache()
     assert scheduler.admit(request) == 0
@@ -285,11 +273,8 @@ def test_a_reset_gives_up_what_is_staged(manager, staging, scheduler, make_reque
 
 
 @pytest.mark.parametrize("drained", [True, False])
-def test_who_waits_when_the_role_goes_off_computes(manager, staging, scheduler, make_request, on_disk, drained):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_who_waits_when_the_role_goes_off_computes(staging, scheduler, start_waiting, drained):
+    request = start_waiting()
     staging.shutdown()
     scheduler.connector = staging.turn_off(drained=drained)
     assert scheduler.admit(request) == 0
