@@ -300,9 +300,9 @@ class SsdStore:
     @property
     def slot_bytes(self) -> int: ...
 
-    def scan(self, now_s: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], NDArray[numpy.uint8]]:
+    def scan(self) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], NDArray[numpy.uint8]]:
         """
-        What lies in it: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least recently used first. Once, before set_disk. OSError.
+        What lies in it, also what is expired: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least recently used first. Once, before set_disk. OSError.
         """
 
     def renew(self) -> None:

@@ -109,11 +109,11 @@ class DiskStoreDouble:
     def is_stopped(self) -> bool:
         return self.num_stops > 0
 
-    def scan(self, now_s: int) -> tuple[np.ndarray, ...]:
+    def scan(self) -> tuple[np.ndarray, ...]:
         self.num_scans += 1
         if self.scan_error is not None:
             raise self.scan_error
-        return scan_of([record for record in self.records if record.expiry_s > now_s])
+        return scan_of(self.records)
 
     def renew(self) -> None:
         self.is_renewing.set()

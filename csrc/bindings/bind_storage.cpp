@@ -42,12 +42,11 @@ void open_store(Store* self, std::vector<std::string> directories, std::string f
   new (self) Store(config);
 }
 
-nb::tuple scan(Store& store, std::int64_t now_s) {
-  const std::int64_t now = int_arg(now_s, "now_s", 0, ssd_never_expires);
+nb::tuple scan(Store& store) {
   SsdScan found;
   {
     const GilRelease release;
-    found = store.scan(static_cast<std::uint32_t>(now));
+    found = store.scan();
   }
   return nb::make_tuple(to_column(std::move(found.slots)), to_array(std::move(found.keys)),
                         to_array(std::move(found.parents)), to_column(std::move(found.expiry_s)),
@@ -104,7 +103,8 @@ void bind_storage(nb::module_& m) {
         "What so many slots take in one directory, with their records.");
   m.def("crc64", &checksum, "data"_a.none(), nb::sig("def crc64(data: bytes | NDArray[numpy.uint8]) -> int"),
         "CRC-64/NVME of the bytes: the checksum of blocks and records on disk.");
-  m.def("crc64_implementation", &crc64_implementation, "'vpclmulqdq-512', 'vpclmulqdq-256', 'pclmulqdq' or 'portable'.");
+  m.def("crc64_implementation", &crc64_implementation,
+        "'vpclmulqdq-512', 'vpclmulqdq-256', 'pclmulqdq' or 'portable'.");
   nb::class_<Store>(m, "SsdStore", "The bytes of the SSD tier; see csrc/storage/ssd_store.h.")
       .def("__init__", &open_store, "directories"_a, "fingerprint"_a, "model"_a, "extent_bytes"_a, "tokens_per_block"_a,
            "capacity_bytes"_a, "io_engine"_a = "auto", "read_depth"_a = 16, "write_depth"_a = 8,
@@ -112,12 +112,12 @@ void bind_storage(nb::module_& m) {
            "as configured. OSError.")
       .def_prop_ro("num_slots", &SsdStore::num_slots)
       .def_prop_ro("slot_bytes", &SsdStore::slot_bytes)
-      .def("scan", &scan, "now_s"_a,
-           nb::sig("def scan(self, now_s: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], "
+      .def("scan", &scan,
+           nb::sig("def scan(self) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], "
                    "NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], "
                    "NDArray[numpy.uint8]]"),
-           "What lies in it: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least "
-           "recently used first. Once, before set_disk. OSError.")
+           "What lies in it, also what is expired: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, "
+           "priorities; the least recently used first. Once, before set_disk. OSError.")
       .def("renew", &renew, Release(), "Forget all blocks, durably; also those of ops in flight. OSError.")
       .def("stop", &SsdStore::stop, "timeout_s"_a, Release(),
            "Drop what is not started, drain what is, make all durable. False when I/O was still in flight. Idempotent.")

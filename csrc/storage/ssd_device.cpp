@@ -46,9 +46,9 @@ SsdDevice::SsdDevice(FileSystem& files, const SsdDeviceConfig& config)
 
 SsdDevice::~SsdDevice() = default;
 
-std::vector<ScannedRecord> SsdDevice::scan(std::uint32_t now_s) {
+std::vector<ScannedRecord> SsdDevice::scan() {
   const std::lock_guard lock(record_mutex_);
-  std::vector<ScannedRecord> records = directory_->scan(now_s);
+  std::vector<ScannedRecord> records = directory_->scan();
   valid_.assign(num_slots_, false);
   for (const ScannedRecord& found : records) {
     valid_[found.slot] = true;

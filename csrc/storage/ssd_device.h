@@ -71,8 +71,8 @@ class SsdDevice {
   SsdDevice& operator=(const SsdDevice&) = delete;
 
   [[nodiscard]] std::uint64_t num_slots() const { return num_slots_; }
-  [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);  // before start; throws std::system_error
-  void start(std::shared_ptr<HostPool> pool);                          // throws std::system_error
+  [[nodiscard]] std::vector<ScannedRecord> scan();  // before start; throws std::system_error
+  void start(std::shared_ptr<HostPool> pool);       // throws std::system_error
   void submit(
       const std::vector<Block>& blocks);  // at once dropped after `close`; all of them reads or all of them writes
   void sweep();                           // ops were cancelled: drops their blocks

@@ -69,10 +69,9 @@ class SsdDirectory {
   [[nodiscard]] File& data() const;
   [[nodiscard]] std::uint64_t offset_of(std::uint64_t slot) const { return slot * slot_bytes(); }
 
-  // All valid records, in slot order; those that have expired at `now_s` (since 1970) are left out. Reads the record
-  // file once, in large pieces. Throws std::system_error when it cannot be read. Times of use go on after the
-  // latest.
-  [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);
+  // All valid records, in slot order, expired ones too: what hangs below one of them may live. Reads the record file
+  // once, in large pieces. Throws std::system_error when it cannot be read. Times of use go on after the latest.
+  [[nodiscard]] std::vector<ScannedRecord> scan();
 
   // 0 or an errno; after one of `write` or `touch` the record counts as one that may be valid. REQUIRES: slot <
   // num_slots(); the record's values have room (encode_record).

@@ -135,7 +135,7 @@ int SsdRecordFile::write_header(const SsdHeader& header) {
   return error;
 }
 
-std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
+std::vector<ScannedRecord> SsdRecordFile::scan() {
   const std::uint64_t num_slots = header_.num_slots;
   std::vector<ScannedRecord> records;
   records.reserve(static_cast<std::size_t>(num_slots));  // room that is not used is never touched
@@ -154,7 +154,6 @@ std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
     std::ranges::fill(may_be_valid_, ~std::uint64_t{0});
     throw_errno(error, "reading the records of " + path_);
   }
-  std::erase_if(records, [now_s](const ScannedRecord& scanned) { return scanned.record.expiry_s <= now_s; });
   return records;
 }
 

@@ -64,7 +64,7 @@ class SsdRecordFile {
   [[nodiscard]] const SsdHeader& header() const { return header_; }  // as it was last read or written
 
   // The rest has SsdDirectory's contract. REQUIRES: read_header was ok, or write_header 0.
-  [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);
+  [[nodiscard]] std::vector<ScannedRecord> scan();
   [[nodiscard]] int invalidate(std::uint64_t slot);
   [[nodiscard]] int write(std::uint64_t slot, SsdRecord record);
   [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key);

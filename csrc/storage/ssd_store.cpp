@@ -82,7 +82,7 @@ class SsdStore::Impl {
     for (const std::uint64_t bytes : extent_bytes_) slot_bytes_ += bytes;
   }
 
-  [[nodiscard]] SsdScan scan(std::uint32_t now_s) {
+  [[nodiscard]] SsdScan scan() {
     const std::lock_guard lifecycle(lifecycle_mutex_);
     if (started_ || stopped_) throw std::runtime_error("scan must be called before the SSD store is started");
     // Memory that is touched for the first time costs more than all else here: rows stay where they were read.
@@ -93,7 +93,7 @@ class SsdStore::Impl {
     };
     std::vector<std::vector<ScannedRecord>> found;
     std::size_t num_found = 0;
-    for (const auto& device : devices_) num_found += found.emplace_back(device->scan(now_s)).size();
+    for (const auto& device : devices_) num_found += found.emplace_back(device->scan()).size();
     std::vector<Row> rows;
     rows.reserve(num_found);
     for (std::size_t at = 0; at < found.size(); ++at) {
@@ -276,9 +276,9 @@ std::int64_t SsdStore::num_slots() const { return impl_->num_slots(); }
 
 std::uint64_t SsdStore::slot_bytes() const { return impl_->slot_bytes(); }
 
-SsdScan SsdStore::scan(std::uint32_t now_s) {
+SsdScan SsdStore::scan() {
   if (impl_->in_forked_child()) throw std::runtime_error("an SSD store does not work in a forked child");
-  return impl_->scan(now_s);
+  return impl_->scan();
 }
 
 void SsdStore::start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done) {

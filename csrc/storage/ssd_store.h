@@ -60,8 +60,8 @@ class SsdStore : public DiskExecutor {
 
   [[nodiscard]] std::int64_t num_slots() const override;
   [[nodiscard]] std::uint64_t slot_bytes() const;
-  // What lies in it, once, before start. Throws std::system_error.
-  [[nodiscard]] SsdScan scan(std::uint32_t now_s);
+  // What lies in it, also what is expired, once, before start. Throws std::system_error.
+  [[nodiscard]] SsdScan scan();
   // Lets ops run. `done` is called once per op, from a device's thread or the caller of submit, cancel, stop; it must
   // return soon and not call back.
   // REQUIRES: shard r of the pool has stride extent_bytes[r].

@@ -77,7 +77,7 @@ class SsdExpectation {
 
   // A directory was opened after the end: compares, and takes what it has for what is there from now on.
   void check_and_adopt(SsdDirectory& directory) {
-    const std::vector<ScannedRecord> scanned = directory.scan(0);
+    const std::vector<ScannedRecord> scanned = directory.scan();
     const bool is_warm = directory.origin() == SsdOrigin::warm;
     CHECK(is_warm || may_be_emptied_);
     CHECK(is_warm || scanned.empty());

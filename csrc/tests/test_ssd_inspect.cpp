@@ -74,7 +74,7 @@ void clearing_removes_ours_that_nobody_serves_from() {
   CHECK(all.removed == Names{second_name} && all.busy == Names{first_name} && all.foreign == Names{foreign_name});
   CHECK(!fs::exists(root.path + "/flexkv-ssd-v1/" + second_name));
   CHECK(fs::exists(root.path + "/flexkv-ssd-v1/" + foreign_name + "/records"));
-  CHECK(root.busy->write(3, record_named(1)) == 0 && root.busy->scan(0).size() == 1);
+  CHECK(root.busy->write(3, record_named(1)) == 0 && root.busy->scan().size() == 1);
   root.busy.reset();
   CHECK(clear_ssd_directories(root.path, first_name).removed == Names{first_name});
   CHECK(clear_ssd_directories(root.path, first_name).removed.empty());
