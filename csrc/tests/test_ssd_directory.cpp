@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
@@ -37,6 +36,7 @@ SsdRecord record_named(std::uint64_t number) {
   record.key = {.lo = number, .hi = ~number};
   record.parent = {.lo = number - 1, .hi = 1};
   record.data_checksum = number * number;
+  record.used_at_us = next_test_use();
   return record;
 }
 
@@ -77,9 +77,9 @@ void what_was_written_is_there_after_a_restart() {
     id = directory.store_id();
     for (const std::uint64_t slot : {5, 99, 0, 7}) CHECK(directory.write(slot, record_named(slot + 1)) == 0);
     CHECK(directory.invalidate(7) == 0 && directory.invalidate(8) == 0);
-    CHECK(directory.touch(5, record_named(6).key) == 0);
-    CHECK(directory.touch(0, record_named(6).key) == 0);  // not its key: nothing happens
-    CHECK(directory.touch(7, record_named(8).key) == 0);
+    CHECK(directory.touch(5, record_named(6).key, test_use()) == 0);
+    CHECK(directory.touch(0, record_named(6).key, test_use()) == 0);  // not its key: nothing happens
+    CHECK(directory.touch(7, record_named(8).key, test_use()) == 0);
   }
   SsdDirectory directory(disk(), config);
   CHECK(directory.origin() == SsdOrigin::warm && directory.store_id() == id && directory.num_slots() == 100);
@@ -93,23 +93,23 @@ void what_was_written_is_there_after_a_restart() {
   CHECK(directory.scan()[1].record.used_at_us > records[1].record.used_at_us);
 }
 
-void times_of_use_are_the_clocks_and_grow_whatever_it_does() {
-  CHECK(use_after(0, 1'000) == 1'000);
-  CHECK(use_after(1'000, 1'000) == 1'001);
-  CHECK(use_after(1'000, 5) == 1'001);  // it was set back
-  CHECK(use_after(1'000, -5) == 1'001);
-  CHECK(use_after(ssd_max_used_at_us, 5) == ssd_max_used_at_us);
-  const auto now_us = [] {
-    const auto now = std::chrono::system_clock::now().time_since_epoch();
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
-  };
+void a_touch_raises_and_never_lowers() {
   const TempDir temp;
   SsdDirectory directory(disk(), small_store(temp.file("root"), 2));
-  const std::uint64_t before = now_us();
-  CHECK(directory.write(0, record_named(1)) == 0 && directory.write(1, record_named(2)) == 0);
-  const std::vector<ScannedRecord> records = directory.scan();
-  CHECK(records[0].record.used_at_us >= before && records[0].record.used_at_us < records[1].record.used_at_us);
-  CHECK(records[1].record.used_at_us <= now_us() + 1);
+  SsdRecord record = record_named(1);
+  record.used_at_us = 500, record.expiry_s = 1000, record.priority = 2;
+  CHECK(directory.write(0, record) == 0);
+  const auto touched = [&](const SsdUse& use) {
+    CHECK(directory.touch(0, record.key, use) == 0);
+    return directory.scan()[0].record;
+  };
+  CHECK(touched({400, 0, 0}) == record && touched({400, 999, 1}) == record);
+  record.used_at_us = 600;
+  CHECK(touched({600, 0, 0}) == record);
+  record.expiry_s = 2000;
+  CHECK(touched({0, 2000, 0}) == record);
+  record.expiry_s = ssd_never_expires, record.priority = 7;
+  CHECK(touched({0, ssd_never_expires, 7}) == record && touched({0, 3000, 3}) == record);
 }
 
 void an_expired_record_is_there_until_its_slot_is_used_again() {
@@ -487,7 +487,7 @@ void after_a_renewal_that_failed_nothing_is_written_until_one_succeeds() {
   CHECK(directory.write(3, record_named(1)) == 0);
   files.schedule.add({.kind = FileCall::sync, .name = "/records", .fault = {.error = EIO}});
   CHECK(directory.renew() == EIO);
-  CHECK(directory.write(4, record_named(2)) == EIO && directory.touch(3, record_named(1).key) == EIO);
+  CHECK(directory.write(4, record_named(2)) == EIO && directory.touch(3, record_named(1).key, test_use()) == EIO);
   CHECK(directory.invalidate(3) == EIO && directory.invalidate(5) == EIO);
   CHECK(directory.renew() == 0);
   CHECK(directory.write(4, record_named(2)) == 0 && directory.scan().size() == 1);
@@ -497,7 +497,7 @@ void after_a_renewal_that_failed_nothing_is_written_until_one_succeeds() {
 
 int main() {
   what_was_written_is_there_after_a_restart();
-  times_of_use_are_the_clocks_and_grow_whatever_it_does();
+  a_touch_raises_and_never_lowers();
   an_expired_record_is_there_until_its_slot_is_used_again();
   renewing_forgets_everything();
   one_store_at_a_time_serves_from_a_sub_directory();

@@ -234,6 +234,7 @@ void many_threads_may_submit_cancel_and_renew_at_once() {
         kit.store().submit(op);
         if (i % 5 == 0) kit.store().cancel(op_id);
         if (t == 0 && i % 10 == 0) CHECK(kit.store().renew() == 0);
+        kit.store().touch(t, op.chain.keys[0], 0, 1);
         (void)kit.store().devices();
         (void)kit.acks().wait(op_id);
       }
