@@ -99,7 +99,7 @@ class Rig:
             [str(directory)], "be" * 16, "benchmark", [stride], TOKENS_PER_BLOCK, capacity, io_engine, depth, depth
         )
         assert self.store.num_slots >= num_blocks
-        self.store.scan(0)
+        self.store.scan()
         self.engine.set_disk(self.store)
         self.rng = np.random.default_rng(block_bytes + depth)
         self.slots = self.rng.permutation(num_blocks).astype(np.int64)

@@ -261,6 +261,13 @@ class SsdDeviceInfo:
         """Blocks."""
 
     @property
+    def queued_touches(self) -> int: ...
+
+    @property
+    def dropped_touches(self) -> int:
+        """There were too many: uses are not on disk."""
+
+    @property
     def bytes_read(self) -> int:
         """Of good blocks."""
 
@@ -305,9 +312,14 @@ class SsdStore:
     @property
     def slot_bytes(self) -> int: ...
 
-    def scan(self, now_s: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], NDArray[numpy.uint8]]:
+    def scan(self) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], NDArray[numpy.uint8]]:
         """
-        What lies in it: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least recently used first. Once, before set_disk. OSError.
+        What lies in it, also what is expired: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least recently used first. Once, before set_disk. OSError.
+        """
+
+    def touch(self, slot: int, key: bytes | NDArray[numpy.uint8], expiry_s: int = 0, priority: int = 0) -> None:
+        """
+        Say that a block was used elsewhere: its record gets the time of now, and at least that expiry (since 1970; 4294967295: never) and priority. `key`: 16 bytes, or shape [16]. It is written later, at the latest by `stop`; nothing happens when the slot does not hold that block. Does not block. ValueError.
         """
 
     def renew(self) -> None:
@@ -422,7 +434,7 @@ class SsdReader:
 
     def read_records(self) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64], NDArray[numpy.uint32], NDArray[numpy.uint8], NDArray[numpy.uint64], int]:
         """
-        In slot order: slots, used_at_us, expiry_s and keys [n, 16] of blocks; then the slots of damaged records, and how many records are of before the store was last emptied. OSError.
+        In the order of use: slots, used_at_us, expiry_s and keys [n, 16] of blocks; then the slots of damaged records, and how many records are of before the store was last emptied. OSError.
         """
 
     def check(self, first: int, count: int) -> NDArray[numpy.uint8]:

@@ -110,11 +110,11 @@ class DiskStoreDouble:
     def is_stopped(self) -> bool:
         return self.num_stops > 0
 
-    def scan(self, now_s: int) -> tuple[np.ndarray, ...]:
+    def scan(self) -> tuple[np.ndarray, ...]:
         self.num_scans += 1
         if self.scan_error is not None:
             raise self.scan_error
-        return scan_of([record for record in self.records if record.expiry_s > now_s])
+        return scan_of(self.records)
 
     def touch(self, slot: int, key: np.ndarray, expiry_s: int = 0, priority: int = 0) -> None:
         self.touches.append((slot, key.tobytes(), expiry_s, priority))

@@ -129,7 +129,8 @@ void bind_inspect(nb::module_& m) {
       .def("read_records", &read_records,
            nb::sig("def read_records(self) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64], "
                    "NDArray[numpy.uint32], NDArray[numpy.uint8], NDArray[numpy.uint64], int]"),
-           "In slot order: slots, used_at_us, expiry_s and keys [n, 16] of blocks; then the slots of damaged records, "
+           "In the order of use: slots, used_at_us, expiry_s and keys [n, 16] of blocks; then the slots of damaged "
+           "records, "
            "and how many records are of before the store was last emptied. OSError.")
       .def("check", &check, "first"_a, "count"_a,
            nb::sig("def check(self, first: int, count: int) -> NDArray[numpy.uint8]"),

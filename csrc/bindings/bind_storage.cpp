@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "bindings/store_type.h"
+#include "cache/index_entry.h"
 #include "storage/crc64.h"
 #include "storage/disk_probe.h"
 #include "storage/ssd_room.h"
@@ -43,17 +45,36 @@ void open_store(Store* self, std::vector<std::string> directories, std::string f
   new (self) Store(config);
 }
 
-nb::tuple scan(Store& store, std::int64_t now_s) {
-  const std::int64_t now = int_arg(now_s, "now_s", 0, ssd_never_expires);
+nb::tuple scan(Store& store) {
   SsdScan found;
   {
     const GilRelease release;
-    found = store.scan(static_cast<std::uint32_t>(now));
+    found = store.scan();
   }
   return nb::make_tuple(to_column(std::move(found.slots)), to_array(std::move(found.keys)),
                         to_array(std::move(found.parents)), to_column(std::move(found.expiry_s)),
                         to_column(std::move(found.tenants)), to_column(std::move(found.groups)),
                         to_column(std::move(found.priorities)));
+}
+
+// A key as bytes, or as a row of an array of keys.
+BlockKey key_of(nb::handle key) {
+  if (PyBytes_Check(key.ptr()) != 0) return key_arg(key, "key");
+  const ColumnArg<std::uint8_t> row(key, "key");
+  BlockKey block_key;
+  if (row.span().size() != sizeof(block_key)) {
+    throw nb::value_error(("key must have 16 bytes, got " + std::to_string(row.span().size())).c_str());
+  }
+  std::memcpy(&block_key, row.span().data(), sizeof(block_key));
+  return block_key;
+}
+
+void touch(Store& store, std::int64_t slot, nb::handle key, std::int64_t expiry_s, std::int64_t priority) {
+  const BlockKey block_key = key_of(key);
+  const auto expiry = static_cast<std::uint32_t>(int_arg(expiry_s, "expiry_s", 0, ssd_never_expires));
+  const auto at_least = static_cast<std::uint8_t>(int_arg(priority, "priority", 0, num_priorities - 1));
+  const GilRelease release;
+  store.touch(slot, block_key, expiry, at_least);
 }
 
 std::uint64_t checksum(nb::handle data) {
@@ -95,6 +116,8 @@ void bind_device_info(nb::module_& m) {
       .def_ro("queued_reads", &SsdDeviceInfo::queued_reads, "Blocks that were not started.")
       .def_ro("queued_writes", &SsdDeviceInfo::queued_writes)
       .def_ro("in_flight", &SsdDeviceInfo::in_flight, "Blocks.")
+      .def_ro("queued_touches", &SsdDeviceInfo::queued_touches)
+      .def_ro("dropped_touches", &SsdDeviceInfo::dropped_touches, "There were too many: uses are not on disk.")
       .def_ro("bytes_read", &SsdDeviceInfo::bytes_read, "Of good blocks.")
       .def_ro("bytes_written", &SsdDeviceInfo::bytes_written)
       .def_ro("read_errors", &SsdDeviceInfo::read_errors, "Blocks.")
@@ -127,12 +150,19 @@ void bind_storage(nb::module_& m) {
            "as configured. OSError.")
       .def_prop_ro("num_slots", &SsdStore::num_slots)
       .def_prop_ro("slot_bytes", &SsdStore::slot_bytes)
-      .def("scan", &scan, "now_s"_a,
-           nb::sig("def scan(self, now_s: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], "
+      .def("scan", &scan,
+           nb::sig("def scan(self) -> tuple[NDArray[numpy.int64], NDArray[numpy.uint8], "
                    "NDArray[numpy.uint8], NDArray[numpy.uint32], NDArray[numpy.uint16], NDArray[numpy.uint8], "
                    "NDArray[numpy.uint8]]"),
-           "What lies in it: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, priorities; the least "
-           "recently used first. Once, before set_disk. OSError.")
+           "What lies in it, also what is expired: slots, keys [n, 16], parents [n, 16], expiry_s, tenants, groups, "
+           "priorities; the least recently used first. Once, before set_disk. OSError.")
+      .def(
+          "touch", &touch, "slot"_a, "key"_a.none(), "expiry_s"_a = 0, "priority"_a = 0,
+          nb::sig("def touch(self, slot: int, key: bytes | NDArray[numpy.uint8], expiry_s: int = 0, priority: int = 0)"
+                  " -> None"),
+          "Say that a block was used elsewhere: its record gets the time of now, and at least that expiry (since 1970; "
+          "4294967295: never) and priority. `key`: 16 bytes, or shape [16]. It is written later, at the latest by "
+          "`stop`; nothing happens when the slot does not hold that block. Does not block. ValueError.")
       .def("renew", &renew, Release(), "Forget all blocks, durably; also those of ops in flight. OSError.")
       .def("stop", &SsdStore::stop, "timeout_s"_a, Release(),
            "Drop what is not started, drain what is, make all durable. False when I/O was still in flight. Idempotent.")

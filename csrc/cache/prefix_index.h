@@ -107,12 +107,13 @@ class PrefixIndex {
                                     const EntryMeta& meta);
 
   // Fills an empty index with ready blocks, as if they had been inserted and then used in the order of the rows:
-  // parents are raised to the priority and expiry of their children. Left out is what is expired at `now_s`; of several
-  // rows of one key all but the newest of those that are not; and every block whose chain of parents does not lead to a
-  // first block through rows that stay (missing, or a circle). Returns the rows (positions in the columns) of the
-  // blocks restored, parents before children: stretches in which each row is the parent of the next, one for each leaf.
-  // O(n); needs 25 bytes a row while it runs. Throws std::invalid_argument, nothing changed, unless the index is empty
-  // (no doomed entries either), the columns are of one length, slots in range and not named twice, priorities <= 7.
+  // parents are raised to the priority and expiry of their children, whatever their own rows say. Of several rows of
+  // one key the newest stays, with the latest expiry of them. Left out is every block whose chain of parents does not
+  // lead to a first block (missing, or a circle); and what is then expired at `now_s`, which has nothing below it that
+  // is not. Returns the rows (positions in the columns) of the blocks restored, parents before children: stretches in
+  // which each row is the parent of the next, one for each leaf. O(n); needs 25 bytes a row while it runs.
+  // Throws std::invalid_argument, nothing changed, unless the index is empty (no doomed entries either), the columns
+  // are of one length, slots in range and not named twice, priorities <= 7.
   [[nodiscard]] std::vector<std::int64_t> restore(const RestoreColumns& columns, std::uint32_t now_s);
 
   // The calls below throw std::invalid_argument on a slot out of range or without entry; nothing changed then.

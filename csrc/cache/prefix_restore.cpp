@@ -7,7 +7,9 @@
 //              at a missing parent, in a circle or in such a walk places nothing; a circle without a tail has no leaf
 //              and is never walked
 //   4 settle   what was not placed is taken out again; leaves are given to the policy, oldest first
-// Only when some block outlives its parent or goes after it, parents are raised in between, children first.
+// Only when some block outlives its parent or goes after it, parents are raised in between, children first. And only
+// when some row is expired by its own word, what has expired is looked for after that, since a parent lives as long as
+// its children; if there is any, all is taken out and done again without it.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -57,18 +59,21 @@ class PrefixIndex::Restore {
         num_rows_(columns.slots.size()),
         first_tick_(index.tick_ + 1),
         nodes_(num_rows_),
-        has_child_(bits_for(num_rows_)),
-        is_walked_(has_child_),
-        is_placed_(has_child_) {
+        is_expired_(bits_for(num_rows_)),
+        has_child_(is_expired_),
+        is_walked_(is_expired_),
+        is_placed_(is_expired_) {
     path_.reserve(num_rows_);
     placed_.reserve(num_rows_);
   }
 
   std::vector<std::int64_t> run(std::uint32_t now_s) {
-    enter(now_s);
-    resolve();
-    place();
-    if (raises_) raise_parents();
+    do {  // twice at most: what stays without the expired rows is raised as before
+      enter(now_s);
+      resolve();
+      place();
+      if (raises_) raise_parents();
+    } while (may_expire_ && take_out_expired(now_s));
     settle();
     index_.tick_ += static_cast<std::uint32_t>(num_rows_);
     return std::move(placed_);
@@ -79,6 +84,11 @@ class PrefixIndex::Restore {
   [[nodiscard]] IndexEntry& entry_of(std::size_t row) { return index_.entries_[nodes_[row].slot]; }
   void prefetch_entry(std::size_t row) { __builtin_prefetch(&entry_of(row), 1); }
 
+  [[nodiscard]] bool is_expired_itself(std::size_t row, std::uint32_t now_s) const {
+    return columns_.expiry_s[row] != never_expires && columns_.expiry_s[row] <= now_s;
+  }
+
+  // The rows that are not known to be expired.
   void enter(std::uint32_t now_s) {
     for (std::size_t row = num_rows_; row-- > 0;) {
       if (row >= near_rows) {
@@ -87,18 +97,68 @@ class PrefixIndex::Restore {
       }
       const SlotIndex slot = slot_of(row);
       nodes_[row] = {left_out, slot};
+      if (is_expired_itself(row, now_s) && !may_enter(row)) continue;
       const EntryMeta meta = {columns_.tenants[row], columns_.priorities[row], columns_.groups[row],
                               columns_.expiry_s[row]};
-      if (meta.expiry_s != never_expires && meta.expiry_s <= now_s) continue;
       index_.write_entry(slot, columns_.keys[row], no_slot, meta);
       IndexEntry& entry = index_.entries_[slot];
       entry.last_use = first_tick_ + static_cast<std::uint32_t>(row);
-      if (index_.table_.insert(slot) == no_slot) {
+      const SlotIndex newer = index_.table_.insert(slot);
+      if (newer == no_slot) {
         nodes_[row].parent = missing;
       } else {
         entry = {};
+        raise_expiry(newer, meta.expiry_s);
       }
     }
+  }
+
+  // Of a row that is expired by its own word.
+  [[nodiscard]] bool may_enter(std::size_t row) {
+    may_expire_ = true;
+    return !test_bit(is_expired_, row);
+  }
+
+  void raise_expiry(SlotIndex slot, std::uint32_t expiry_s) {
+    IndexEntry& entry = index_.entries_[slot];
+    entry.expiry_s = std::max(entry.expiry_s, expiry_s);
+  }
+
+  // What is expired although parents live as long as their children has no living block below it. If there is any, the
+  // index is empty again.
+  [[nodiscard]] bool take_out_expired(std::uint32_t now_s) {
+    const bool found = find_expired(now_s);
+    if (found) take_out();
+    return found;
+  }
+
+  // Marks the rows that are to be left out; whether there is one that was not left out anyway.
+  [[nodiscard]] bool find_expired(std::uint32_t now_s) {
+    bool found = false;
+    for (std::size_t row = 0; row < num_rows_; ++row) {
+      const std::size_t ahead = row + near_rows;
+      if (ahead < num_rows_ && is_expired_itself(ahead, now_s)) prefetch_entry(ahead);
+      if (!is_expired_itself(row, now_s)) continue;
+      const bool is_copy = nodes_[row].parent == left_out;
+      if (!is_copy && (!test_bit(is_placed_, row) || !entry_of(row).expired(now_s))) continue;
+      set_bit(is_expired_, row);
+      found = found || !is_copy;
+    }
+    return found;
+  }
+
+  void take_out() {
+    index_.table_.clear();
+    for (std::size_t row = 0; row < num_rows_; ++row) {
+      if (row + near_rows < num_rows_) prefetch_entry(row + near_rows);
+      if (nodes_[row].parent == left_out) continue;
+      const SlotIndex slot = nodes_[row].slot;
+      index_.entries_[slot] = {};
+      index_.ready_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
+    }
+    for (auto* bits : {&has_child_, &is_walked_, &is_placed_}) std::ranges::fill(*bits, std::uint64_t{0});
+    placed_.clear();
+    raises_ = false;
   }
 
   void resolve() {
@@ -197,12 +257,14 @@ class PrefixIndex::Restore {
   std::size_t num_rows_;
   std::uint32_t first_tick_;
   MappedArray<Node> nodes_;
-  std::vector<std::uint64_t> has_child_;  // one bit per row, as in the two after it
+  std::vector<std::uint64_t> is_expired_;  // one bit per row, as in the three after it; known after a first run
+  std::vector<std::uint64_t> has_child_;
   std::vector<std::uint64_t> is_walked_;
   std::vector<std::uint64_t> is_placed_;
   std::vector<Step> path_;
   std::vector<std::int64_t> placed_;
   bool raises_ = false;
+  bool may_expire_ = false;  // some row is expired by its own word
 };
 
 std::vector<std::int64_t> PrefixIndex::restore(const RestoreColumns& columns, std::uint32_t now_s) {

@@ -7,7 +7,7 @@
 //  3. A result is all the bytes, or an errno. EINTR and EAGAIN of the system never come up: they are tried again, a
 //     bounded number of times where nothing moves.
 //  4. Buffers belong to the request until its result is out. The destructor waits for what is in flight.
-//  5. `wait` sleeps in the kernel. It never spins, and returns at once after `wake`.
+//  5. `wait` sleeps in the kernel. It never spins, and returns at once after `wake`. One of no time does not sleep.
 // Thread safety: one thread calls all members; `wake` is for any thread. It need not be the thread that made the
 // engine; the one that first calls `wait` stays the one, also for the destructor unless nothing is in flight.
 #pragma once

@@ -46,9 +46,9 @@ SsdDevice::SsdDevice(FileSystem& files, const SsdDeviceConfig& config)
 
 SsdDevice::~SsdDevice() = default;
 
-std::vector<ScannedRecord> SsdDevice::scan(std::uint32_t now_s) {
+std::vector<ScannedRecord> SsdDevice::scan() {
   const std::lock_guard lock(record_mutex_);
-  std::vector<ScannedRecord> records = directory_->scan(now_s);
+  std::vector<ScannedRecord> records = directory_->scan();
   valid_.assign(num_slots_, false);
   for (const ScannedRecord& found : records) {
     valid_[found.slot] = true;
@@ -86,6 +86,24 @@ void SsdDevice::submit(const std::vector<Block>& blocks) {
   for (const Block& block : blocks) end(block, {BlockEnd::Kind::dropped, 0, 0, "the disk store stops"});
 }
 
+// The thread sleeps only when none is queued: the first wakes it.
+void SsdDevice::touch(const Touch& touch) {
+  const std::lock_guard lock(inbox_mutex_);
+  if (closed_) return;
+  if (touches_.size() == max_touches) {
+    touches_.pop_front();
+    ++counters_.dropped_touches;
+  }
+  try {
+    touches_.push_back(touch);
+  } catch (const std::bad_alloc&) {
+    ++counters_.dropped_touches;
+    return;
+  }
+  counters_.queued_touches = static_cast<std::int64_t>(touches_.size());
+  if (touches_.size() == 1) io_->wake();
+}
+
 void SsdDevice::sweep() {
   const std::lock_guard lock(inbox_mutex_);
   sweep_ = true;
@@ -93,6 +111,11 @@ void SsdDevice::sweep() {
 }
 
 int SsdDevice::renew() {
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    touches_.clear();
+    counters_.queued_touches = 0;
+  }
   const std::lock_guard lock(record_mutex_);
   if (!directory_) return ESHUTDOWN;
   ++epoch_;
@@ -124,6 +147,8 @@ SsdDeviceInfo SsdDevice::info() const {
   info.queued_reads = counters_.queued_reads;
   info.queued_writes = counters_.queued_writes;
   info.in_flight = counters_.in_flight;
+  info.queued_touches = counters_.queued_touches;
+  info.dropped_touches = counters_.dropped_touches;
   info.bytes_read = counters_.bytes_read;
   info.bytes_written = counters_.bytes_written;
   info.read_errors = counters_.read_errors;
@@ -157,15 +182,37 @@ bool SsdDevice::step() {
   add_buffers();
   start_some();
   const bool idle = reads_in_flight_ + writes_in_flight_ == 0 && landed_.empty();
-  if (closing_ && idle) return false;
+  if (closing_ && idle) {
+    while (touch_one()) {  // no more come
+    }
+    return false;
+  }
   results_.clear();
-  io_->wait(results_, may_prepare() || !landed_.empty() ? 0 : idle_wait_s);
+  io_->wait(results_, may_prepare() || !landed_.empty() || has_touches_ ? 0 : idle_wait_s);
   for (const DiskResult& result : results_) take_result(result);
   if (!landed_.empty()) {
     end_one();
   } else if (may_prepare()) {
     start_front(writes_, &SsdDevice::prepare_write);
   }
+  if (has_touches_) touch_one();
+  return true;
+}
+
+// The first of those that are queued. Its slot may have been given to another block since, or be about to get one: then
+// the record is of another key, or not valid.
+bool SsdDevice::touch_one() {
+  Touch touch;
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    if (touches_.empty()) return false;
+    touch = touches_.front();
+    touches_.pop_front();
+    counters_.queued_touches = static_cast<std::int64_t>(touches_.size());
+  }
+  const std::lock_guard lock(record_mutex_);
+  if (broken_ != 0 || !valid_[touch.slot]) return true;
+  if (directory_->touch(touch.slot, touch.key, touch.use) != 0) ++counters_.write_errors;
   return true;
 }
 
@@ -180,6 +227,7 @@ void SsdDevice::take_inbox() {
     }
     sweeps = std::exchange(sweep_, false);
     closing_ = closed_;
+    has_touches_ = !touches_.empty();
   }
   if (closing_ || sweeps) {
     drop(reads_, closing_);
@@ -273,7 +321,19 @@ void SsdDevice::prepare_write(Block block) {
   prepared_.push_back(std::move(flight));
 }
 
-void SsdDevice::start_write(Flight flight) { launch(std::move(flight), true); }
+// The store may have been emptied since it was prepared.
+void SsdDevice::start_write(Flight flight) {
+  BlockEnd bad;
+  {
+    const std::lock_guard lock(record_mutex_);
+    bad = objection(flight.block);
+  }
+  if (bad.kind != BlockEnd::Kind::good) {
+    end(flight.block, bad);
+    return;
+  }
+  launch(std::move(flight), true);
+}
 
 void SsdDevice::launch(Flight flight, bool is_write) {
   DiskRequest request;
@@ -335,7 +395,8 @@ BlockEnd SsdDevice::end_read(const Flight& flight) {
     return {BlockEnd::Kind::bad_checksum, 0, 0, std::move(error)};
   }
   // Its bytes are good; when this fails only its place in the order of use is not kept over a restart.
-  if (directory_->touch(block.slot, block.op->spec().chain.keys[block.at]) != 0) ++counters_.write_errors;
+  const BlockKey& key = block.op->spec().chain.keys[block.at];
+  if (directory_->touch(block.slot, key, {block.used_at_us, 0, 0}) != 0) ++counters_.write_errors;
   counters_.bytes_read += slot_bytes_;
   return {BlockEnd::Kind::good, slot_bytes_, 0, ""};
 }
@@ -351,6 +412,7 @@ BlockEnd SsdDevice::end_write(const Flight& flight) {
   record.key = chain.keys[block.at];
   record.parent = chain.parents[block.at];
   record.data_checksum = flight.checksum;
+  record.used_at_us = block.used_at_us;
   record.expiry_s = chain.expiry_s;
   record.tenant = chain.tenant;
   record.group = chain.group;

@@ -3,16 +3,19 @@
 // A block: queued -> in flight -> ended, or queued -> dropped. Reads go first: a write starts only when no read waits,
 // and at most `write_depth` of them are in flight. As many again are prepared. One step of the thread starts what may
 // start, hands it to the kernel, and ends one block or prepares one, so that checksums are computed while the disk
-// works and never between two of its turns.
+// works and never between two of its turns. Touches come last, one to a step, and before the thread sleeps or ends.
 //
 //   read:   the record is known to be valid -> data into the host slot -> its checksum holds -> the record is touched
 //   write:  prepared: the record is made invalid -> checksum; then data from the host slot -> the record is written
+//   touch:  the record is known to be valid, and is of that key -> it is written with what it becomes
 //
 // Invariants
 //  1. A block of a read is good only when its bytes check against the record, for this store id, slot and the key that
 //     the op names.
 //  2. A block that was submitted before `renew` does not end well after it, and leaves no record.
 //  3. Every submitted block ends exactly once. Its host memory is touched no more then.
+//  4. From before the bytes of a slot change until they have changed its record is not valid: no touch makes it so. At
+//     most `max_touches` wait, the oldest goes first. None of before `renew` is made after it.
 // Thread safety: all members, any thread, but for scan, start and join, which the owner calls one at a time.
 #pragma once
 #include <atomic>
@@ -42,6 +45,8 @@ struct SsdDeviceInfo {
   std::int64_t queued_reads = 0;     // blocks, not started
   std::int64_t queued_writes = 0;
   std::int64_t in_flight = 0;
+  std::int64_t queued_touches = 0;
+  std::uint64_t dropped_touches = 0;  // there were too many
   std::uint64_t bytes_read = 0;
   std::uint64_t bytes_written = 0;
   std::uint64_t read_errors = 0;
@@ -62,8 +67,15 @@ class SsdDevice {
     std::shared_ptr<SsdOp> op;
     std::uint32_t at = 0;    // position in the op
     std::uint64_t slot = 0;  // of the directory
+    std::uint64_t used_at_us = 0;
     std::uint64_t epoch = 0;
   };
+  struct Touch {
+    std::uint64_t slot = 0;  // of the directory
+    BlockKey key;
+    SsdUse use;
+  };
+  static constexpr std::size_t max_touches = 4096;  // that wait
 
   SsdDevice(FileSystem& files, const SsdDeviceConfig& config);  // throws as SsdDirectory and make_disk_io do
   ~SsdDevice();
@@ -71,13 +83,14 @@ class SsdDevice {
   SsdDevice& operator=(const SsdDevice&) = delete;
 
   [[nodiscard]] std::uint64_t num_slots() const { return num_slots_; }
-  [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);  // before start; throws std::system_error
-  void start(std::shared_ptr<HostPool> pool);                          // throws std::system_error
+  [[nodiscard]] std::vector<ScannedRecord> scan();  // before start; throws std::system_error
+  void start(std::shared_ptr<HostPool> pool);       // throws std::system_error
   void submit(
       const std::vector<Block>& blocks);  // at once dropped after `close`; all of them reads or all of them writes
+  void touch(const Touch& touch);         // nothing after `close`. REQUIRES: the record's values have room
   void sweep();                           // ops were cancelled: drops their blocks
   [[nodiscard]] int renew();              // 0 or an errno; then nothing is moved any more
-  void close();                           // drops what is queued; the thread drains, syncs and ends
+  void close();                           // drops what is queued but touches; the thread drains, syncs and ends
   // Waits for the thread's end, if it was started, at most until then.
   [[nodiscard]] bool wait_ended(std::chrono::steady_clock::time_point deadline) const;
   void join();  // REQUIRES: it has ended. Closes the files, lets the directory's lock go
@@ -109,6 +122,7 @@ class SsdDevice {
   void start_write(Flight flight);
   void launch(Flight flight, bool is_write);
   void take_result(const DiskResult& result);
+  bool touch_one();
   void end_one();
   [[nodiscard]] BlockEnd end_read(const Flight& flight);
   [[nodiscard]] BlockEnd end_write(const Flight& flight);
@@ -141,6 +155,7 @@ class SsdDevice {
   mutable std::condition_variable ended_changed_;
   // Guarded by inbox_mutex_:
   std::deque<Block> inbox_;
+  std::deque<Touch> touches_;
   bool sweep_ = false;
   bool closed_ = false;
   bool started_ = false;
@@ -158,6 +173,7 @@ class SsdDevice {
   unsigned reads_in_flight_ = 0;
   unsigned writes_in_flight_ = 0;
   bool closing_ = false;
+  bool has_touches_ = false;
   bool takes_buffers_ = true;
   std::int64_t slots_added_ = 0;  // to the engine, as buffers
 
@@ -165,6 +181,8 @@ class SsdDevice {
     std::atomic<std::int64_t> queued_reads = 0;
     std::atomic<std::int64_t> queued_writes = 0;
     std::atomic<std::int64_t> in_flight = 0;
+    std::atomic<std::int64_t> queued_touches = 0;
+    std::atomic<std::uint64_t> dropped_touches = 0;
     std::atomic<std::uint64_t> bytes_read = 0;
     std::atomic<std::uint64_t> bytes_written = 0;
     std::atomic<std::uint64_t> read_errors = 0;

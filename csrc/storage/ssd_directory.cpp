@@ -235,10 +235,12 @@ SsdOrigin SsdDirectory::origin() const { return impl_->origin; }
 const std::vector<std::string>& SsdDirectory::removed() const { return impl_->room.removed; }
 File& SsdDirectory::data() const { return *impl_->data; }
 
-std::vector<ScannedRecord> SsdDirectory::scan(std::uint32_t now_s) { return impl_->records->scan(now_s); }
+std::vector<ScannedRecord> SsdDirectory::scan() { return impl_->records->scan(); }
 int SsdDirectory::invalidate(std::uint64_t slot) { return impl_->records->invalidate(slot); }
-int SsdDirectory::write(std::uint64_t slot, SsdRecord record) { return impl_->records->write(slot, record); }
-int SsdDirectory::touch(std::uint64_t slot, const BlockKey& key) { return impl_->records->touch(slot, key); }
+int SsdDirectory::write(std::uint64_t slot, const SsdRecord& record) { return impl_->records->write(slot, record); }
+int SsdDirectory::touch(std::uint64_t slot, const BlockKey& key, const SsdUse& use) {
+  return impl_->records->touch(slot, key, use);
+}
 
 int SsdDirectory::sync() {
   const int error = impl_->data->sync();

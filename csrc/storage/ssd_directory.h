@@ -69,18 +69,17 @@ class SsdDirectory {
   [[nodiscard]] File& data() const;
   [[nodiscard]] std::uint64_t offset_of(std::uint64_t slot) const { return slot * slot_bytes(); }
 
-  // All valid records, in slot order; those that have expired at `now_s` (since 1970) are left out. Reads the record
-  // file once, in large pieces. Throws std::system_error when it cannot be read. Times of use go on after the
-  // latest.
-  [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);
+  // All valid records, in slot order, expired ones too: what hangs below one of them may live. Reads the record file
+  // once, in large pieces. Throws std::system_error when it cannot be read.
+  [[nodiscard]] std::vector<ScannedRecord> scan();
 
   // 0 or an errno; after one of `write` or `touch` the record counts as one that may be valid. REQUIRES: slot <
   // num_slots(); the record's values have room (encode_record).
-  [[nodiscard]] int invalidate(std::uint64_t slot);               // nothing is written when it is known to be invalid
-  [[nodiscard]] int write(std::uint64_t slot, SsdRecord record);  // `used_at_us` is filled in
-  // The block was used: its time of use becomes the latest. Nothing happens unless the record there is valid and of
-  // `key`.
-  [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key);
+  [[nodiscard]] int invalidate(std::uint64_t slot);  // nothing is written when it is known to be invalid
+  [[nodiscard]] int write(std::uint64_t slot, const SsdRecord& record);
+  // The block was used: time of use, expiry and priority become at least those of `use`. Nothing happens unless the
+  // record there is valid and of `key`. REQUIRES: priority <= 7.
+  [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key, const SsdUse& use);
   [[nodiscard]] int sync();  // records and data are durable after it
   // Forget everything: a new store id, durably. After an error the record calls give it too, until one succeeds.
   [[nodiscard]] int renew();

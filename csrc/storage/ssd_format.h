@@ -30,9 +30,7 @@ struct SsdStoreId {
   friend bool operator==(const SsdStoreId&, const SsdStoreId&) = default;
 };
 
-// What a record says. `used_at_us` is when the block was last written or used, since 1970, made to grow with every
-// write and use in a directory whatever the clock does: it gives the order of use, and an age as far as the clock was
-// right.
+// What a record says. `used_at_us` is when the block was last written or used, as a UseClock says it.
 struct SsdRecord {
   BlockKey key;
   BlockKey parent;  // all zero: the block is the first of its chain

@@ -42,7 +42,7 @@ enum class SsdCheck : std::uint8_t {
 };
 
 struct SsdRecords {
-  std::vector<ScannedRecord> valid;    // expired ones too, in slot order
+  std::vector<ScannedRecord> valid;    // expired ones too, in the order of use
   std::vector<std::uint64_t> damaged;  // slots whose records were written in this life of the store and do not check
   std::uint64_t num_other_lives = 0;   // records of before the store was last emptied
 };

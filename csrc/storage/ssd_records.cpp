@@ -6,7 +6,6 @@
 #include <array>
 #include <bit>
 #include <cerrno>
-#include <chrono>
 #include <utility>
 
 #include "storage/ssd_layout.h"
@@ -27,11 +26,6 @@ constexpr std::uint64_t bits_per_word = 64;
 void read_ahead(int fd, std::uint64_t offset) {
   constexpr off_t ahead_bytes = 8 * static_cast<off_t>(scan_piece_bytes);
   if (fd >= 0) (void)::posix_fadvise(fd, static_cast<off_t>(offset), ahead_bytes, POSIX_FADV_WILLNEED);
-}
-
-std::uint64_t use_after(std::uint64_t last_us, std::int64_t now_us) {
-  const std::uint64_t now = now_us < 0 ? 0 : static_cast<std::uint64_t>(now_us);
-  return std::min(std::max(last_us + 1, now), ssd_max_used_at_us);
 }
 
 int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset) {
@@ -127,15 +121,12 @@ int SsdRecordFile::write_header(const SsdHeader& header) {
   if (error == 0) error = file_->sync();
   has_magic_ = has_magic_ || error == 0;
   header_ = header;
-  if (is_other_life) {
-    std::ranges::fill(may_be_valid_, std::uint64_t{0});
-    last_used_at_us_ = 0;
-  }
+  if (is_other_life) std::ranges::fill(may_be_valid_, std::uint64_t{0});
   broken_ = error;
   return error;
 }
 
-std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
+std::vector<ScannedRecord> SsdRecordFile::scan() {
   const std::uint64_t num_slots = header_.num_slots;
   std::vector<ScannedRecord> records;
   records.reserve(static_cast<std::size_t>(num_slots));  // room that is not used is never touched
@@ -147,14 +138,12 @@ std::vector<ScannedRecord> SsdRecordFile::scan(std::uint32_t now_s) {
   const int error =
       for_each_record(read_at, header_.store, num_slots, [&](std::uint64_t slot, const SsdRecord& record) {
         mark(slot, true);
-        last_used_at_us_ = std::max(last_used_at_us_, record.used_at_us);
         records.push_back({.slot = slot, .record = record});
       });
   if (error != 0) {
     std::ranges::fill(may_be_valid_, ~std::uint64_t{0});
     throw_errno(error, "reading the records of " + path_);
   }
-  std::erase_if(records, [now_s](const ScannedRecord& scanned) { return scanned.record.expiry_s <= now_s; });
   return records;
 }
 
@@ -167,30 +156,27 @@ int SsdRecordFile::invalidate(std::uint64_t slot) {
   return 0;
 }
 
-int SsdRecordFile::write(std::uint64_t slot, SsdRecord record) {
+int SsdRecordFile::write(std::uint64_t slot, const SsdRecord& record) {
   if (broken_ != 0) return broken_;
-  record.used_at_us = next_use_us();
-  return put(slot, record);
+  const auto bytes = encode_record(record, header_.store, slot);
+  mark(slot, true);
+  return write_fully(*file_, bytes, record_offset(slot));
 }
 
-int SsdRecordFile::touch(std::uint64_t slot, const BlockKey& key) {
+int SsdRecordFile::touch(std::uint64_t slot, const BlockKey& key, const SsdUse& use) {
   if (broken_ != 0) return broken_;
   if (!may_be_valid(slot)) return 0;
   std::array<std::byte, ssd_record_bytes> bytes{};
   if (const int error = read_fully(*file_, bytes, record_offset(slot)); error != 0) return error;
   auto record = decode_record(bytes, header_.store, slot);
   if (!record || record->key != key) return 0;
-  record->used_at_us = next_use_us();
-  return put(slot, *record);
+  record->used_at_us = std::max(record->used_at_us, use.used_at_us);
+  record->expiry_s = std::max(record->expiry_s, use.expiry_s);
+  record->priority = std::max(record->priority, use.priority);
+  return write(slot, *record);
 }
 
 int SsdRecordFile::sync() { return file_->sync(); }
-
-int SsdRecordFile::put(std::uint64_t slot, const SsdRecord& record) {
-  const auto bytes = encode_record(record, header_.store, slot);
-  mark(slot, true);
-  return write_fully(*file_, bytes, record_offset(slot));
-}
 
 bool SsdRecordFile::may_be_valid(std::uint64_t slot) const {
   return (may_be_valid_[slot / bits_per_word] >> slot % bits_per_word & 1) != 0;
@@ -200,13 +186,6 @@ void SsdRecordFile::mark(std::uint64_t slot, bool may_be_valid) {
   const std::uint64_t bit = std::uint64_t{1} << slot % bits_per_word;
   std::uint64_t& word = may_be_valid_[slot / bits_per_word];
   word = may_be_valid ? word | bit : word & ~bit;
-}
-
-std::uint64_t SsdRecordFile::next_use_us() {
-  using std::chrono::microseconds;
-  const auto now = std::chrono::duration_cast<microseconds>(std::chrono::system_clock::now().time_since_epoch());
-  last_used_at_us_ = use_after(last_used_at_us_, now.count());
-  return last_used_at_us_;
 }
 
 }  // namespace flexkv

@@ -24,12 +24,16 @@ struct ScannedRecord {
   SsdRecord record;
 };
 
+// What a record becomes by a use of its block: at least this, each.
+struct SsdUse {
+  std::uint64_t used_at_us = 0;
+  std::uint32_t expiry_s = 0;
+  std::uint8_t priority = 0;  // 0 .. 7
+};
+
 // All bytes, or an errno; short counts are gone on with. The end of the file is ENODATA.
 [[nodiscard]] int read_fully(File& file, std::span<std::byte> to, std::uint64_t offset);
 [[nodiscard]] int write_fully(File& file, std::span<const std::byte> from, std::uint64_t offset);
-
-// The `used_at_us` of a use after that of `last_us`: now, or just after the last where the clock says less.
-[[nodiscard]] std::uint64_t use_after(std::uint64_t last_us, std::int64_t now_us);
 
 // Asks the kernel to read on from there while the caller works. Only a hint; nothing for a descriptor of -1.
 void read_ahead(int fd, std::uint64_t offset);
@@ -64,25 +68,22 @@ class SsdRecordFile {
   [[nodiscard]] const SsdHeader& header() const { return header_; }  // as it was last read or written
 
   // The rest has SsdDirectory's contract. REQUIRES: read_header was ok, or write_header 0.
-  [[nodiscard]] std::vector<ScannedRecord> scan(std::uint32_t now_s);
+  [[nodiscard]] std::vector<ScannedRecord> scan();
   [[nodiscard]] int invalidate(std::uint64_t slot);
-  [[nodiscard]] int write(std::uint64_t slot, SsdRecord record);
-  [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key);
+  [[nodiscard]] int write(std::uint64_t slot, const SsdRecord& record);
+  [[nodiscard]] int touch(std::uint64_t slot, const BlockKey& key, const SsdUse& use);
   [[nodiscard]] int sync();
 
  private:
   [[nodiscard]] bool may_be_valid(std::uint64_t slot) const;
   void mark(std::uint64_t slot, bool may_be_valid);
-  [[nodiscard]] std::uint64_t next_use_us();
-  [[nodiscard]] int put(std::uint64_t slot, const SsdRecord& record);
 
   std::unique_ptr<File> file_;
   std::string path_;
   SsdHeader header_;
   bool has_magic_ = false;                   // the file on disk is known for one of ours
   std::vector<std::uint64_t> may_be_valid_;  // a bit per slot
-  std::uint64_t last_used_at_us_ = 0;
-  int broken_ = 0;  // the errno of a header that could not be written
+  int broken_ = 0;                           // the errno of a header that could not be written
 };
 
 }  // namespace flexkv

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "storage/use_clock.h"
 #include "transfer/timeout.h"
 
 namespace flexkv {
@@ -20,6 +21,7 @@ namespace flexkv {
 namespace {
 
 constexpr double destructor_timeout_s = 5.0;
+constexpr std::uint8_t max_priority = 7;
 constexpr unsigned max_depth = 512;  // reads and writes each; the sum is the most a DiskIo takes
 
 void check_depth(const char* name, unsigned depth) {
@@ -82,7 +84,7 @@ class SsdStore::Impl {
     for (const std::uint64_t bytes : extent_bytes_) slot_bytes_ += bytes;
   }
 
-  [[nodiscard]] SsdScan scan(std::uint32_t now_s) {
+  [[nodiscard]] SsdScan scan() {
     const std::lock_guard lifecycle(lifecycle_mutex_);
     if (started_ || stopped_) throw std::runtime_error("scan must be called before the SSD store is started");
     // Memory that is touched for the first time costs more than all else here: rows stay where they were read.
@@ -93,7 +95,7 @@ class SsdStore::Impl {
     };
     std::vector<std::vector<ScannedRecord>> found;
     std::size_t num_found = 0;
-    for (const auto& device : devices_) num_found += found.emplace_back(device->scan(now_s)).size();
+    for (const auto& device : devices_) num_found += found.emplace_back(device->scan()).size();
     std::vector<Row> rows;
     rows.reserve(num_found);
     for (std::size_t at = 0; at < found.size(); ++at) {
@@ -103,6 +105,7 @@ class SsdStore::Impl {
       }
     }
     std::ranges::sort(rows, {}, [](const Row& row) { return std::pair(row.used_at_us, row.slot); });
+    if (!rows.empty()) uses_.pass(rows.back().used_at_us);
     SsdScan scan;
     scan.reserve(rows.size());
     for (const Row& row : rows) scan.push_back(row.slot, *row.record);
@@ -128,9 +131,10 @@ class SsdStore::Impl {
   void submit(const OpSpec& spec) {
     const auto op = std::make_shared<SsdOp>(spec, [this](DiskAck ack) { op_ended(std::move(ack)); });
     std::vector<std::vector<SsdDevice::Block>> shares(devices_.size());
+    const std::uint64_t first_us = uses_.take(spec.src.size());
     for (std::uint32_t at = 0; at < spec.src.size(); ++at) {
       const auto slot = static_cast<std::uint64_t>(op->disk_slot(at));
-      shares[slot % devices_.size()].push_back({op, at, slot / devices_.size(), 0});
+      shares[slot % devices_.size()].push_back({op, at, slot / devices_.size(), UseClock::nth(first_us, at), 0});
     }
     {
       const std::lock_guard lock(ops_mutex_);
@@ -151,6 +155,18 @@ class SsdStore::Impl {
       found->second.op->cancel();
     }
     for (const auto& device : devices_) device->sweep();
+  }
+
+  void touch(std::int64_t slot, const BlockKey& key, std::uint32_t expiry_s, std::uint8_t priority) {
+    if (slot < 0 || slot >= num_slots_) {
+      throw std::invalid_argument("slot " + std::to_string(slot) + " is out of range [0, " +
+                                  std::to_string(num_slots_) + ")");
+    }
+    if (priority > max_priority) {
+      throw std::invalid_argument("priority must be in [0, 7], got " + std::to_string(priority));
+    }
+    const auto at = static_cast<std::uint64_t>(slot);
+    devices_[at % devices_.size()]->touch({at / devices_.size(), key, {uses_.take(1), expiry_s, priority}});
   }
 
   [[nodiscard]] int renew() {
@@ -252,6 +268,7 @@ class SsdStore::Impl {
   std::uint64_t slot_bytes_ = 0;
   std::vector<std::unique_ptr<SsdDevice>> devices_;
   std::function<void(DiskAck)> done_;  // set before the devices' threads are started
+  UseClock uses_;
   std::atomic<bool> stopped_ = false;
   std::mutex lifecycle_mutex_;  // scan, start and stop, one at a time
   bool started_ = false;
@@ -276,9 +293,9 @@ std::int64_t SsdStore::num_slots() const { return impl_->num_slots(); }
 
 std::uint64_t SsdStore::slot_bytes() const { return impl_->slot_bytes(); }
 
-SsdScan SsdStore::scan(std::uint32_t now_s) {
+SsdScan SsdStore::scan() {
   if (impl_->in_forked_child()) throw std::runtime_error("an SSD store does not work in a forked child");
-  return impl_->scan(now_s);
+  return impl_->scan();
 }
 
 void SsdStore::start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done) {
@@ -293,6 +310,10 @@ void SsdStore::submit(const OpSpec& op) {
 
 void SsdStore::cancel(std::int64_t op_id) {
   if (!impl_->in_forked_child()) impl_->cancel(op_id);
+}
+
+void SsdStore::touch(std::int64_t slot, const BlockKey& key, std::uint32_t expiry_s, std::uint8_t priority) {
+  if (!impl_->in_forked_child()) impl_->touch(slot, key, expiry_s, priority);
 }
 
 int SsdStore::renew() { return impl_->in_forked_child() ? ECHILD : impl_->renew(); }

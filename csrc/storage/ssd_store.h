@@ -8,8 +8,9 @@
 //
 // An op: submitted -> every block done, failed or dropped -> one DiskAck. A block that fails does not keep the others
 // from being moved: the ack names the positions that are not good. `cancel` drops the blocks that were not started.
-// Slots and host memory of an op are in use until its ack. Thread safety: all members, any thread; nothing blocks but
-// the constructor, scan, renew, stop and the destructor.
+// Slots and host memory of an op are in use until its ack. Blocks of an op are used in the order of its positions, and
+// after those of all ops and touches before it, in whatever order the disks are done with them.
+// Thread safety: all members, any thread; nothing blocks but the constructor, scan, renew, stop and the destructor.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -60,14 +61,19 @@ class SsdStore : public DiskExecutor {
 
   [[nodiscard]] std::int64_t num_slots() const override;
   [[nodiscard]] std::uint64_t slot_bytes() const;
-  // What lies in it, once, before start. Throws std::system_error.
-  [[nodiscard]] SsdScan scan(std::uint32_t now_s);
+  // What lies in it, also what is expired, once, before start. Throws std::system_error.
+  [[nodiscard]] SsdScan scan();
   // Lets ops run. `done` is called once per op, from a device's thread or the caller of submit, cancel, stop; it must
   // return soon and not call back.
   // REQUIRES: shard r of the pool has stride extent_bytes[r].
   void start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done) override;
   void submit(const OpSpec& op) override;
   void cancel(std::int64_t op_id) override;
+  // The block was used elsewhere: its record gets the time of now, and at least that expiry (since 1970; the largest:
+  // never) and priority. It is done later, at the latest by `stop`. Nothing becomes of it where the slot does not hold
+  // the block or is being written, nor after `renew` and `stop`; when too many wait the oldest is dropped and counted.
+  // An error is a write error of the device. Throws std::invalid_argument on a slot or priority out of range.
+  void touch(std::int64_t slot, const BlockKey& key, std::uint32_t expiry_s, std::uint8_t priority);
   // Forgets all blocks, durably: a new store id in every directory. Ops that were submitted before fail or leave
   // nothing that checks. 0 or an errno: then the store takes no more writes and serves no reads.
   [[nodiscard]] int renew();

@@ -71,8 +71,11 @@ void ThreadIo::wait(std::vector<DiskResult>& results, double timeout_s) {
   results.reserve(results.size() + in_flight_);
   start_queued();
   std::unique_lock lock(mutex_);
-  const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(bounded_timeout(timeout_s));
-  done_.wait_for(lock, limit, [this] { return is_woken_ || !results_.empty(); });
+  // A wait of no time is one of 50 us and more: the kernel sets a timer, and gives it the thread's slack.
+  if (timeout_s > 0) {
+    const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(bounded_timeout(timeout_s));
+    done_.wait_for(lock, limit, [this] { return is_woken_ || !results_.empty(); });
+  }
   is_woken_ = false;
   results.insert(results.end(), results_.begin(), results_.end());
   in_flight_ -= static_cast<unsigned>(results_.size());

@@ -246,6 +246,23 @@ inline void an_idle_wait_sleeps_and_ends_in_time(const DiskIoCase& under_test) {
   CHECK(cpu_seconds_of_process() - cpu_before < 0.2 * idle_s);
 }
 
+// By the times that the thread gave the processor away of itself. The kernel lets a sleep of no time last, too.
+inline void a_wait_of_no_time_does_not_sleep(const DiskIoCase& under_test) {
+  constexpr long num_waits = 1000;
+  const auto num_sleeps = [] {
+    rusage usage{};
+    CHECK(::getrusage(RUSAGE_THREAD, &usage) == 0);
+    return usage.ru_nvcsw;
+  };
+  const auto file = under_test.open("data");
+  const auto io = under_test.make({4, 2, {file.get()}});
+  std::vector<DiskResult> results;
+  io->wait(results, 0);  // it may have to start something
+  const long before = num_sleeps();
+  for (long i = 0; i < num_waits; ++i) io->wait(results, 0);
+  CHECK(results.empty() && num_sleeps() - before < num_waits / 10);
+}
+
 inline void the_destructor_drains(const DiskIoCase& under_test) {
   constexpr std::size_t num_requests = 16;
   constexpr std::size_t bytes = 32 * page;
@@ -298,6 +315,7 @@ inline void check_disk_io_contract(const DiskIoCase& under_test) {
   errors_belong_to_their_request(under_test);
   wake_ends_a_wait_and_is_not_lost(under_test);
   an_idle_wait_sleeps_and_ends_in_time(under_test);
+  a_wait_of_no_time_does_not_sleep(under_test);
   the_destructor_drains(under_test);
   one_thread_makes_it_and_another_uses_it(under_test);
 }

@@ -60,18 +60,27 @@ class FaultSchedule {
   }
   [[nodiscard]] std::uint64_t num_calls(FileCall kind, const std::string& name = "") const {
     const std::lock_guard lock(mutex_);
-    return static_cast<std::uint64_t>(std::ranges::count_if(
-        calls_, [&](const Call& call) { return call.kind == kind && call.path.find(name) != std::string::npos; }));
+    return count_calls(kind, name);
+  }
+  // Until so many calls were made, those before this one counted.
+  void wait_calls(FileCall kind, const std::string& name, std::uint64_t count) {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, patience, [&] { return count_calls(kind, name) >= count; }));
   }
 
-  // Calls of that kind on such files wait in the middle of it until `release`; one kind at a time.
+  // Calls of that kind on such files wait in the middle of it until `release`.
   void hold(FileCall kind, std::string name = "") {
     const std::lock_guard lock(mutex_);
-    held_ = Call{kind, std::move(name)};
+    held_.push_back({kind, std::move(name)});
   }
   void release() {
     const std::lock_guard lock(mutex_);
-    held_.reset();
+    held_.clear();
+    changed_.notify_all();
+  }
+  void release(FileCall kind) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(held_, [kind](const Call& call) { return call.kind == kind; });
     changed_.notify_all();
   }
   // Until `count` calls wait at the gate.
@@ -88,9 +97,9 @@ class FaultSchedule {
   [[nodiscard]] Fault enter(FileCall kind, const std::string& path) {
     std::unique_lock lock(mutex_);
     calls_.push_back({kind, path});
+    changed_.notify_all();
     if (is_held(kind, path)) {
       ++num_held_;
-      changed_.notify_all();
       CHECK(changed_.wait_for(lock, patience, [&] { return !is_held(kind, path); }));
       --num_held_;
     }
@@ -119,14 +128,19 @@ class FaultSchedule {
     std::string path;
   };
   [[nodiscard]] bool is_held(FileCall kind, const std::string& path) const {
-    return held_ && held_->kind == kind && path.find(held_->path) != std::string::npos;
+    return std::ranges::any_of(
+        held_, [&](const Call& call) { return call.kind == kind && path.find(call.path) != std::string::npos; });
+  }
+  [[nodiscard]] std::uint64_t count_calls(FileCall kind, const std::string& name) const {
+    return static_cast<std::uint64_t>(std::ranges::count_if(
+        calls_, [&](const Call& call) { return call.kind == kind && call.path.find(name) != std::string::npos; }));
   }
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Entry> rules_;
   std::vector<Call> calls_;
-  std::optional<Call> held_;
+  std::vector<Call> held_;
   std::uint64_t num_held_ = 0;
   std::uint64_t num_faults_ = 0;
 };

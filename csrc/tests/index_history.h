@@ -134,8 +134,8 @@ class IndexHistory {
 
   void reset() { take_back(index_.reset(), model_.reset()); }
 
-  // What is ready is found again, but for some of it; some of it has a copy, hangs on nothing or in a circle, or comes
-  // out of order.
+  // What is ready is found again, but for some of it; some of it has a copy, hangs on nothing or in a circle, comes out
+  // of order, or says that it lived less long than it had come to.
   void restart() {
     std::vector<FoundBlock> found = ready_blocks();
     while (!pins_.empty()) unpin();
@@ -158,7 +158,11 @@ class IndexHistory {
     for (const auto& [slot, node] : model_.nodes) {
       if (!node.ready || node.doomed) continue;
       const BlockKey parent = node.parent < 0 ? BlockKey{} : model_.nodes.at(node.parent).key;
-      by_use.push_back({node.last_use, {slot, node.key, parent, node.meta}});
+      EntryMeta written = node.meta;  // it may have been raised since
+      if (parents_expire_ && below(3) == 0) {
+        written.expiry_s = std::min(written.expiry_s, now_s_ + static_cast<std::uint32_t>(below(2)));
+      }
+      by_use.push_back({node.last_use, {slot, node.key, parent, written}});
     }
     std::ranges::stable_sort(by_use, {}, [](const auto& each) { return each.first; });
     std::vector<FoundBlock> found;

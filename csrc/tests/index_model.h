@@ -143,10 +143,9 @@ class IndexModel {
 
   // `found` in order of use; nothing is held. Returns the positions of what stays.
   std::set<std::int64_t> restore(const std::vector<FoundBlock>& found, std::uint32_t now_s) {
-    const auto place_of = [&](const BlockKey& key) {  // of the newest copy that is not expired; -1: there is none
+    const auto place_of = [&](const BlockKey& key) {  // of the newest copy; -1: there is none
       for (std::size_t i = found.size(); i-- > 0;) {
-        const std::uint32_t expiry_s = found[i].meta.expiry_s;
-        if (found[i].key == key && (expiry_s == 0xffffffffu || expiry_s > now_s)) return static_cast<std::int64_t>(i);
+        if (found[i].key == key) return static_cast<std::int64_t>(i);
       }
       return std::int64_t{-1};
     };
@@ -167,11 +166,17 @@ class IndexModel {
       nodes[block.slot] = {block.key, parent, block.meta, 0, tick_ + 1 + static_cast<std::uint64_t>(at), true, false};
     }
     tick_ += found.size();
-    for (const std::int64_t at : stays) {
-      const FoundBlock& block = found[static_cast<std::size_t>(at)];
-      raise_above(block.slot, block.meta);
-      settle(block.slot, LeafCause::used);
+    const auto slot_at = [&](std::int64_t at) { return found[static_cast<std::size_t>(at)].slot; };
+    for (const FoundBlock& block : found) {  // copies have their say in how long a block lives
+      const SlotId slot = find(block.key);
+      if (slot >= 0) nodes[slot].meta.expiry_s = std::max(nodes[slot].meta.expiry_s, block.meta.expiry_s);
     }
+    for (const std::int64_t at : stays) raise_above(slot_at(at), nodes[slot_at(at)].meta);
+    std::erase_if(stays, [&](std::int64_t at) {
+      const std::uint32_t expiry_s = nodes[slot_at(at)].meta.expiry_s;
+      return expiry_s != 0xffffffffu && expiry_s <= now_s && nodes.erase(slot_at(at)) == 1;
+    });
+    for (const std::int64_t at : stays) settle(slot_at(at), LeafCause::used);
     return stays;
   }
 

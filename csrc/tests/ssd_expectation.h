@@ -40,6 +40,12 @@ class SsdExpectation {
         may_be_emptied_ = may_be_emptied_ || end_ == EndsBy::power;
         break;
       case SsdVerb::touch:
+        if (auto touched = live_.find(operation.slot); is_aimed_at(operation, touched)) {
+          doubt(operation.slot);
+          may_[operation.slot].push_back(touched->second);
+          raise(may_[operation.slot].back(), operation);
+        }
+        break;
       case SsdVerb::sync:
         break;
     }
@@ -71,13 +77,17 @@ class SsdExpectation {
         if (end_ == EndsBy::power) settle_all();
         break;
       case SsdVerb::touch:
+        if (auto touched = live_.find(operation.slot); is_aimed_at(operation, touched)) {
+          raise(touched->second, operation);
+          settle(operation.slot);
+        }
         break;
     }
   }
 
   // A directory was opened after the end: compares, and takes what it has for what is there from now on.
   void check_and_adopt(SsdDirectory& directory) {
-    const std::vector<ScannedRecord> scanned = directory.scan(0);
+    const std::vector<ScannedRecord> scanned = directory.scan();
     const bool is_warm = directory.origin() == SsdOrigin::warm;
     CHECK(is_warm || may_be_emptied_);
     CHECK(is_warm || scanned.empty());
@@ -115,6 +125,11 @@ class SsdExpectation {
   std::size_t num_lost = 0;
 
  private:
+  using Records = std::map<std::uint64_t, SsdRecord>;
+
+  [[nodiscard]] bool is_aimed_at(const SsdOperation& touch, Records::const_iterator found) const {
+    return found != live_.end() && found->second.key == touch.record.key;
+  }
   void doubt(std::uint64_t slot) {
     if (const auto found = must_.find(slot); found != must_.end()) {
       may_[slot].push_back(found->second);

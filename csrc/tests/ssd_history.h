@@ -20,7 +20,7 @@ enum class SsdVerb : std::uint8_t { write, invalidate, touch, sync, renew, reope
 struct SsdOperation {
   SsdVerb verb = SsdVerb::sync;
   std::uint64_t slot = 0;
-  SsdRecord record;             // of a write; the key of a touch
+  SsdRecord record;             // of a write; the key of a touch, and what it raises to
   std::uint64_t num_slots = 0;  // of a reopen
 };
 
@@ -59,10 +59,21 @@ inline int write_block(SsdDirectory& directory, std::uint64_t slot, SsdRecord re
   TestBlock block;
   block.fill(record.key);
   record.data_checksum = block.checksum(directory.store_id(), slot, record.key);
+  record.used_at_us = next_test_use();
   if (const int error = directory.invalidate(slot); error != 0) return error;
   const auto bytes = std::as_bytes(std::span(block.words));
   if (const int error = write_fully(directory.data(), bytes, directory.offset_of(slot)); error != 0) return error;
   return directory.write(slot, record);
+}
+
+inline SsdUse use_of(const SsdOperation& touch) {
+  return {.used_at_us = next_test_use(), .expiry_s = touch.record.expiry_s, .priority = touch.record.priority};
+}
+
+// What a touch makes of the record that is there.
+inline void raise(SsdRecord& record, const SsdOperation& touch) {
+  record.expiry_s = std::max(record.expiry_s, touch.record.expiry_s);
+  record.priority = std::max(record.priority, touch.record.priority);
 }
 
 // Any verb but reopen. 0 or an errno.
@@ -73,7 +84,7 @@ inline int perform(SsdDirectory& directory, const SsdOperation& operation) {
     case SsdVerb::invalidate:
       return directory.invalidate(operation.slot);
     case SsdVerb::touch:
-      return directory.touch(operation.slot, operation.record.key);
+      return directory.touch(operation.slot, operation.record.key, use_of(operation));
     case SsdVerb::sync:
       return directory.sync();
     case SsdVerb::renew:
@@ -128,6 +139,7 @@ class ShadowStore {
         if (const auto found = records.find(operation.slot);
             found != records.end() && found->second.key == operation.record.key) {
           found->second.used_at_us = ++uses_;
+          raise(found->second, operation);
         }
         break;
       case SsdVerb::renew:

@@ -15,6 +15,13 @@ namespace flexkv {
 
 inline constexpr std::uint64_t test_slot_bytes = 2 * ssd_page_bytes;
 
+// Each is later than the last, as a UseClock's.
+inline std::uint64_t next_test_use() {
+  static std::uint64_t last = 0;
+  return ++last;
+}
+inline SsdUse test_use() { return {.used_at_us = next_test_use()}; }
+
 inline SsdRecord record_of(Choices& choices) {
   SsdRecord record;
   record.key = {.lo = choices.below(UINT64_MAX), .hi = choices.below(UINT64_MAX)};

@@ -101,7 +101,7 @@ class StoreKit {
     CHECK(pool_->wait_prefaulted(pool_slots, 20));
     acks_ = std::make_shared<Acks>();
     store_ = std::make_unique<SsdStore>(config(), *files_);
-    SsdScan scan = store_->scan(1);
+    SsdScan scan = store_->scan();
     store_->start(pool_, [acks = acks_](DiskAck ack) { acks->take(std::move(ack)); });
     return scan;
   }

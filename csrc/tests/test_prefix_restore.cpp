@@ -106,9 +106,27 @@ void circles_and_what_hangs_on_them_are_left_out() {
 }
 
 void expired_blocks_are_left_out_with_all_below() {
-  const Found found = joined({chain(0, {1, 2}), chain(2, {3}, {.expiry_s = 50}), chain(3, {4})});
-  CHECK(restored_slots(found, 49) == std::set<SlotId>({1, 2, 3, 4}));
+  const Found found = joined({chain(0, {1, 2}), chain(2, {3, 4}, {.expiry_s = 50}), chain(3, {5}, {.expiry_s = 40}),
+                              chain(0, {6}, {.expiry_s = 50})});
+  CHECK(restored_slots(found, 39) == std::set<SlotId>({1, 2, 3, 4, 5, 6}));
+  CHECK(restored_slots(found, 40) == std::set<SlotId>({1, 2, 3, 4, 6}));
   CHECK(restored_slots(found, 50) == std::set<SlotId>({1, 2}));
+}
+
+void a_block_whose_row_is_expired_lives_as_long_as_what_hangs_on_it() {
+  const Found found = joined({chain(0, {1, 2}, {.expiry_s = 10}), chain(2, {3}, {.expiry_s = 60}),
+                              chain(2, {4}, {.expiry_s = 10}), chain(4, {5}, {.expiry_s = 30})});
+  PrefixIndex index(100, "lru");
+  CHECK(slots_of(found, restore(index, found, 30)) == std::set<SlotId>({1, 2, 3}));
+  CHECK(index.match(Keys{key(1), key(2), key(3)}, 59).num_visible == 3 && index.match(Keys{key(1)}, 60).runs.empty());
+  CHECK(index.num_evictable() == 1 && index.evict(4) == Slots({3, 2, 1}));
+  CHECK(restored_slots(found, 29) == std::set<SlotId>({1, 2, 3, 4, 5}));
+  CHECK(restored_slots(found, 60).empty());
+}
+
+void what_hangs_on_nothing_keeps_nothing_alive() {
+  const Found found = joined({chain(0, {1, 2}, {.expiry_s = 10}), chain(77, {3}), chain(0, {4})});
+  CHECK(restored_slots(found, 10) == std::set<SlotId>({4}));
 }
 
 void of_copies_the_newest_stays_and_children_hang_on_it() {
@@ -122,11 +140,15 @@ void of_copies_the_newest_stays_and_children_hang_on_it() {
   CHECK(index.find(key(2)) == 40 && index.find(key(3)) == 3);
 }
 
-void an_expired_newest_copy_does_not_hide_an_older_one() {
-  Found found = chain(0, {1, 2});
+void of_copies_the_newest_lives_as_long_as_any_of_them() {
+  Found found = chain(0, {1}, {.expiry_s = 20});
   found.push_back({40, key(1), {}, {.expiry_s = 10}});
-  CHECK(restored_slots(found, 10) == std::set<SlotId>({1, 2}));
-  CHECK(restored_slots(found, 9) == std::set<SlotId>({40, 2}));
+  PrefixIndex index(100, "lru");
+  CHECK(slots_of(found, restore(index, found, 10)) == std::set<SlotId>({40}));
+  CHECK(index.match(Keys{key(1)}, 19).num_visible == 1 && index.match(Keys{key(1)}, 20).first_expired == 40);
+  CHECK(restored_slots(found, 20).empty());
+  found.push_back({2, key(2), key(1), {.expiry_s = 25}});
+  CHECK(restored_slots(found, 20) == std::set<SlotId>({40, 2}));
 }
 
 void parents_are_raised_to_their_children() {
@@ -241,6 +263,16 @@ void compare_matches(const PrefixIndex& index, const PrefixIndex& expected, cons
   }
 }
 
+// Without what has expired once all is there.
+Found living(const Found& found, const PrefixIndex& index, std::uint32_t now_s) {
+  Found rest = found;
+  std::erase_if(rest, [&](const FoundBlock& block) {
+    const std::uint32_t expiry_s = index.meta_of(block.slot).expiry_s;
+    return expiry_s != never_expires && expiry_s <= now_s;
+  });
+  return rest;
+}
+
 void it_equals_an_index_built_block_by_block(std::uint64_t seed) {
   Choices choices(seed);
   const std::size_t capacity = 40 + choices.below(200);
@@ -248,10 +280,13 @@ void it_equals_an_index_built_block_by_block(std::uint64_t seed) {
   Found found = forest;
   if (!choices.one_in(3)) choices.shuffle(found);
   const auto size = static_cast<std::int64_t>(capacity);
-  PrefixIndex restored(size, "lru"), built(size, "lru");
-  CHECK(restore(restored, found).size() == found.size());
-  build(built, forest, found);
-  CHECK(restored.num_evictable() == built.num_evictable());
+  PrefixIndex restored(size, "lru"), full(size, "lru"), built(size, "lru");
+  const std::uint32_t now_s = choices.one_in(2) ? 0 : static_cast<std::uint32_t>(90 + choices.below(120));
+  const Rows rows = restore(restored, found, now_s);
+  CHECK(now_s > 0 || rows.size() == found.size());
+  build(full, forest, found);
+  build(built, living(forest, full, now_s), living(found, full, now_s));
+  CHECK(restored.num_blocks() == built.num_blocks() && restored.num_evictable() == built.num_evictable());
   compare_matches(restored, built, forest);
   while (built.num_blocks() > 0) {
     CHECK(restored.evict(3) == built.evict(3));
@@ -281,8 +316,10 @@ int main() {
   a_chain_without_its_first_block_is_left_out_as_far_as_it_reaches();
   circles_and_what_hangs_on_them_are_left_out();
   expired_blocks_are_left_out_with_all_below();
+  a_block_whose_row_is_expired_lives_as_long_as_what_hangs_on_it();
+  what_hangs_on_nothing_keeps_nothing_alive();
   of_copies_the_newest_stays_and_children_hang_on_it();
-  an_expired_newest_copy_does_not_hide_an_older_one();
+  of_copies_the_newest_lives_as_long_as_any_of_them();
   parents_are_raised_to_their_children();
   bad_columns_throw_and_change_nothing();
   the_index_works_on_after_a_restore();

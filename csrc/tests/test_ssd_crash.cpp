@@ -52,9 +52,9 @@ void a_directory_is_as_its_model_says(Choices& choices) {
     directory = std::make_unique<SsdDirectory>(disk(), config);
     CHECK(directory->num_slots() == num_slots && directory->origin() == SsdOrigin::warm);
     CHECK(bytes_below(config.root) == config.capacity_bytes);
-    shadow.check_equal(directory->scan(0));
+    shadow.check_equal(directory->scan());
   }
-  const std::vector<ScannedRecord> scanned = directory->scan(0);
+  const std::vector<ScannedRecord> scanned = directory->scan();
   shadow.check_equal(scanned);
   for (const ScannedRecord& one : scanned) CHECK(block_is_whole(*directory, one));
 }
@@ -78,7 +78,7 @@ void run_until_the_end(FileSystem& files, const std::string& root, Choices& choi
       expected.begin(operation);
       try {
         directory = std::make_unique<SsdDirectory>(files, small_store(root, num_slots));
-        (void)directory->scan(0);
+        (void)directory->scan();
       } catch (const std::system_error&) {
         CHECK(has_ended());
         return;
@@ -126,7 +126,7 @@ void a_first_start_that_loses_power_is_made_good(Choices& choices) {
     }
     was_cut = files.is_cut();
     SsdDirectory directory(disk(), config);
-    CHECK(directory.scan(0).empty() && directory.num_slots() == 100);
+    CHECK(directory.scan().empty() && directory.num_slots() == 100);
     CHECK(bytes_below(config.root) == config.capacity_bytes);
   }
 }
@@ -201,7 +201,7 @@ void what_was_written_outlives_the_process(Choices& choices) {
         if (operation.verb == SsdVerb::reopen) {
           directory.reset();
           directory = std::make_unique<SsdDirectory>(disk(), small_store(root, operation.num_slots));
-          (void)directory->scan(0);
+          (void)directory->scan();
         } else {
           CHECK(perform(*directory, operation) == 0);
         }
@@ -267,7 +267,7 @@ std::unique_ptr<SsdDirectory> open_in_spite(FaultyFileSystem& files, const SsdDi
     const std::uint64_t faults_before = files.schedule.num_faults();
     try {
       auto directory = std::make_unique<SsdDirectory>(files, config);
-      (void)directory->scan(0);
+      (void)directory->scan();
       return directory;
     } catch (const std::runtime_error&) {  // SsdConfigError or std::system_error
       CHECK(files.schedule.num_faults() > faults_before);

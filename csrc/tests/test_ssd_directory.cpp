@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
@@ -37,6 +36,7 @@ SsdRecord record_named(std::uint64_t number) {
   record.key = {.lo = number, .hi = ~number};
   record.parent = {.lo = number - 1, .hi = 1};
   record.data_checksum = number * number;
+  record.used_at_us = next_test_use();
   return record;
 }
 
@@ -73,54 +73,55 @@ void what_was_written_is_there_after_a_restart() {
     SsdDirectory directory(disk(), config);
     CHECK(directory.origin() == SsdOrigin::made && directory.num_slots() == 100);
     CHECK(directory.slot_bytes() == test_slot_bytes && directory.offset_of(3) == 3 * test_slot_bytes);
-    CHECK(directory.scan(0).empty());
+    CHECK(directory.scan().empty());
     id = directory.store_id();
     for (const std::uint64_t slot : {5, 99, 0, 7}) CHECK(directory.write(slot, record_named(slot + 1)) == 0);
     CHECK(directory.invalidate(7) == 0 && directory.invalidate(8) == 0);
-    CHECK(directory.touch(5, record_named(6).key) == 0);
-    CHECK(directory.touch(0, record_named(6).key) == 0);  // not its key: nothing happens
-    CHECK(directory.touch(7, record_named(8).key) == 0);
+    CHECK(directory.touch(5, record_named(6).key, test_use()) == 0);
+    CHECK(directory.touch(0, record_named(6).key, test_use()) == 0);  // not its key: nothing happens
+    CHECK(directory.touch(7, record_named(8).key, test_use()) == 0);
   }
   SsdDirectory directory(disk(), config);
   CHECK(directory.origin() == SsdOrigin::warm && directory.store_id() == id && directory.num_slots() == 100);
-  const std::vector<ScannedRecord> records = directory.scan(0);
+  const std::vector<ScannedRecord> records = directory.scan();
   CHECK(slots_of(records) == (std::vector<std::uint64_t>{0, 5, 99}));
   CHECK(records[0].record.key == record_named(1).key && records[0].record.parent == record_named(1).parent);
   CHECK(records[0].record.data_checksum == 1);
   CHECK(records[2].record.used_at_us < records[0].record.used_at_us);  // in the order of use: 99, 0, 5
   CHECK(records[0].record.used_at_us < records[1].record.used_at_us);
   CHECK(directory.write(1, record_named(2)) == 0);
-  CHECK(directory.scan(0)[1].record.used_at_us > records[1].record.used_at_us);
+  CHECK(directory.scan()[1].record.used_at_us > records[1].record.used_at_us);
 }
 
-void times_of_use_are_the_clocks_and_grow_whatever_it_does() {
-  CHECK(use_after(0, 1'000) == 1'000);
-  CHECK(use_after(1'000, 1'000) == 1'001);
-  CHECK(use_after(1'000, 5) == 1'001);  // it was set back
-  CHECK(use_after(1'000, -5) == 1'001);
-  CHECK(use_after(ssd_max_used_at_us, 5) == ssd_max_used_at_us);
-  const auto now_us = [] {
-    const auto now = std::chrono::system_clock::now().time_since_epoch();
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
-  };
+void a_touch_raises_and_never_lowers() {
   const TempDir temp;
   SsdDirectory directory(disk(), small_store(temp.file("root"), 2));
-  const std::uint64_t before = now_us();
-  CHECK(directory.write(0, record_named(1)) == 0 && directory.write(1, record_named(2)) == 0);
-  const std::vector<ScannedRecord> records = directory.scan(0);
-  CHECK(records[0].record.used_at_us >= before && records[0].record.used_at_us < records[1].record.used_at_us);
-  CHECK(records[1].record.used_at_us <= now_us() + 1);
+  SsdRecord record = record_named(1);
+  record.used_at_us = 500, record.expiry_s = 1000, record.priority = 2;
+  CHECK(directory.write(0, record) == 0);
+  const auto touched = [&](const SsdUse& use) {
+    CHECK(directory.touch(0, record.key, use) == 0);
+    return directory.scan()[0].record;
+  };
+  CHECK(touched({400, 0, 0}) == record && touched({400, 999, 1}) == record);
+  record.used_at_us = 600;
+  CHECK(touched({600, 0, 0}) == record);
+  record.expiry_s = 2000;
+  CHECK(touched({0, 2000, 0}) == record);
+  record.expiry_s = ssd_never_expires, record.priority = 7;
+  CHECK(touched({0, ssd_never_expires, 7}) == record && touched({0, 3000, 3}) == record);
 }
 
-void expired_blocks_are_left_out_and_their_slots_are_invalidated_all_the_same() {
+void an_expired_record_is_there_until_its_slot_is_used_again() {
   const TempDir temp;
   SsdDirectory directory(disk(), small_store(temp.file("root"), 10));
   SsdRecord record = record_named(1);
   record.expiry_s = 500;
   CHECK(directory.write(3, record) == 0);
-  CHECK(directory.scan(499).size() == 1 && directory.scan(500).empty());
+  const std::vector<ScannedRecord> records = directory.scan();
+  CHECK(records.size() == 1 && records[0].record.expiry_s == 500);  // long ago
   CHECK(directory.invalidate(3) == 0);
-  CHECK(directory.scan(499).empty());
+  CHECK(directory.scan().empty());
 }
 
 void renewing_forgets_everything() {
@@ -131,12 +132,12 @@ void renewing_forgets_everything() {
     const SsdStoreId id = directory.store_id();
     CHECK(directory.write(3, record_named(1)) == 0);
     CHECK(directory.renew() == 0);
-    CHECK(!(directory.store_id() == id) && directory.scan(0).empty());
+    CHECK(!(directory.store_id() == id) && directory.scan().empty());
     CHECK(directory.write(4, record_named(2)) == 0);
   }
   SsdDirectory directory(disk(), config);
   CHECK(directory.origin() == SsdOrigin::warm);
-  CHECK(slots_of(directory.scan(0)) == std::vector<std::uint64_t>{4});
+  CHECK(slots_of(directory.scan()) == std::vector<std::uint64_t>{4});
 }
 
 // --- the locks
@@ -229,12 +230,12 @@ SsdDirectoryConfig full_store(const TempDir& temp, std::uint64_t num_slots) {
 void expect_emptied(const SsdDirectoryConfig& config, SsdOrigin origin) {
   {
     SsdDirectory directory(disk(), config);
-    CHECK(directory.origin() == origin && directory.scan(0).empty());
+    CHECK(directory.origin() == origin && directory.scan().empty());
     CHECK(bytes_below(config.root) <= config.capacity_bytes);
     CHECK(directory.write(2, record_named(1)) == 0);
   }
   SsdDirectory directory(disk(), config);
-  CHECK(directory.origin() == SsdOrigin::warm && directory.scan(0).size() == 1);
+  CHECK(directory.origin() == SsdOrigin::warm && directory.scan().size() == 1);
 }
 
 void another_capacity_keeps_the_slots_that_fit() {
@@ -246,7 +247,7 @@ void another_capacity_keeps_the_slots_that_fit() {
     static std::uint64_t kept = 100;
     kept = std::min(kept, num_slots);
     CHECK(directory.origin() == SsdOrigin::warm && directory.num_slots() == num_slots);
-    CHECK(directory.scan(0).size() == kept && bytes_below(config.root) == config.capacity_bytes);
+    CHECK(directory.scan().size() == kept && bytes_below(config.root) == config.capacity_bytes);
   }
 }
 
@@ -255,9 +256,9 @@ void slots_that_one_of_the_files_has_lost_are_given_up() {
   const TempDir temp;
   SsdDirectoryConfig config = full_store(temp, 100);
   fs::resize_file(data_of(config), 30 * test_slot_bytes + 5000);
-  CHECK(SsdDirectory(disk(), config).scan(0).size() == 30);
+  CHECK(SsdDirectory(disk(), config).scan().size() == 30);
   fs::resize_file(records_of(config), record_offset(20) + 7);
-  CHECK(SsdDirectory(disk(), config).scan(0).size() == 20);
+  CHECK(SsdDirectory(disk(), config).scan().size() == 20);
   CHECK(fs::file_size(data_of(config)) == 100 * test_slot_bytes);
 }
 
@@ -412,7 +413,7 @@ void a_file_that_is_none_is_refused() {
     fs::remove(path + name);
     fs::rename(temp.file("aside"), path + name);
   }
-  CHECK(SsdDirectory(disk(), config).scan(0).size() == 10);
+  CHECK(SsdDirectory(disk(), config).scan().size() == 10);
 }
 
 void a_tree_that_others_can_write_to_is_refused() {
@@ -454,7 +455,7 @@ void a_disk_that_is_full_at_start_is_said_with_its_numbers_and_nothing_is_lost()
     CHECK_THROWS(SsdDirectory(files, large), SsdConfigError);
     CHECK(files.schedule.num_faults() == 1 && bytes_below(small.root) == small.capacity_bytes);
     SsdDirectory directory(files, small);
-    CHECK(directory.origin() == SsdOrigin::warm && directory.scan(0).size() == 10);
+    CHECK(directory.origin() == SsdOrigin::warm && directory.scan().size() == 10);
 
     FaultyFileSystem others;
     others.schedule.add(
@@ -486,18 +487,18 @@ void after_a_renewal_that_failed_nothing_is_written_until_one_succeeds() {
   CHECK(directory.write(3, record_named(1)) == 0);
   files.schedule.add({.kind = FileCall::sync, .name = "/records", .fault = {.error = EIO}});
   CHECK(directory.renew() == EIO);
-  CHECK(directory.write(4, record_named(2)) == EIO && directory.touch(3, record_named(1).key) == EIO);
+  CHECK(directory.write(4, record_named(2)) == EIO && directory.touch(3, record_named(1).key, test_use()) == EIO);
   CHECK(directory.invalidate(3) == EIO && directory.invalidate(5) == EIO);
   CHECK(directory.renew() == 0);
-  CHECK(directory.write(4, record_named(2)) == 0 && directory.scan(0).size() == 1);
+  CHECK(directory.write(4, record_named(2)) == 0 && directory.scan().size() == 1);
 }
 
 }  // namespace
 
 int main() {
   what_was_written_is_there_after_a_restart();
-  times_of_use_are_the_clocks_and_grow_whatever_it_does();
-  expired_blocks_are_left_out_and_their_slots_are_invalidated_all_the_same();
+  a_touch_raises_and_never_lowers();
+  an_expired_record_is_there_until_its_slot_is_used_again();
   renewing_forgets_everything();
   one_store_at_a_time_serves_from_a_sub_directory();
   a_start_while_another_changes_the_tree_is_busy();

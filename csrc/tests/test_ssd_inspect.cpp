@@ -74,7 +74,7 @@ void clearing_removes_ours_that_nobody_serves_from() {
   CHECK(all.removed == Names{second_name} && all.busy == Names{first_name} && all.foreign == Names{foreign_name});
   CHECK(!fs::exists(root.path + "/flexkv-ssd-v1/" + second_name));
   CHECK(fs::exists(root.path + "/flexkv-ssd-v1/" + foreign_name + "/records"));
-  CHECK(root.busy->write(3, record_named(1)) == 0 && root.busy->scan(0).size() == 1);
+  CHECK(root.busy->write(3, record_named(1)) == 0 && root.busy->scan().size() == 1);
   root.busy.reset();
   CHECK(clear_ssd_directories(root.path, first_name).removed == Names{first_name});
   CHECK(clear_ssd_directories(root.path, first_name).removed.empty());
@@ -97,7 +97,7 @@ void what_else_lies_in_a_sub_directory_stays() {
 void records_are_read_beside_the_store_in_the_order_of_use() {
   const Root root;
   for (const std::uint64_t slot : {4, 2, 7}) CHECK(write_block(*root.busy, slot, record_named(slot)) == 0);
-  CHECK(root.busy->touch(2, record_named(2).key) == 0);
+  CHECK(root.busy->touch(2, record_named(2).key, test_use()) == 0);
   const SsdReader reader(root.path, first_name);
   std::vector<std::uint64_t> slots;
   for (const ScannedRecord& one : reader.records().valid) slots.push_back(one.slot);
@@ -123,8 +123,8 @@ void checking_tells_damage_from_change() {
     file.put('x');
     CHECK(file.good());
   }
-  CHECK(root.busy->touch(0, record_named(1).key) == 0);      // still the same block
-  CHECK(write_block(*root.busy, 2, record_named(77)) == 0);  // another
+  CHECK(root.busy->touch(0, record_named(1).key, {test_use().used_at_us, 5000, 3}) == 0);  // still the same block
+  CHECK(write_block(*root.busy, 2, record_named(77)) == 0);                                // another
   CHECK(reader.check(records[0]) == SsdCheck::whole);
   CHECK(reader.check(records[1]) == SsdCheck::damaged);
   CHECK(reader.check(records[2]) == SsdCheck::changed);

@@ -78,6 +78,10 @@ void histories_with_faults_never_serve_what_was_not_written() {
         {FileCall::read, "data", {0, choices.below(4096)}, 0, FaultSchedule::forever, 2 + choices.below(4)});
     for (std::uint64_t step = 1; step < 120; ++step) {
       const auto slot = static_cast<std::int64_t>(choices.below(6));
+      if (choices.one_in(3)) {  // of what may be there, while something else goes on
+        const auto touched = static_cast<std::int64_t>(choices.below(6));
+        rig.kit.store().touch(touched, key_of(held[touched].value_or(step * 10)), 0, 3);
+      }
       if (choices.one_in(2)) {
         held[slot].reset();
         if (is_good(rig.kit.write({slot}, step * 10))) held[slot] = step * 10;
@@ -107,6 +111,7 @@ void a_power_cut_at_any_call_leaves_blocks_or_misses() {
       (void)kit.write({0, 2, 4}, round * 1000);
       for (const std::int64_t slot : {0, 2, 4})
         written[slot].insert(round * 1000 + static_cast<std::uint64_t>(slot) / 2);
+      kit.store().touch(2, key_of(round * 1000 + 1), 0, 3);
       (void)kit.read({1, 3}, 1001);
     }
     kit.close();

@@ -74,9 +74,10 @@ class RadixTree:
     def restore(self, found: RestoredBlocks, now_s: int) -> npt.NDArray[np.int64]:
         """Fill an empty index with ready blocks, as if they had been used in the order of the rows. O(n).
 
-        Left out are expired blocks, all but the newest of several rows of one key, and blocks whose chain of parents
-        does not lead to a first block. Returns which rows were restored, parents before children, in stretches in which
-        each row is the parent of the next, one for each leaf. Other threads run meanwhile; the columns must not change.
+        Parents live as long as their children, and the newest of several rows of one key as long as any of them. Left
+        out are the other rows of a key, blocks whose chain of parents does not lead to a first block, and what is then
+        expired. Returns which rows were restored, parents before children, in stretches in which each row is the parent
+        of the next, one for each leaf. Other threads run meanwhile; the columns must not change.
         Raises ValueError when the index is not empty, columns differ in length, or a slot is out of range or named
         twice; nothing changed then.
         """

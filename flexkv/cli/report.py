@@ -110,7 +110,8 @@ def _note_lines(blocks: Blocks) -> list[str]:
         number = count(blocks.num_from_the_future, "block")
         notes.append(f"    {number} last used in the future: the clock was wrong then, or is now")
     if blocks.num_expired:
-        notes.append(f"    {count(blocks.num_expired, 'block')} expired: the next start leaves them out")
+        note = "expired: the next start leaves them out, but for those that a living one hangs on"
+        notes.append(f"    {count(blocks.num_expired, 'block')} {note}")
     return notes + _record_lines(len(blocks.damaged_records), blocks.num_records_of_before)
 
 

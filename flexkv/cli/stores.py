@@ -73,7 +73,7 @@ class Blocks:
 
     num_blocks: int
     num_bytes: int
-    num_expired: int  # of `num_blocks`: their time is over, a start leaves them out
+    num_expired: int  # of `num_blocks`: their time is over, a start leaves them out unless others need them
     num_from_the_future: int  # of `num_blocks`: in no age bin
     ages: tuple[AgeBin, ...]
     damaged_records: tuple[int, ...]  # their slots

@@ -131,8 +131,8 @@ class DiskStore(Protocol):
     def slot_bytes(self) -> int:
         """Bytes of a slot."""
 
-    def scan(self, now_s: int) -> ScanColumns:
-        """Return what lies there and has not expired at `now_s` (since 1970). Once. Waits for the disk. Raises OSError.
+    def scan(self) -> ScanColumns:
+        """Return what lies there, also what is expired. Once. Waits for the disk. Raises OSError.
 
         Slots, keys (n, 16), parents (n, 16), expiry in seconds since 1970, tenants, groups, priorities; the least
         recently used first.

@@ -101,7 +101,7 @@ class _Opened:
 def _found(scan: ScanColumns, to_own_clock: int) -> RestoredBlocks:
     """Return what a store holds, with its expiries on the task engine's clock."""
     slots, keys, parents, expiry_s, tenants, groups, priorities = scan
-    own_s = np.clip(expiry_s.astype(np.int64) + to_own_clock, 1, NEVER_S - 1).astype(np.uint32)
+    own_s = np.clip(expiry_s.astype(np.int64) + to_own_clock, 0, NEVER_S - 1).astype(np.uint32)
     own_s[expiry_s == NEVER_S] = NEVER_S
     return RestoredBlocks(
         slots=slots,
@@ -252,7 +252,8 @@ class SsdTier:
                 store.renew()
                 num_restored = 0
             else:
-                num_restored = tier.restore(_found(store.scan(int(time.time())), self._to_own_clock()))
+                found = _found(store.scan(), self._to_own_clock())
+                num_restored = tier.restore(found, int(self._clock_s()))
             is_whole = True
         finally:
             if not is_whole:

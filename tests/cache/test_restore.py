@@ -91,6 +91,16 @@ def test_expired_blocks_stay_away() -> None:
     expiry_s = np.array([NEVER_S, NEVER_S, 70, 70], dtype=np.uint32)
     assert engine.restore(found_of([sequence(4)], expiry_s=expiry_s), now_s=70) == 2
     assert engine.match(sequence(4), 70).num_visible == 2
+    assert engine.mempool.num_used_blocks == 2
+
+
+def test_what_a_living_block_hangs_on_lives_as_long_whatever_its_own_row_says() -> None:
+    engine = tier()
+    expiry_s = np.array([70, 20, 90, 70], dtype=np.uint32)
+    assert engine.restore(found_of([sequence(4)], expiry_s=expiry_s), now_s=70) == 3
+    assert engine.match(sequence(4), 89).num_ready == 3
+    assert engine.match(sequence(4), 90).num_visible == 0
+    engine.check_invariants()
 
 
 def test_eviction_goes_on_in_the_order_of_use() -> None:
@@ -216,8 +226,10 @@ def test_whatever_is_found_the_tier_is_consistent_and_holds_only_whole_chains(da
     engine = tier(events)
     restored = engine.restore(found, now_s=5)
     engine.check_invariants()
-    newest = {key: row for row, key in enumerate(keys) if expiry_s[row] != 5}
-    whole = {key for key in newest if _leads_to_a_first_block(key, newest, parents)}
+    newest = {key: row for row, key in enumerate(keys)}
+    chains = {key: _chain_of(key, newest, parents) for key in newest}
+    living = {key for row, key in enumerate(keys) if expiry_s[row] != 5}
+    whole = {above for key in living for above in chains[key]}
     assert restored == len(whole)
     assert {key for key in set(keys) if engine.holds(key)} == whole
     announced: list[bytes] = []
@@ -229,14 +241,15 @@ def test_whatever_is_found_the_tier_is_consistent_and_holds_only_whole_chains(da
     assert set(announced) == whole
 
 
-def _leads_to_a_first_block(key: bytes, newest: dict[bytes, int], parents: list[bytes]) -> bool:
-    for _ in range(len(parents)):
-        if key not in newest:
-            return False
+def _chain_of(key: bytes, newest: dict[bytes, int], parents: list[bytes]) -> list[bytes]:
+    """The key and all above it, or nothing where that does not lead to a first block."""
+    chain: list[bytes] = []
+    while key != bytes(16):
+        if key not in newest or key in chain:
+            return []
+        chain.append(key)
         key = parents[newest[key]]
-        if key == bytes(16):
-            return True
-    return False
+    return chain
 
 
 def test_an_index_restored_twice_needs_to_be_empty() -> None:

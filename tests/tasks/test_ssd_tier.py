@@ -235,6 +235,7 @@ def test_expiries_are_on_the_clock_of_the_task_engine() -> None:
     )
     bench = SsdBench(disk, num_ssd_blocks=512)
     assert bench.held(1) == (0, 0)
+    assert bench.engine.stats().ssd_slots_used == 2
     assert bench.held(1, 400) == bench.held(1, 800) == (0, 1)
     bench.clock_s += 90
     assert bench.held(1, 400) == (0, 1)
@@ -242,6 +243,15 @@ def test_expiries_are_on_the_clock_of_the_task_engine() -> None:
     assert bench.held(1, 400) == (0, 0)
     bench.clock_s += 1e6
     assert bench.held(1, 800) == (0, 1), "never is never"
+
+
+def test_a_block_whose_record_is_expired_comes_back_under_a_child_that_lives() -> None:
+    now_s = int(time.time())
+    expired, living = records_of(2, expiry_s=now_s - 5), records_of(3, expiry_s=now_s + 100)
+    bench = SsdBench(DiskStoreDouble(512, records=[*expired, living[2]]), num_ssd_blocks=512)
+    assert bench.held(3) == (0, 3)
+    bench.clock_s += 110
+    assert bench.held(3) == (0, 0)
 
 
 @pytest.mark.parametrize(
