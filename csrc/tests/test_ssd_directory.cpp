@@ -1,13 +1,11 @@
-// SsdDirectory: what is kept over a restart, the cap, the locks, and what it says when it cannot work.
-#include <fcntl.h>
+// SsdDirectory: what is kept over a restart, the locks, what is found there, and what it says when it cannot work. Its
+// room is in test_ssd_directory_room.cpp.
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -16,54 +14,15 @@
 #include <vector>
 
 #include "storage/crc64.h"
-#include "storage/ssd_directory.h"
-#include "storage/ssd_room.h"
 #include "tests/check.h"
 #include "tests/faulty_file.h"
-#include "tests/ssd_kit.h"
-#include "tests/temp_dir.h"
+#include "tests/ssd_directory_kit.h"
 
 using namespace flexkv;
 
 namespace {
 
 namespace fs = std::filesystem;
-
-FileSystem& disk() { return posix_file_system(); }
-
-SsdRecord record_named(std::uint64_t number) {
-  SsdRecord record;
-  record.key = {.lo = number, .hi = ~number};
-  record.parent = {.lo = number - 1, .hi = 1};
-  record.data_checksum = number * number;
-  record.used_at_us = next_test_use();
-  return record;
-}
-
-std::vector<std::uint64_t> slots_of(const std::vector<ScannedRecord>& records) {
-  std::vector<std::uint64_t> slots;
-  for (const ScannedRecord& scanned : records) slots.push_back(scanned.slot);
-  return slots;
-}
-
-// What a start that must fail says.
-template <typename Error>
-std::string why_not(const SsdDirectoryConfig& config) {
-  try {
-    const SsdDirectory directory(disk(), config);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  CHECK(false);
-  return {};
-}
-
-void expect_in(const std::string& text, std::initializer_list<std::string> parts) {
-  for (const std::string& part : parts) {
-    if (text.find(part) == std::string::npos) std::fprintf(stderr, "no \"%s\" in: %s\n", part.c_str(), text.c_str());
-    CHECK(text.find(part) != std::string::npos);
-  }
-}
 
 void what_was_written_is_there_after_a_restart() {
   const TempDir temp;
@@ -163,69 +122,7 @@ void a_start_while_another_changes_the_tree_is_busy() {
   const SsdDirectory directory(disk(), config);
 }
 
-// --- the cap
-
-void all_files_together_stay_within_the_capacity() {
-  for (const std::uint64_t num_slots : {1, 2, 63, 64, 65, 100}) {
-    const TempDir temp;
-    SsdDirectoryConfig config = small_store(temp.file("root"), num_slots);
-    {
-      const SsdDirectory directory(disk(), config);
-      CHECK(directory.num_slots() == num_slots && bytes_below(config.root) == config.capacity_bytes);
-    }
-    config.capacity_bytes -= 1;
-    if (num_slots == 1) {
-      expect_in(why_not<SsdConfigError>(config), {std::to_string(config.capacity_bytes), "set at least that"});
-      continue;
-    }
-    const SsdDirectory directory(disk(), config);
-    CHECK(directory.num_slots() == num_slots - 1 && bytes_below(config.root) <= config.capacity_bytes);
-  }
-}
-
-void another_model_gets_what_the_busy_ones_leave() {
-  const TempDir temp;
-  const SsdDirectoryConfig first = small_store(temp.file("root"), 50, "00000000000000a1");
-  SsdDirectoryConfig second = small_store(temp.file("root"), 80, "00000000000000a2");
-  auto one = std::make_unique<SsdDirectory>(disk(), first);
-  expect_in(why_not<SsdBusy>(small_store(temp.file("root"), 50, "00000000000000a3")), {"others serve from"});
-  {
-    const SsdDirectory two(disk(), second);
-    CHECK(two.removed().empty() && two.num_slots() == 29);  // the header and the page of records are taken twice
-    CHECK(bytes_below(first.root) <= second.capacity_bytes);
-  }
-  one.reset();
-  const SsdDirectory two(disk(), second);
-  CHECK(two.removed() == std::vector<std::string>{first.fingerprint} && two.num_slots() == 80);
-  CHECK(two.origin() == SsdOrigin::warm && !fs::exists(temp.file("root/flexkv-ssd-v1/00000000000000a1")));
-}
-
 // --- what is found where the sub-directory belongs
-
-std::string records_of(const SsdDirectoryConfig& config) {
-  return config.root + "/flexkv-ssd-v1/" + config.fingerprint + "/records";
-}
-std::string data_of(const SsdDirectoryConfig& config) {
-  return config.root + "/flexkv-ssd-v1/" + config.fingerprint + "/data";
-}
-
-void put_bytes(const std::string& path, std::uint64_t offset, const std::string& bytes) {
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(static_cast<std::streamoff>(offset));
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  CHECK(file.good());
-}
-void put_bytes(const std::string& path, std::uint64_t offset, std::span<const std::byte> bytes) {
-  put_bytes(path, offset, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-}
-
-// Fills every slot, and returns the configuration to start again with.
-SsdDirectoryConfig full_store(const TempDir& temp, std::uint64_t num_slots) {
-  const SsdDirectoryConfig config = small_store(temp.file("root"), num_slots);
-  SsdDirectory directory(disk(), config);
-  for (std::uint64_t slot = 0; slot < num_slots; ++slot) CHECK(directory.write(slot, record_named(slot + 1)) == 0);
-  return config;
-}
 
 void expect_emptied(const SsdDirectoryConfig& config, SsdOrigin origin) {
   {
@@ -236,19 +133,6 @@ void expect_emptied(const SsdDirectoryConfig& config, SsdOrigin origin) {
   }
   SsdDirectory directory(disk(), config);
   CHECK(directory.origin() == SsdOrigin::warm && directory.scan().size() == 1);
-}
-
-void another_capacity_keeps_the_slots_that_fit() {
-  const TempDir temp;
-  (void)full_store(temp, 100);
-  for (const std::uint64_t num_slots : {100, 40, 300, 39, 1, 2}) {
-    const SsdDirectoryConfig config = small_store(temp.file("root"), num_slots);
-    SsdDirectory directory(disk(), config);
-    static std::uint64_t kept = 100;
-    kept = std::min(kept, num_slots);
-    CHECK(directory.origin() == SsdOrigin::warm && directory.num_slots() == num_slots);
-    CHECK(directory.scan().size() == kept && bytes_below(config.root) == config.capacity_bytes);
-  }
 }
 
 // As a crash between the two files leaves it.
@@ -301,59 +185,6 @@ void a_damaged_header_or_a_lost_file_empties_it() {
   expect_emptied(config, SsdOrigin::damaged);
   fs::remove_all(config.root + "/flexkv-ssd-v1/" + config.fingerprint);
   expect_emptied(config, SsdOrigin::made);
-}
-
-void what_is_not_ours_is_never_touched_or_counted() {
-  const TempDir temp;
-  const SsdDirectoryConfig config = small_store(temp.file("root"), 100);
-  const std::string tree = config.root + "/flexkv-ssd-v1/";
-  fs::create_directories(tree + "00000000000000ff");
-  fs::create_directories(tree + "not-a-fingerprint");
-  fs::permissions(tree, fs::perms::owner_all);
-  for (const std::string& path :
-       {config.root + "/lock", config.root + "/big", tree + "data", tree + "00000000000000ff/records",
-        tree + "00000000000000ff/data", tree + "not-a-fingerprint/data"}) {
-    std::ofstream(path) << std::string(100'000, 'x');
-  }
-  const std::uint64_t before = bytes_below(config.root);
-  const SsdDirectory directory(disk(), config);
-  CHECK(directory.num_slots() == 100 && bytes_below(config.root) == before + config.capacity_bytes);
-
-  SsdDirectoryConfig foreign = config;
-  foreign.fingerprint = "00000000000000ff";
-  expect_in(why_not<SsdConfigError>(foreign), {"00000000000000ff/records", "not a file of this cache", "remove it"});
-  CHECK(fs::file_size(tree + "00000000000000ff/records") == 100'000);
-  CHECK(fs::file_size(tree + "00000000000000ff/data") == 100'000);
-}
-
-void the_least_recently_used_make_room_first_and_only_as_many_as_it_takes() {
-  const TempDir temp;
-  const std::string root = temp.file("root");
-  const std::vector<std::string> names = {"00000000000000a1", "00000000000000a2", "00000000000000a3"};
-  const std::uint64_t each = small_store(root, 20).capacity_bytes;
-  {
-    std::vector<std::unique_ptr<SsdDirectory>> together;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      SsdDirectoryConfig config = small_store(root, 20, names[i]);
-      config.capacity_bytes = (i + 1) * each;
-      together.push_back(std::make_unique<SsdDirectory>(disk(), config));
-      CHECK(together.back()->num_slots() == 20);
-    }
-  }
-  const auto set_used = [&](const std::string& name, std::int64_t at_s) {
-    const timespec times[2] = {{.tv_sec = at_s, .tv_nsec = 0}, {.tv_sec = at_s, .tv_nsec = 0}};
-    CHECK(::utimensat(AT_FDCWD, (root + "/flexkv-ssd-v1/" + name + "/lock").c_str(), times, 0) == 0);
-  };
-  set_used(names[0], 300);
-  set_used(names[1], 100);
-  set_used(names[2], 200);
-  // A slot of 20 of their size and a little: two others have to go, the one used last may stay.
-  SsdDirectoryConfig config = small_store(root, 1, "00000000000000a4");
-  config.extent_bytes = {2 * each};
-  config.capacity_bytes = ssd_footprint_bytes(1, 2 * each) + each;
-  const SsdDirectory directory(disk(), config);
-  CHECK(directory.removed() == (std::vector<std::string>{names[1], names[2]}));
-  CHECK(bytes_below(root) <= config.capacity_bytes && fs::exists(root + "/flexkv-ssd-v1/" + names[0] + "/data"));
 }
 
 // --- what it says when it cannot work
@@ -443,28 +274,6 @@ void a_root_that_cannot_be_written_to_is_refused() {
 
 // --- faults that the random histories meet too seldom
 
-void a_disk_that_is_full_at_start_is_said_with_its_numbers_and_nothing_is_lost() {
-  for (const std::string name : {"/data", "/records"}) {
-    const TempDir temp;
-    const SsdDirectoryConfig small = full_store(temp, 10);
-    const SsdDirectoryConfig large = small_store(small.root, 500);
-    FaultyFileSystem files;
-    // Records are first cut to what is kept, then grown.
-    files.schedule.add(
-        {.kind = FileCall::allocate, .name = name, .fault = {.error = ENOSPC}, .first = name == "/data" ? 0u : 1u});
-    CHECK_THROWS(SsdDirectory(files, large), SsdConfigError);
-    CHECK(files.schedule.num_faults() == 1 && bytes_below(small.root) == small.capacity_bytes);
-    SsdDirectory directory(files, small);
-    CHECK(directory.origin() == SsdOrigin::warm && directory.scan().size() == 10);
-
-    FaultyFileSystem others;
-    others.schedule.add(
-        {.kind = FileCall::allocate, .name = name, .fault = {.error = ENOSPC}, .first = name == "/data" ? 0u : 1u});
-    CHECK_THROWS(SsdDirectory(others, small_store(temp.file("fresh"), 100)), SsdConfigError);
-    CHECK(bytes_below(temp.file("fresh")) == 0 && !fs::exists(data_of(small_store(temp.file("fresh"), 1))));
-  }
-}
-
 void a_slot_known_to_be_empty_is_not_written_again() {
   const TempDir temp;
   FaultyFileSystem files;
@@ -502,19 +311,13 @@ int main() {
   renewing_forgets_everything();
   one_store_at_a_time_serves_from_a_sub_directory();
   a_start_while_another_changes_the_tree_is_busy();
-  all_files_together_stay_within_the_capacity();
-  another_model_gets_what_the_busy_ones_leave();
-  another_capacity_keeps_the_slots_that_fit();
   slots_that_one_of_the_files_has_lost_are_given_up();
   another_geometry_or_version_is_emptied_and_made_anew();
   a_damaged_header_or_a_lost_file_empties_it();
-  what_is_not_ours_is_never_touched_or_counted();
-  the_least_recently_used_make_room_first_and_only_as_many_as_it_takes();
   bad_configurations_name_the_value_and_the_fix();
   a_file_that_is_none_is_refused();
   a_tree_that_others_can_write_to_is_refused();
   a_root_that_cannot_be_written_to_is_refused();
-  a_disk_that_is_full_at_start_is_said_with_its_numbers_and_nothing_is_lost();
   a_slot_known_to_be_empty_is_not_written_again();
   after_a_renewal_that_failed_nothing_is_written_until_one_succeeds();
 }

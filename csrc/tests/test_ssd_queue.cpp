@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "tests/check.h"
 #include "tests/child_process.h"
 #include "tests/faulty_file.h"
 #include "tests/ssd_store_kit.h"

@@ -8,6 +8,7 @@
 
 #include "cache/prefix_index.h"
 #include "storage/use_clock.h"
+#include "tests/check.h"
 #include "tests/child_process.h"
 #include "tests/faulty_file.h"
 #include "tests/ssd_store_kit.h"
