@@ -160,7 +160,7 @@ class IndexHistory {
       const BlockKey parent = node.parent < 0 ? BlockKey{} : model_.nodes.at(node.parent).key;
       by_use.push_back({node.last_use, {slot, node.key, parent, node.meta}});
     }
-    std::ranges::stable_sort(by_use, {}, [](const auto& each) { return each.first; });
+    std::ranges::sort(by_use, {}, [](const auto& each) { return std::pair(each.first, each.second.slot); });
     std::vector<FoundBlock> found;
     for (const auto& each : by_use) found.push_back(each.second);
     return found;
