@@ -713,9 +713,9 @@ class CopyAgent:
     Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.
     """
 
-    def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)]) -> None:
+    def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], device: str = 'cpu') -> None:
         """
-        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes.
+        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.
         """
 
     def start(self) -> None:
@@ -726,9 +726,9 @@ class CopyAgent:
         Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.
         """
 
-    def record_step(self, step: int) -> None:
+    def record_step(self, step: int, stream: int = 0) -> None:
         """
-        The engine's step `step` is computed: ops with after_step <= step may run.
+        The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with after_step <= step may run, after that. RuntimeError.
         """
 
     def hold(self, held: bool) -> None:
@@ -762,6 +762,27 @@ class CopyEngine:
         """
         Copy slots[i] to blocks[i] (direction 0) or back (1); returns the bytes moved. One call at a time.
         """
+
+class BlockCopies:
+    """
+    Moves blocks between a device and host slots as an agent does, without one: for benchmarks and tests. The memory must stay while it lives.
+    """
+
+    def __init__(self, device: str, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], host_base: int, stride: int, num_slots: int) -> None:
+        """
+        device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.
+        """
+
+    def wait_usable(self, timeout_s: float) -> bool:
+        """Wait until the device may use all host slots; False after the timeout."""
+
+    def copy(self, direction: int, slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], after_step: int = 0) -> int:
+        """
+        Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the bytes moved. One call at a time for each direction. RuntimeError: the device failed.
+        """
+
+    def record_step(self, step: int, stream: int) -> None:
+        """What the stream holds now belongs to steps up to this one."""
 
 def copy_nontemporal(dst: int, src: int, bytes: int) -> None:
     """

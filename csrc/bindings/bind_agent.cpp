@@ -5,13 +5,19 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
+#include "cuda/gpu_backend.h"
 #include "transfer/copy_agent.h"
 #include "transfer/copy_engine.h"
 #include "transfer/device_layout.h"
@@ -68,6 +74,72 @@ void copy_range(std::uintptr_t dst, std::uintptr_t src, std::size_t bytes) {
   copy_nontemporal(reinterpret_cast<std::byte*>(dst), reinterpret_cast<const std::byte*>(src), bytes);
 }
 
+// What moves the blocks of tensors on that kind of device.
+std::shared_ptr<CopyBackend> backend_for(const std::string& device, const DeviceLayout& layout) {
+  if (device == "cpu") return nullptr;
+  if (device != "cuda") throw std::invalid_argument("device is '" + device + "'; 'cpu' and 'cuda' are known");
+  layout.validate();
+  std::string why_not;
+  const cuda::Api* const api = cuda::driver(why_not);
+  if (api == nullptr) throw std::runtime_error(why_not);
+  return std::make_shared<cuda::GpuBackend>(*api, layout);
+}
+
+// Both directions of a backend without an agent: for benchmarks and tests.
+class BlockCopies {
+ public:
+  BlockCopies(const std::string& device, std::uint64_t num_blocks, const Planes& planes, std::uintptr_t host_base,
+              std::uint64_t stride, std::int64_t num_slots)
+      : layout_(to_layout(num_blocks, planes)), host_{reinterpret_cast<std::byte*>(host_base), stride, num_slots} {
+    if (host_base == 0) throw std::invalid_argument("host_base is 0");
+    if (stride < layout_.slot_bytes()) throw std::invalid_argument("stride is smaller than the bytes of a block");
+    if (num_slots < 1) throw std::invalid_argument("num_slots must be positive");
+    const GilRelease release;
+    layout_.validate();
+    backend_ = backend_for(device, layout_);
+    if (backend_ == nullptr) backend_ = std::make_shared<CpuBackend>(layout_, 1);
+    for (const auto direction : {protocol::Direction::load, protocol::Direction::store}) {
+      copiers_.push_back(backend_->make_copier(direction));
+    }
+    registration_ = backend_->use_host(host_, [this](std::int64_t usable) {
+      const std::lock_guard lock(mutex_);
+      usable_ = usable;
+      changed_.notify_all();
+    });
+  }
+
+  bool wait_usable(double timeout_s) {
+    const GilRelease release;
+    std::unique_lock lock(mutex_);
+    const auto limit = std::chrono::duration<double>(std::clamp(timeout_s, 0.0, 3600.0));
+    return changed_.wait_for(lock, limit, [this] { return usable_ == host_.num_slots; });
+  }
+
+  std::uint64_t copy(int direction, const Ids& slots, const Ids& blocks, std::uint64_t after_step) {
+    if (direction != 0 && direction != 1) throw std::invalid_argument("direction must be 0 (load) or 1 (store)");
+    if (slots.shape(0) != blocks.shape(0)) throw std::invalid_argument("slots and blocks differ in length");
+    const auto slot_ids = to_ids(slots, "slots", host_.num_slots);
+    const auto block_ids = to_ids(blocks, "blocks", static_cast<std::int64_t>(layout_.num_blocks));
+    const GilRelease release;
+    return copiers_[static_cast<std::size_t>(direction)]->copy(host_, slot_ids, block_ids, after_step);
+  }
+
+  void record_step(std::uint64_t step, std::uintptr_t stream) {
+    const GilRelease release;
+    backend_->record_step(step, stream);
+  }
+
+ private:
+  const DeviceLayout layout_;
+  const HostShard host_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::int64_t usable_ = 0;  // guarded by mutex_
+  std::shared_ptr<CopyBackend> backend_;
+  std::vector<std::unique_ptr<BlockCopier>> copiers_;
+  std::unique_ptr<HostRegistration> registration_;
+};
+
 nb::dict to_dict(const AgentStats& stats) {
   nb::dict dict;
   dict["loads_done"] = stats.loads_done;
@@ -99,19 +171,24 @@ void bind_copy_agent(nb::module_& m) {
           "__init__",
           [](Agent* self, std::string socket_path, std::uint32_t rank, std::uint32_t num_ranks,
              std::uint32_t tokens_per_block, std::string layout_tag, int copy_threads, std::uint64_t num_blocks,
-             const Planes& planes) {
+             const Planes& planes, const std::string& device) {
             AgentConfig config = {std::move(socket_path), rank,        num_ranks, tokens_per_block,
                                   std::move(layout_tag),  copy_threads};
-            new (self) Agent(std::move(config), to_layout(num_blocks, planes));
+            DeviceLayout layout = to_layout(num_blocks, planes);
+            const GilRelease release;
+            auto backend = backend_for(device, layout);
+            new (self) Agent(std::move(config), std::move(layout), std::move(backend));
           },
           "socket_path"_a, "rank"_a, "num_ranks"_a, "tokens_per_block"_a, "layout_tag"_a, "copy_threads"_a,
-          "num_blocks"_a, "planes"_a.noconvert(),
-          "Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes.")
+          "num_blocks"_a, "planes"_a.noconvert(), "device"_a = "cpu",
+          "Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: "
+          "'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.")
       .def("start", &CopyAgent::start, Release(), "Connect in the background and serve; returns at once. Once only.")
       .def("stop", &CopyAgent::stop, "timeout_s"_a, Release(),
            "Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.")
-      .def("record_step", &CopyAgent::record_step, "step"_a, Release(),
-           "The engine's step `step` is computed: ops with after_step <= step may run.")
+      .def("record_step", &CopyAgent::record_step, "step"_a, "stream"_a = 0, Release(),
+           "The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with "
+           "after_step <= step may run, after that. RuntimeError.")
       .def("hold", &CopyAgent::hold, "held"_a, Release(), "While held no op starts (for tests).")
       .def(
           "wait_serving",
@@ -134,6 +211,20 @@ void bind_agent(nb::module_& m) {
       .def("copy", &copy_blocks, "planes"_a.noconvert(), "num_blocks"_a, "host_base"_a, "stride"_a, "num_slots"_a,
            "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(),
            "Copy slots[i] to blocks[i] (direction 0) or back (1); returns the bytes moved. One call at a time.");
+  nb::class_<BlockCopies>(
+      m, "BlockCopies",
+      "Moves blocks between a device and host slots as an agent does, without one: for benchmarks and "
+      "tests. The memory must stay while it lives.")
+      .def(nb::init<const std::string&, std::uint64_t, const Planes&, std::uintptr_t, std::uint64_t, std::int64_t>(),
+           "device"_a, "num_blocks"_a, "planes"_a.noconvert(), "host_base"_a, "stride"_a, "num_slots"_a,
+           "device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.")
+      .def("wait_usable", &BlockCopies::wait_usable, "timeout_s"_a,
+           "Wait until the device may use all host slots; False after the timeout.")
+      .def("copy", &BlockCopies::copy, "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(), "after_step"_a = 0,
+           "Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the "
+           "bytes moved. One call at a time for each direction. RuntimeError: the device failed.")
+      .def("record_step", &BlockCopies::record_step, "step"_a, "stream"_a,
+           "What the stream holds now belongs to steps up to this one.");
   m.def("copy_nontemporal", &copy_range, "dst"_a, "src"_a, "bytes"_a,
         "Copy one range between two addresses with stores that bypass the caches (for benchmarks).");
 }

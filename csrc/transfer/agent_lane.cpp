@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <chrono>
 #include <new>
+#include <stdexcept>
 #include <utility>
 
 namespace flexkv {
@@ -11,8 +12,8 @@ namespace flexkv {
 using protocol::AckBody;
 using protocol::AckStatus;
 
-AgentLane::AgentLane(protocol::Direction direction, const DeviceLayout& layout, int copy_threads, const WakeEvent& wake)
-    : direction_(direction), layout_(layout), wake_(wake), engine_(copy_threads) {}
+AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake)
+    : wake_(wake), copier_(std::move(copier)) {}
 
 void AgentLane::run() {
   std::unique_lock lock(mutex_);
@@ -43,10 +44,13 @@ AckBody AgentLane::copy(const CopyTask& task) {
   AckBody result = {task.op_id, 0, 0, AckStatus::done, 0};
   const auto begin = std::chrono::steady_clock::now();
   try {
-    result.bytes = engine_.copy(layout_, task.pool->shard(), direction_, task.slots, task.blocks);
+    result.bytes = copier_->copy(task.pool->shard(), task.slots, task.blocks, task.after_step);
   } catch (const std::bad_alloc&) {
     result.status = AckStatus::failed;
     result.error = ENOMEM;
+  } catch (const std::runtime_error&) {  // the device failed
+    result.status = AckStatus::failed;
+    result.error = EIO;
   }
   const auto elapsed = std::chrono::steady_clock::now() - begin;
   result.duration_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(elapsed).count());

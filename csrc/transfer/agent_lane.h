@@ -12,8 +12,7 @@
 #include <mutex>
 #include <vector>
 
-#include "transfer/copy_engine.h"
-#include "transfer/device_layout.h"
+#include "transfer/block_copier.h"
 #include "transfer/pool_mapping.h"
 #include "transfer/protocol.h"
 #include "transfer/wake_event.h"
@@ -34,8 +33,8 @@ struct LaneStats {
 
 class AgentLane {
  public:
-  // `layout` and `wake` outlive the lane; `wake` is signalled whenever there is a result to take.
-  AgentLane(protocol::Direction direction, const DeviceLayout& layout, int copy_threads, const WakeEvent& wake);
+  // `wake` outlives the lane; it is signalled whenever there is a result to take.
+  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake);
 
   void run();    // the lane's thread, until close
   void close();  // after it nothing starts; a running op runs on, then `run` returns
@@ -58,10 +57,8 @@ class AgentLane {
   void finish(const protocol::AckBody& result);
   void finish_cancelled(std::uint64_t op_id);
 
-  const protocol::Direction direction_;
-  const DeviceLayout& layout_;
   const WakeEvent& wake_;
-  CopyEngine engine_;  // used by `run` only
+  const std::unique_ptr<BlockCopier> copier_;  // used by `run` only
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_:

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <exception>
 #include <system_error>
@@ -35,14 +36,18 @@ struct AgentLink::Connection {
   FrameReader reader{PeerRole::engine};
   FrameWriter writer;
   std::shared_ptr<const PoolMapping> pool;
+  // How many slots the device may use, as the backend says from any thread, and as the engine was told.
+  std::shared_ptr<std::atomic<std::int64_t>> usable = std::make_shared<std::atomic<std::int64_t>>(0);
+  std::int64_t told = 0;
+  std::unique_ptr<HostRegistration> registration;  // ends before the mapping does
   bool engine_is_this_process = false;
   bool open = true;       // false: lost, refused, or closed by us
   bool bye_said = false;  // nothing is read or acknowledged any more
 };
 
-AgentLink::AgentLink(const AgentConfig& config, const DeviceLayout& layout, AgentLane& loads, AgentLane& stores,
-                     const WakeEvent& wake)
-    : config_(config), layout_(layout), loads_(loads), stores_(stores), wake_(wake) {}
+AgentLink::AgentLink(const AgentConfig& config, const DeviceLayout& layout, CopyBackend& backend, AgentLane& loads,
+                     AgentLane& stores, const WakeEvent& wake)
+    : config_(config), layout_(layout), backend_(backend), loads_(loads), stores_(stores), wake_(wake) {}
 
 void AgentLink::run() {
   milliseconds retry = first_retry;
@@ -125,6 +130,7 @@ void AgentLink::pump(Connection& connection) {
   }
   const bool idle = loads_.idle() && stores_.idle();  // asked before the results are taken: none is still to come
   send_results(connection);
+  send_mapped(connection);
   if (stopping() && idle && !connection.bye_said) {
     connection.writer.push(FrameType::bye);
     connection.bye_said = true;
@@ -199,7 +205,19 @@ void AgentLink::on_pool(Connection& connection, Frame& frame) {
   const auto body = read_body<protocol::PoolBody>(frame.body);
   connection.pool = std::make_shared<const PoolMapping>(body, frame.fd.get(), layout_.slot_bytes(),
                                                         connection.engine_is_this_process);
-  const protocol::MappedBody mapped = {body.num_slots};
+  connection.registration =
+      backend_.use_host(connection.pool->shard(), [usable = connection.usable, &wake = wake_](std::int64_t num_slots) {
+        *usable = num_slots;
+        wake.signal();
+      });
+  send_mapped(connection);
+}
+
+void AgentLink::send_mapped(Connection& connection) {
+  const std::int64_t usable = *connection.usable;
+  if (usable == connection.told) return;
+  connection.told = usable;
+  const protocol::MappedBody mapped = {static_cast<std::uint64_t>(usable)};
   connection.writer.push(FrameType::mapped, bytes_of(mapped));
   set_state(AgentState::serving);
 }
@@ -242,6 +260,7 @@ void AgentLink::abandon(Connection& connection) {
   while (loads_.running() || stores_.running()) (void)sleep_on(-1, 0, std::nullopt);
   (void)loads_.take_results();
   (void)stores_.take_results();
+  connection.registration.reset();
   ::shutdown(connection.socket.get(), SHUT_RDWR);  // forked children may hold the descriptor, too
   connection.socket.reset();
 }

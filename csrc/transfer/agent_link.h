@@ -28,8 +28,8 @@ class AgentLink {
   using Clock = std::chrono::steady_clock;
 
   // All references outlive the link. `wake` is the event that the lanes signal.
-  AgentLink(const AgentConfig& config, const DeviceLayout& layout, AgentLane& loads, AgentLane& stores,
-            const WakeEvent& wake);
+  AgentLink(const AgentConfig& config, const DeviceLayout& layout, CopyBackend& backend, AgentLane& loads,
+            AgentLane& stores, const WakeEvent& wake);
 
   void run();  // the I/O thread, until refused or stopped; closes the lanes at its end
   // Cancels the queued ops, waits for the running ones, acknowledges, says BYE. A peer that does not read is left at
@@ -51,6 +51,7 @@ class AgentLink {
   void register_rank(Connection& connection);
   void pump(Connection& connection);
   void send_results(Connection& connection);
+  void send_mapped(Connection& connection);
   [[nodiscard]] bool receive(Connection& connection);
   void handle(Connection& connection, Frame& frame);
   void on_pool(Connection& connection, Frame& frame);
@@ -65,6 +66,7 @@ class AgentLink {
 
   const AgentConfig& config_;
   const DeviceLayout& layout_;
+  CopyBackend& backend_;
   AgentLane& loads_;
   AgentLane& stores_;
   const WakeEvent& wake_;

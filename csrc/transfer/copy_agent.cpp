@@ -14,6 +14,7 @@
 
 #include "transfer/agent_lane.h"
 #include "transfer/agent_link.h"
+#include "transfer/copy_engine.h"
 #include "transfer/native_thread.h"
 #include "transfer/timeout.h"
 #include "transfer/wake_event.h"
@@ -51,16 +52,18 @@ DeviceLayout checked(DeviceLayout layout) {
 }  // namespace
 
 struct CopyAgent::Core {
-  Core(AgentConfig config_in, DeviceLayout layout_in)
+  Core(AgentConfig config_in, DeviceLayout layout_in, std::shared_ptr<CopyBackend> backend_in)
       : config(checked(std::move(config_in))),
         layout(checked(std::move(layout_in))),
-        loads(Direction::load, layout, config.copy_threads, wake),
-        stores(Direction::store, layout, config.copy_threads, wake),
-        link(config, layout, loads, stores, wake) {}
+        backend(backend_in ? std::move(backend_in) : std::make_shared<CpuBackend>(layout, config.copy_threads)),
+        loads(backend->make_copier(Direction::load), wake),
+        stores(backend->make_copier(Direction::store), wake),
+        link(config, layout, *backend, loads, stores, wake) {}
 
   const pid_t owner = ::getpid();
   const AgentConfig config;
   const DeviceLayout layout;
+  const std::shared_ptr<CopyBackend> backend;
   WakeEvent wake;
   AgentLane loads;
   AgentLane stores;
@@ -76,8 +79,8 @@ struct CopyAgent::Core {
   std::size_t num_running = 0;  // guarded by mutex
 };
 
-CopyAgent::CopyAgent(AgentConfig config, DeviceLayout layout)
-    : core_(std::make_shared<Core>(std::move(config), std::move(layout))) {}
+CopyAgent::CopyAgent(AgentConfig config, DeviceLayout layout, std::shared_ptr<CopyBackend> backend)
+    : core_(std::make_shared<Core>(std::move(config), std::move(layout), std::move(backend))) {}
 
 CopyAgent::~CopyAgent() {
   if (!in_owner()) {
@@ -146,8 +149,9 @@ bool CopyAgent::stop(double timeout_s) {
   return true;
 }
 
-void CopyAgent::record_step(std::uint64_t step) {
+void CopyAgent::record_step(std::uint64_t step, std::uintptr_t stream) {
   if (!in_owner()) return;
+  if (stream != 0) core_->backend->record_step(step, stream);
   core_->loads.record_step(step);
   core_->stores.record_step(step);
 }

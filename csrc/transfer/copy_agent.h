@@ -5,7 +5,8 @@
 // shares the engine's mapping when both are one process), and serves ops. When the connection is lost it starts over,
 // unless stopped or refused. Loads and stores have a thread and a queue each, so that loads never wait behind stores.
 //
-// Step tickets (D17): an op with after_step = n starts once record_step(m >= n) was called by the worker.
+// Step tickets (D17): an op with after_step = n starts once record_step(m >= n) was called by the worker; on a GPU its
+// copies also wait, on the device, for what the engine's stream held then.
 // An op runs whole; CANCEL only takes ops that have not started. Every OP gets exactly one ACK (ids out of range, a
 // lost pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped and
 // before the agent registers again.
@@ -20,6 +21,7 @@
 #include <memory>
 #include <string>
 
+#include "transfer/block_copier.h"
 #include "transfer/device_layout.h"
 
 namespace flexkv {
@@ -46,8 +48,8 @@ struct AgentStats {
 
 class CopyAgent {
  public:
-  // Validates config and layout: throws std::invalid_argument.
-  CopyAgent(AgentConfig config, DeviceLayout layout);
+  // Validates config and layout: throws std::invalid_argument. Without a backend the memory is the host's own.
+  CopyAgent(AgentConfig config, DeviceLayout layout, std::shared_ptr<CopyBackend> backend = nullptr);
   ~CopyAgent();  // stop(5 s)
   CopyAgent(const CopyAgent&) = delete;
   CopyAgent& operator=(const CopyAgent&) = delete;
@@ -55,7 +57,9 @@ class CopyAgent {
   void start();  // once; throws std::logic_error when started or stopped before
   // False when a copy did not end in time: the threads then end by themselves, and stop may be called again.
   [[nodiscard]] bool stop(double timeout_s);
-  void record_step(std::uint64_t step);  // monotone; smaller values are ignored
+  // Monotone; smaller values are ignored. `stream`: on a GPU, the engine's, which holds the work of the step; 0: it is
+  // done. Throws what the backend does.
+  void record_step(std::uint64_t step, std::uintptr_t stream = 0);
   [[nodiscard]] AgentState state() const;
   // Until the agent serves ops; false after timeout_s, or when refused or stopped.
   [[nodiscard]] bool wait_serving(double timeout_s) const;

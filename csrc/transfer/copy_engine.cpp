@@ -252,6 +252,38 @@ std::uint64_t CopyEngine::copy(const DeviceLayout& layout, const HostShard& host
   return job.total_bytes();
 }
 
+namespace {
+
+class CpuCopier final : public BlockCopier {
+ public:
+  CpuCopier(const DeviceLayout& layout, protocol::Direction direction, int copy_threads)
+      : layout_(layout), direction_(direction), engine_(copy_threads) {}
+
+  std::uint64_t copy(const HostShard& host, std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks,
+                     std::uint64_t /*after_step*/) override {
+    return engine_.copy(layout_, host, direction_, slots, blocks);
+  }
+
+ private:
+  const DeviceLayout layout_;
+  const protocol::Direction direction_;
+  CopyEngine engine_;
+};
+
+}  // namespace
+
+CpuBackend::CpuBackend(const DeviceLayout& layout, int copy_threads) : layout_(layout), copy_threads_(copy_threads) {}
+
+std::unique_ptr<BlockCopier> CpuBackend::make_copier(protocol::Direction direction) {
+  return std::make_unique<CpuCopier>(layout_, direction, copy_threads_);
+}
+
+std::unique_ptr<HostRegistration> CpuBackend::use_host(const HostShard& host,
+                                                       std::function<void(std::int64_t)> progress) {
+  progress(host.num_slots);
+  return std::make_unique<HostRegistration>();
+}
+
 void copy_nontemporal(std::byte* dst, const std::byte* src, std::size_t bytes) {
   stream_copy({dst, src, bytes, src});
   stream_fence();

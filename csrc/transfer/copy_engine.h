@@ -12,17 +12,11 @@
 #include <memory>
 #include <span>
 
+#include "transfer/block_copier.h"
 #include "transfer/device_layout.h"
 #include "transfer/protocol.h"
 
 namespace flexkv {
-
-// One rank's shard of the host pool as mapped in this process.
-struct HostShard {
-  std::byte* base = nullptr;
-  std::uint64_t stride_bytes = 0;
-  std::int64_t num_slots = 0;
-};
 
 class CopyEngine {
  public:
@@ -42,6 +36,22 @@ class CopyEngine {
  private:
   class Helpers;
   std::unique_ptr<Helpers> helpers_;
+};
+
+// Device memory that is host memory: a CopyEngine for each direction. Steps are done when they are recorded.
+class CpuBackend final : public CopyBackend {
+ public:
+  // Throws std::invalid_argument as CopyEngine does.
+  CpuBackend(const DeviceLayout& layout, int copy_threads);
+
+  [[nodiscard]] std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) override;
+  [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,
+                                                           std::function<void(std::int64_t)> progress) override;
+  void record_step(std::uint64_t /*step*/, std::uintptr_t /*stream*/) override {}
+
+ private:
+  const DeviceLayout layout_;
+  const int copy_threads_;
 };
 
 // Non-temporal copy of one range; any alignment. Ends with a store fence.

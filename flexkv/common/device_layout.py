@@ -48,12 +48,14 @@ class DeviceLayoutSpec:
         planes: base, block stride and chunk length. Shape: uint64 (p, 3).
         slot_bytes: bytes of one block.
         tag: names the byte order of a slot.
+        device: where all of it lies, as torch writes it.
     """
 
     num_blocks: int
     planes: npt.NDArray[np.uint64]
     slot_bytes: int
     tag: str
+    device: str = "cpu"
 
 
 def planes_from_tensor(
@@ -158,6 +160,7 @@ def layout_from_handles(tensors: Mapping[str, KVTensorHandle], block_dims: Mappi
         planes=np.array(merged, dtype=np.uint64).reshape(-1, 3),
         slot_bytes=sum(plane.chunk for plane in merged),
         tag=_tag(described, groups),
+        device=next(iter(tensors.values())).device,
     )
 
 

@@ -19,6 +19,7 @@ __all__ = ["find_block_dim", "layout_from_kv_caches", "tensor_handles"]
 MIN_DIMS = 2
 MAX_DIMS = 6
 KV_SIZE = 2  # K and V
+DEVICE_KINDS = ("cpu", "cuda")
 
 
 def layout_from_kv_caches(
@@ -36,18 +37,26 @@ def layout_from_kv_caches(
         ValueError: naming the layer: not a tensor, a shape whose blocks cannot be told, tensors that disagree.
     """
     handles = tensor_handles(kv_caches)
-    for name, handle in handles.items():
-        if handle.device != "cpu":
-            raise ConfigError(
-                f"{name!r} is on device {handle.device!r}; this version copies KV tensors on 'cpu' only",
-                key="kv_caches",
-                value=handle.device,
-            )
+    _check_devices(handles)
     if block_dim is None:
         dims = {name: find_block_dim(name, handle.shape, num_blocks) for name, handle in handles.items()}
     else:
         dims = {name: _checked_dim(name, handle.shape, num_blocks, block_dim) for name, handle in handles.items()}
     return layout_from_handles(handles, dims)
+
+
+def _check_devices(handles: Mapping[str, KVTensorHandle]) -> None:
+    """Raise unless all are on one device that has a backend."""
+    devices = {handle.device: name for name, handle in handles.items()}
+    for device, name in devices.items():
+        if device.partition(":")[0] not in DEVICE_KINDS:
+            raise ConfigError(
+                f"{name!r} is on device {device!r}; KV tensors are copied on {' and '.join(DEVICE_KINDS)}",
+                key="kv_caches",
+                value=device,
+            )
+    if len(devices) > 1:
+        raise ValueError(f"kv_caches are on several devices: {', '.join(sorted(devices))}; a rank has one")
 
 
 def tensor_handles(kv_caches: object) -> dict[str, KVTensorHandle]:

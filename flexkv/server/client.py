@@ -128,7 +128,7 @@ class KVTPClient:
             if self._registration is not None:
                 raise ServerError("KV tensors are registered already; call unregister first", rank=self.rank)
             agent = self._start_agent(spec, tokens_per_block, layout_tag)
-            self._registration = Registration(self, self.rank, agent, tensors)
+            self._registration = Registration(self, self.rank, agent, tensors, spec.device)
         _logger.info(
             "KV tensors registered client=%s rank=%d num_tensors=%d num_blocks=%d block_bytes=%d num_planes=%d addr=%s",
             self.intra_client_id,
@@ -140,11 +140,15 @@ class KVTPClient:
             self._socket_path,
         )
 
-    def record_step(self, step: int) -> None:
-        """Say that the work of `step` is done: ops with that ticket may run (D17). Smaller steps are ignored."""
+    def record_step(self, step: int, stream: int | None = None) -> None:
+        """Say that the work of `step` is done: ops with that ticket may run (D17). Smaller steps are ignored.
+
+        On a GPU it need only be on its way, in `stream` (the address of a CUDA stream; default: torch's current one):
+        copies wait for what the stream holds now, on the device.
+        """
         registration = self._registration
         if registration is not None:
-            registration.record_step(step)
+            registration.record_step(step, stream)
 
     def recent_steps(self) -> list[StepTicket]:
         """Return the last steps recorded, oldest first: what an op that waits for a step waits behind."""
@@ -206,15 +210,20 @@ class KVTPClient:
         return as_block_size("tokens_per_block", size)
 
     def _start_agent(self, spec: DeviceLayoutSpec, tokens_per_block: int, layout_tag: str) -> _core.CopyAgent:
-        agent = _core.CopyAgent(
-            socket_path=self._socket_path,
-            rank=self.rank,
-            num_ranks=self.num_ranks,
-            tokens_per_block=tokens_per_block,
-            layout_tag=f"{spec.tag};{layout_tag}" if layout_tag else spec.tag,
-            copy_threads=self._copy_threads,
-            num_blocks=spec.num_blocks,
-            planes=spec.planes,
-        )
+        try:
+            agent = _core.CopyAgent(
+                socket_path=self._socket_path,
+                rank=self.rank,
+                num_ranks=self.num_ranks,
+                tokens_per_block=tokens_per_block,
+                layout_tag=f"{spec.tag};{layout_tag}" if layout_tag else spec.tag,
+                copy_threads=self._copy_threads,
+                num_blocks=spec.num_blocks,
+                planes=spec.planes,
+                device=spec.device.partition(":")[0],
+            )
+        except RuntimeError as error:
+            message = f"KV tensors on {spec.device} cannot be copied: {error}"
+            raise ConfigError(message, key="kv_caches", value=spec.device) from error
         agent.start()
         return agent

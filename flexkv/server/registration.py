@@ -22,6 +22,8 @@ _logger = flexkv_logger(__name__)
 ABANDON_TIMEOUT_S = 5.0
 MAX_STEP_TICKETS = 64
 STATE_CHECK_STEPS = 64
+LEGACY_STREAM = 1
+"""CUDA's name for the default stream, whose address is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,11 @@ class AgentReport:
 class Registration:
     """The agent, and the tensors it may write to. When `owner` goes without `close`, the agent is stopped first."""
 
-    def __init__(self, owner: object, rank: int, agent: _core.CopyAgent, tensors: list[object]) -> None:
+    def __init__(
+        self, owner: object, rank: int, agent: _core.CopyAgent, tensors: list[object], device: str = "cpu"
+    ) -> None:
         self.agent = agent
+        self._device = device
         self._rank = rank
         self._steps: RingBuffer[StepTicket] = RingBuffer(MAX_STEP_TICKETS)
         self._steps_lock = threading.Lock()
@@ -63,15 +68,25 @@ class Registration:
         self._reported_state = _core.AgentState.IDLE
         self._finalizer = weakref.finalize(owner, _stop_and_release, agent, tensors)  # also at exit
 
-    def record_step(self, step: int) -> None:
-        """Let ops with this ticket run. Now and then log a state that has changed."""
-        self.agent.record_step(step)
+    def record_step(self, step: int, stream: int | None = None) -> None:
+        """Let ops with this ticket run, behind what the stream holds. Now and then log a state that has changed."""
+        self.agent.record_step(step, self._stream(stream))
         with self._steps_lock:
             self._steps.append(StepTicket(step=step, time_s=time.monotonic()))
             self._num_steps += 1
             is_due = self._num_steps % STATE_CHECK_STEPS == 0
         if is_due:
             self._note_state()
+
+    def _stream(self, stream: int | None) -> int:
+        """Return the address of the stream that holds a step's work; 0 where there are no streams."""
+        if self._device == "cpu":
+            return 0
+        if stream is None:
+            import torch
+
+            stream = int(torch.cuda.current_stream(torch.device(self._device)).cuda_stream)
+        return stream or LEGACY_STREAM
 
     def recent_steps(self) -> list[StepTicket]:
         """Return the last tickets, oldest first."""

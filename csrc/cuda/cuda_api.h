@@ -1,0 +1,91 @@
+// What is used of the CUDA driver, as a table of functions: loaded from libcuda.so.1 where there is one, so that
+// neither building nor installing needs CUDA; or filled in by a test.
+//
+// The declarations follow the driver API's documentation; names of members are those of its functions. Versioned
+// symbols are asked for by the version whose signature stands here. Thread safety: immutable once made.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace flexkv::cuda {
+
+using Result = int;  // CUresult
+using Device = int;  // CUdevice
+using DevicePtr = std::uint64_t;
+using Context = struct ContextTag*;
+using Stream = struct StreamTag*;
+using Event = struct EventTag*;
+using Module = struct ModuleTag*;
+using Function = struct FunctionTag*;
+
+inline constexpr Result success = 0;
+inline constexpr Result error_not_ready = 600;
+inline constexpr Result error_host_memory_already_registered = 712;
+
+inline constexpr unsigned stream_non_blocking = 1;
+inline constexpr unsigned event_blocking_sync = 1;
+inline constexpr unsigned event_disable_timing = 2;
+inline constexpr unsigned host_register_portable = 1;
+inline constexpr int pointer_attribute_device_ordinal = 9;
+inline constexpr int device_attribute_multiprocessors = 16;
+inline constexpr int device_attribute_capability_major = 75;
+inline constexpr int device_attribute_capability_minor = 76;
+inline constexpr int capture_mode_relaxed = 2;
+
+struct Api {
+  Result (*cuInit)(unsigned flags);
+  Result (*cuDriverGetVersion)(int* version);
+  Result (*cuGetErrorName)(Result error, const char** name);
+  Result (*cuDeviceGet)(Device* device, int ordinal);
+  Result (*cuDeviceGetName)(char* name, int length, Device device);
+  Result (*cuDeviceGetAttribute)(int* value, int attribute, Device device);
+  Result (*cuDevicePrimaryCtxRetain)(Context* context, Device device);
+  Result (*cuDevicePrimaryCtxRelease)(Device device);
+  Result (*cuCtxSetCurrent)(Context context);
+  Result (*cuCtxGetStreamPriorityRange)(int* least, int* greatest);
+  Result (*cuThreadExchangeStreamCaptureMode)(int* mode);
+  Result (*cuPointerGetAttribute)(void* value, int attribute, DevicePtr pointer);
+  Result (*cuStreamCreateWithPriority)(Stream* stream, unsigned flags, int priority);
+  Result (*cuStreamDestroy)(Stream stream);
+  Result (*cuStreamSynchronize)(Stream stream);
+  Result (*cuStreamWaitEvent)(Stream stream, Event event, unsigned flags);
+  Result (*cuEventCreate)(Event* event, unsigned flags);
+  Result (*cuEventDestroy)(Event event);
+  Result (*cuEventRecord)(Event event, Stream stream);
+  Result (*cuEventQuery)(Event event);
+  Result (*cuEventSynchronize)(Event event);
+  Result (*cuMemAlloc)(DevicePtr* address, std::size_t bytes);
+  Result (*cuMemFree)(DevicePtr address);
+  Result (*cuMemHostRegister)(void* address, std::size_t bytes, unsigned flags);
+  Result (*cuMemHostUnregister)(void* address);
+  Result (*cuMemHostAlloc)(void** address, std::size_t bytes, unsigned flags);
+  Result (*cuMemFreeHost)(void* address);
+  Result (*cuMemcpyHtoDAsync)(DevicePtr to, const void* from, std::size_t bytes, Stream stream);
+  Result (*cuMemcpyDtoHAsync)(void* to, DevicePtr from, std::size_t bytes, Stream stream);
+  Result (*cuModuleLoadData)(Module* module, const void* image);
+  Result (*cuModuleUnload)(Module module);
+  Result (*cuModuleGetFunction)(Function* function, Module module, const char* name);
+  Result (*cuLaunchKernel)(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                           unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream stream, void** arguments,
+                           void** extra);
+};
+
+// A call of the driver failed. `code` is its CUresult.
+class Error : public std::runtime_error {
+ public:
+  Error(Result code, const std::string& what) : std::runtime_error(what), code_(code) {}
+  [[nodiscard]] Result code() const { return code_; }
+
+ private:
+  Result code_;
+};
+
+// The driver of this machine, loaded and initialized once for the process; nullptr when it cannot be had, and why.
+[[nodiscard]] const Api* driver(std::string& why_not);
+
+// Throws Error with the call's name and the driver's name of the error.
+void check(const Api& api, Result result, const char* call);
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,89 @@
+#include "cuda/gpu_device.h"
+
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <thread>
+
+#include "cuda/kernels_ptx.h"
+
+namespace flexkv::cuda {
+namespace {
+
+constexpr int num_looks = 24;
+constexpr std::chrono::microseconds between_looks{5};
+constexpr unsigned long timer_slack_ns = 1000;  // the default, 50 us, is the time of a whole block
+
+}  // namespace
+
+GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal) {
+  check(api_.cuDeviceGet(&device_, ordinal), "cuDeviceGet");
+  std::array<char, 128> name{};
+  check(api_.cuDeviceGetName(name.data(), static_cast<int>(name.size()), device_), "cuDeviceGetName");
+  name_ = name.data();
+  check(api_.cuDevicePrimaryCtxRetain(&context_, device_), "cuDevicePrimaryCtxRetain");
+  try {
+    enter();
+    check(api_.cuCtxGetStreamPriorityRange(&low_priority_, &high_priority_), "cuCtxGetStreamPriorityRange");
+    check(api_.cuModuleLoadData(&module_, kernels_ptx), "cuModuleLoadData");
+    for (std::size_t i = 0; i < word_sizes.size(); ++i) {
+      const std::string suffix = "_" + std::to_string(word_sizes[i]);
+      check(api_.cuModuleGetFunction(&gathers_[i], module_, ("gather" + suffix).c_str()), "cuModuleGetFunction");
+      check(api_.cuModuleGetFunction(&scatters_[i], module_, ("scatter" + suffix).c_str()), "cuModuleGetFunction");
+    }
+  } catch (const Error&) {
+    if (module_ != nullptr) (void)api_.cuModuleUnload(module_);
+    (void)api_.cuDevicePrimaryCtxRelease(device_);
+    throw;
+  }
+}
+
+GpuDevice::~GpuDevice() {
+  (void)api_.cuCtxSetCurrent(context_);
+  (void)api_.cuModuleUnload(module_);
+  (void)api_.cuDevicePrimaryCtxRelease(device_);
+}
+
+void GpuDevice::enter() const {
+  thread_local bool is_relaxed = false;
+  check(api_.cuCtxSetCurrent(context_), "cuCtxSetCurrent");
+  if (is_relaxed) return;
+  int mode = capture_mode_relaxed;
+  check(api_.cuThreadExchangeStreamCaptureMode(&mode), "cuThreadExchangeStreamCaptureMode");
+  (void)::prctl(PR_SET_TIMERSLACK, timer_slack_ns, 0, 0, 0);
+  is_relaxed = true;
+}
+
+Function GpuDevice::kernel(bool is_gather, unsigned word_bytes) const {
+  const auto at = static_cast<std::size_t>(std::ranges::find(word_sizes, word_bytes) - word_sizes.begin());
+  return (is_gather ? gathers_ : scatters_).at(at);
+}
+
+int device_of(const Api& api, DevicePtr address) {
+  int ordinal = 0;
+  check(api, api.cuPointerGetAttribute(&ordinal, pointer_attribute_device_ordinal, address), "cuPointerGetAttribute");
+  return ordinal;
+}
+
+GpuStream::GpuStream(const GpuDevice& device, int priority) : device_(device) {
+  device_.check(device_.api().cuStreamCreateWithPriority(&stream_, stream_non_blocking, priority),
+                "cuStreamCreateWithPriority");
+}
+
+GpuEvent::GpuEvent(const GpuDevice& device) : device_(device) {
+  device_.check(device_.api().cuEventCreate(&event_, event_blocking_sync | event_disable_timing), "cuEventCreate");
+}
+
+void GpuEvent::wait() const {
+  for (int look = 0; look < num_looks; ++look) {
+    const Result result = device_.api().cuEventQuery(event_);
+    if (result == success) return;
+    if (result != error_not_ready) device_.check(result, "cuEventQuery");
+    std::this_thread::sleep_for(between_looks);
+  }
+  device_.check(device_.api().cuEventSynchronize(event_), "cuEventSynchronize");
+}
+
+}  // namespace flexkv::cuda

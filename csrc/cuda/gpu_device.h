@@ -1,0 +1,84 @@
+// GpuDevice: one GPU as the agent uses it: the worker's primary context, and the copy kernels loaded into it.
+//
+// Thread safety: immutable; `enter` makes the calling thread ready for calls of the driver.
+#pragma once
+#include <array>
+#include <memory>
+#include <string>
+
+#include "cuda/cuda_api.h"
+
+namespace flexkv::cuda {
+
+class GpuDevice {
+ public:
+  GpuDevice(const Api& api, int ordinal);  // throws Error
+  ~GpuDevice();
+  GpuDevice(const GpuDevice&) = delete;
+  GpuDevice& operator=(const GpuDevice&) = delete;
+
+  [[nodiscard]] const Api& api() const { return api_; }
+  [[nodiscard]] int ordinal() const { return ordinal_; }
+  [[nodiscard]] const std::string& name() const { return name_; }
+
+  // The context is the thread's from here on; and what it does disturbs no capture of a graph that another thread of
+  // the process makes. Throws Error.
+  void enter() const;
+  void check(Result result, const char* call) const { cuda::check(api_, result, call); }
+  // REQUIRES: word_bytes is 16, 4 or 1.
+  [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;
+  [[nodiscard]] int low_priority() const { return low_priority_; }
+  [[nodiscard]] int high_priority() const { return high_priority_; }
+
+ private:
+  static constexpr std::array<unsigned, 3> word_sizes = {16, 4, 1};
+
+  const Api& api_;
+  const int ordinal_;
+  Device device_ = 0;
+  Context context_ = nullptr;
+  Module module_ = nullptr;
+  std::string name_;
+  std::array<Function, 3> gathers_{};
+  std::array<Function, 3> scatters_{};
+  int low_priority_ = 0;
+  int high_priority_ = 0;
+};
+
+// The device on which the memory lies. Throws Error.
+[[nodiscard]] int device_of(const Api& api, DevicePtr address);
+
+// Streams and events, destroyed with their owner. REQUIRES: the thread that makes and destroys them has entered.
+class GpuStream {
+ public:
+  GpuStream(const GpuDevice& device, int priority);
+  ~GpuStream() { (void)device_.api().cuStreamDestroy(stream_); }
+  GpuStream(const GpuStream&) = delete;
+  GpuStream& operator=(const GpuStream&) = delete;
+  [[nodiscard]] Stream get() const { return stream_; }
+  void wait_for(Event event) const {
+    device_.check(device_.api().cuStreamWaitEvent(stream_, event, 0), "cuStreamWaitEvent");
+  }
+
+ private:
+  const GpuDevice& device_;
+  Stream stream_ = nullptr;
+};
+
+class GpuEvent {
+ public:
+  explicit GpuEvent(const GpuDevice& device);
+  ~GpuEvent() { (void)device_.api().cuEventDestroy(event_); }
+  GpuEvent(const GpuEvent&) = delete;
+  GpuEvent& operator=(const GpuEvent&) = delete;
+  [[nodiscard]] Event get() const { return event_; }
+  void record(Stream stream) const { device_.check(device_.api().cuEventRecord(event_, stream), "cuEventRecord"); }
+  // Looks a few times, with short sleeps between, and then sleeps until the device interrupts: no core is kept busy.
+  void wait() const;
+
+ private:
+  const GpuDevice& device_;
+  Event event_ = nullptr;
+};
+
+}  // namespace flexkv::cuda

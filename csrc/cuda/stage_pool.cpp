@@ -1,0 +1,75 @@
+#include "cuda/stage_pool.h"
+
+#include <algorithm>
+#include <string>
+
+namespace flexkv::cuda {
+namespace {
+
+constexpr std::uint64_t alignment = 512;
+constexpr Result out_of_memory = 2;
+
+}  // namespace
+
+StagePool::StagePool(const GpuDevice& device, std::uint64_t slot_bytes) : device_(device) {
+  const std::uint64_t slot = (slot_bytes + alignment - 1) / alignment * alignment;
+  std::uint64_t total = std::max(total_bytes, 2 * slot);
+  Result result = out_of_memory;
+  for (; total >= 2 * slot && result == out_of_memory; total /= 2) {
+    stage_bytes_ = std::max(slot, total / most_stages / alignment * alignment);
+    result = device_.api().cuMemAlloc(&memory_, total / stage_bytes_ * stage_bytes_);
+    if (result == success) break;
+  }
+  device_.check(result, "cuMemAlloc of the memory through which blocks are copied");
+  const std::size_t count = std::min<std::size_t>(most_stages, total / stage_bytes_);
+  for (std::size_t i = 0; i < count; ++i) {
+    stages_.push_back(std::make_unique<GpuStage>(device_, memory_ + i * stage_bytes_));
+    free_.push_back(stages_.back().get());
+  }
+}
+
+StagePool::~StagePool() {
+  stages_.clear();
+  (void)device_.api().cuMemFree(memory_);
+}
+
+std::size_t StagePool::limit(std::size_t side) const {
+  return is_copying_[1 - side] ? std::max<std::size_t>(1, stages_.size() / 2) : stages_.size();
+}
+
+void StagePool::begin(std::size_t side) {
+  const std::lock_guard lock(mutex_);
+  is_copying_[side] = true;
+}
+
+void StagePool::end(std::size_t side) {
+  const std::lock_guard lock(mutex_);
+  is_copying_[side] = false;
+}
+
+GpuStage* StagePool::take(std::size_t side) {
+  std::unique_lock lock(mutex_);
+  if (num_held_[side] >= limit(side)) return nullptr;
+  if (free_.empty()) {
+    if (num_held_[side] > 0) return nullptr;
+    freed_.wait(lock, [this] { return !free_.empty(); });  // the other direction's copies end
+  }
+  GpuStage* const stage = free_.back();
+  free_.pop_back();
+  ++num_held_[side];
+  return stage;
+}
+
+bool StagePool::holds_too_many(std::size_t side) const {
+  const std::lock_guard lock(mutex_);
+  return num_held_[side] > limit(side);
+}
+
+void StagePool::give_back(std::size_t side, GpuStage* stage) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(stage);
+  --num_held_[side];
+  freed_.notify_all();
+}
+
+}  // namespace flexkv::cuda

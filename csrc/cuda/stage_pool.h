@@ -1,0 +1,65 @@
+// StagePool: the GPU memory through which blocks pass, as stages of equal length that both directions of an agent
+// share.
+//
+// A stage is free -> held by a direction (filled and emptied by work on its streams) -> free. A direction that is alone
+// may hold all of them; when the other one copies too, half. Whoever holds more then gives stages back as its copies
+// end. Thread safety: all members, any thread.
+#pragma once
+#include <array>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda/gpu_device.h"
+
+namespace flexkv::cuda {
+
+struct GpuStage {
+  GpuStage(const GpuDevice& device, DevicePtr memory_in) : memory(memory_in), filled(device), done(device) {}
+  const DevicePtr memory;
+  const GpuEvent filled;  // its bytes are there
+  const GpuEvent done;    // and have left it
+};
+
+class StagePool {
+ public:
+  static constexpr std::uint64_t total_bytes = std::uint64_t{128} << 20;
+  static constexpr std::size_t most_stages = 4;
+
+  // Stages of at least `slot_bytes`. Takes less than `total_bytes` where the GPU has no more. Throws Error when it has
+  // too little for two stages. REQUIRES: the thread has entered, as for the destructor.
+  StagePool(const GpuDevice& device, std::uint64_t slot_bytes);
+  ~StagePool();
+  StagePool(const StagePool&) = delete;
+  StagePool& operator=(const StagePool&) = delete;
+
+  [[nodiscard]] std::uint64_t stage_bytes() const { return stage_bytes_; }
+  [[nodiscard]] std::size_t num_stages() const { return stages_.size(); }
+
+  void begin(std::size_t side);  // a direction, 0 or 1, copies from now on
+  void end(std::size_t side);    // REQUIRES: it has given all stages back
+  // A free stage; nullptr when the direction holds as many as it may, and must give one back first. Waits when it holds
+  // none and there is none.
+  [[nodiscard]] GpuStage* take(std::size_t side);
+  // Whether the direction holds more than it may: then a stage that is done goes back instead of being used again.
+  [[nodiscard]] bool holds_too_many(std::size_t side) const;
+  void give_back(std::size_t side, GpuStage* stage);
+
+ private:
+  [[nodiscard]] std::size_t limit(std::size_t side) const;  // REQUIRES: mutex_ held
+
+  const GpuDevice& device_;
+  std::uint64_t stage_bytes_ = 0;
+  DevicePtr memory_ = 0;
+  std::vector<std::unique_ptr<GpuStage>> stages_;
+  mutable std::mutex mutex_;
+  std::condition_variable freed_;
+  // Guarded by mutex_:
+  std::vector<GpuStage*> free_;
+  std::array<std::size_t, 2> num_held_{};
+  std::array<bool, 2> is_copying_{};
+};
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,37 @@
+// StepEvents: when, on the device, the engine's steps are done: events on the engine's own stream (D17).
+//
+// The host says that a step is recorded while its kernels may still run; whoever copies has its streams wait for the
+// event. Thread safety: all members, any thread.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "cuda/gpu_device.h"
+
+namespace flexkv::cuda {
+
+class StepEvents {
+ public:
+  static constexpr std::size_t num_kept = 64;
+
+  explicit StepEvents(const GpuDevice& device);  // throws Error. REQUIRES: the thread has entered
+
+  // What `stream` holds now belongs to steps up to `step`. Steps grow. Throws Error.
+  void record(std::uint64_t step, Stream stream);
+  // Has `stream` wait for the earliest one recorded that is not before `step`; for none where none is known. 0: for
+  // nothing. Throws Error.
+  void make_wait(const GpuStream& stream, std::uint64_t step) const;
+
+ private:
+  struct Entry {
+    std::uint64_t step = 0;
+    std::unique_ptr<GpuEvent> event;
+  };
+  mutable std::mutex mutex_;
+  std::array<Entry, num_kept> entries_;  // guarded by mutex_
+  std::size_t next_ = 0;                 // guarded by mutex_; the oldest entry
+};
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,64 @@
+// BlockCopier and CopyBackend: what moves an op's blocks between a rank's device memory and the host pool. On a CPU
+// that is CopyEngine, on a GPU csrc/cuda/gpu_backend.h; the agent knows neither.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "transfer/device_layout.h"
+#include "transfer/protocol.h"
+
+namespace flexkv {
+
+// One rank's shard of the host pool as mapped in this process.
+struct HostShard {
+  std::byte* base = nullptr;
+  std::uint64_t stride_bytes = 0;
+  std::int64_t num_slots = 0;
+};
+
+// One direction of an agent. Thread safety: one call at a time.
+class BlockCopier {
+ public:
+  BlockCopier() = default;
+  virtual ~BlockCopier() = default;
+  BlockCopier(const BlockCopier&) = delete;
+  BlockCopier& operator=(const BlockCopier&) = delete;
+
+  // Copies, and returns once all bytes are there: the bytes moved. Work of the engine that was recorded up to
+  // `after_step` comes first. REQUIRES: slots.size() == blocks.size(), ids in range (the agent checks), and no
+  // destination named twice: it would get a mixture. Throws std::bad_alloc, std::runtime_error.
+  virtual std::uint64_t copy(const HostShard& host, std::span<const std::int64_t> slots,
+                             std::span<const std::int64_t> blocks, std::uint64_t after_step) = 0;
+};
+
+// Host memory that a device may use, for as long as this lives.
+class HostRegistration {
+ public:
+  HostRegistration() = default;
+  virtual ~HostRegistration() = default;
+  HostRegistration(const HostRegistration&) = delete;
+  HostRegistration& operator=(const HostRegistration&) = delete;
+};
+
+// Thread safety: all members, any thread.
+class CopyBackend {
+ public:
+  CopyBackend() = default;
+  virtual ~CopyBackend() = default;
+  CopyBackend(const CopyBackend&) = delete;
+  CopyBackend& operator=(const CopyBackend&) = delete;
+
+  // One for each direction. Throws as its constructor says.
+  [[nodiscard]] virtual std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) = 0;
+  // Begins to make a shard's memory usable, and says how many slots from 0 on are: at once, or by `progress` from a
+  // thread of its own, a growing number. The end of the registration waits for that thread.
+  [[nodiscard]] virtual std::unique_ptr<HostRegistration> use_host(
+      const HostShard& host, std::function<void(std::int64_t num_slots)> progress) = 0;
+  // All that the engine has put into `stream` (a CUstream; 0: nothing to wait for) belongs to steps up to this one.
+  virtual void record_step(std::uint64_t step, std::uintptr_t stream) = 0;
+};
+
+}  // namespace flexkv
