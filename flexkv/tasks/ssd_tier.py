@@ -386,19 +386,23 @@ class SsdTier:
         Also of a tier that has failed: its blocks must not be found after a restart.
         """
         with self._renewing:
-            store = self.store
-            if store is None or not self._must_renew:
-                return
-            self._must_renew = False
-            try:
-                store.renew()
-            except OSError as error:
-                self._warn_of_what_stays(error)
-                if self.state is SsdState.RESETTING:
-                    self._break("its blocks cannot be forgotten")
-                return
-            if self.state is SsdState.RESETTING and not self._must_renew:
-                self.state = SsdState.SERVING
+            self._renew_if_due()
+
+    def _renew_if_due(self) -> None:
+        """REQUIRES: `_renewing` is held."""
+        store = self.store
+        if store is None or not self._must_renew:
+            return
+        self._must_renew = False
+        try:
+            store.renew()
+        except OSError as error:
+            self._warn_of_what_stays(error)
+            if self.state is SsdState.RESETTING:
+                self._break("its blocks cannot be forgotten")
+            return
+        if self.state is SsdState.RESETTING and not self._must_renew:
+            self.state = SsdState.SERVING
 
     def _warn_of_what_stays(self, error: OSError) -> None:
         _logger.warning(
@@ -413,8 +417,11 @@ class SsdTier:
         A reset that is still owed is made up for: nothing of before it may be found after a restart.
         """
         deadline_s = time.monotonic() + timeout_s
-        if self._must_renew and not self._renewing.locked():
-            self.renew()
+        if self._renewing.acquire(timeout=timeout_s / 2):  # a renewal that goes on would fail on a store that stops
+            try:
+                self._renew_if_due()
+            finally:
+                self._renewing.release()
         self._closing.set()
         with self._handover:
             self._nobody_waits = True

@@ -604,10 +604,31 @@ def test_a_renewal_that_ends_after_a_shutdown_does_not_bring_the_tier_back() -> 
     thread = threading.Thread(target=bench.engine.reset)
     thread.start()
     assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
-    assert bench.engine.shutdown()
+    assert bench.engine.shutdown(0.05)
     bench.disk.may_renew.set()
     thread.join(GATE_TIMEOUT_S)
     assert bench.state is SsdState.CLOSED
+
+
+def test_a_shutdown_lets_a_renewal_end_before_it_stops_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SsdBench()
+    calls: list[str] = []
+    renew, stop = bench.disk.renew, bench.disk.stop
+    monkeypatch.setattr(bench.disk, "renew", lambda: (renew(), calls.append("renewed")))
+    monkeypatch.setattr(bench.disk, "stop", lambda timeout_s: (calls.append("stopped"), stop(timeout_s))[1])
+    bench.disk.may_renew.clear()
+    reset = threading.Thread(target=bench.engine.reset)
+    reset.start()
+    assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
+    closed: list[bool] = []
+    shutdown = threading.Thread(target=lambda: closed.append(bench.engine.shutdown(2 * GATE_TIMEOUT_S)))
+    shutdown.start()
+    assert eventually(lambda: bench.transfer.stopped)
+    bench.disk.may_renew.set()
+    for thread in (reset, shutdown):
+        thread.join(GATE_TIMEOUT_S)
+    assert closed == [True]
+    assert calls == ["renewed", "stopped"]
 
 
 # --- shutdown
