@@ -159,6 +159,17 @@ def test_a_directory_that_cannot_be_had_now_is_warned_of_once_and_tried_again_wi
     assert len(bench.writes) == 1
 
 
+def test_an_engine_that_has_started_stays_ready_when_a_tier_that_was_busy_turns_out_never_to_work(
+    pauses: Pauses, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = SsdBench(BUSY, ConfigError("capacity is 5 bytes", key="ssd_cache_gb", value=5, tier="ssd"))
+    assert until(bench, SsdState.BUSY)
+    pauses.end()
+    assert until(bench, SsdState.BROKEN)
+    assert bench.engine.is_ready(), "the cpu tier serves on"
+    assert "ssd tier off for good" in warnings_of(caplog)[-1]
+
+
 def test_it_is_tried_again_while_nobody_calls_and_is_there_for_the_next_request(pauses: Pauses) -> None:
     disk = DiskStoreDouble(64, records=records_of(3))
     bench = SsdBench(BUSY, disk)
@@ -333,6 +344,23 @@ def test_hits_in_the_cpu_tier_and_stores_of_what_is_held_are_written_into_the_re
     bench.engine.get_match(tokens(3), cpu_only=True)
     bench.engine.get_match(tokens(1, 4000))
     assert len(bench.disk.touches) == 3
+
+
+def test_a_write_may_be_planned_while_the_tier_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SsdBench()
+    task_id = bench.put(3)
+    bench.transfer.finish(bench.graph_ids[0])
+    find = bench.cache.find
+
+    def closed_meanwhile(*arguments: object, **keywords: object) -> object:
+        found = find(*arguments, **keywords)  # type: ignore[arg-type]
+        assert bench.engine._ssd.close(GATE_TIMEOUT_S)
+        return found
+
+    monkeypatch.setattr(bench.cache, "find", closed_meanwhile)
+    assert bench.status(task_id) is Status.SUCCESS
+    assert bench.state is SsdState.CLOSED
+    assert bench.engine._ssd.store is None
 
 
 def test_a_tier_that_is_not_written_to_is_not_touched() -> None:
@@ -576,10 +604,31 @@ def test_a_renewal_that_ends_after_a_shutdown_does_not_bring_the_tier_back() -> 
     thread = threading.Thread(target=bench.engine.reset)
     thread.start()
     assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
-    assert bench.engine.shutdown()
+    assert bench.engine.shutdown(0.05)
     bench.disk.may_renew.set()
     thread.join(GATE_TIMEOUT_S)
     assert bench.state is SsdState.CLOSED
+
+
+def test_a_shutdown_lets_a_renewal_end_before_it_stops_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SsdBench()
+    calls: list[str] = []
+    renew, stop = bench.disk.renew, bench.disk.stop
+    monkeypatch.setattr(bench.disk, "renew", lambda: (renew(), calls.append("renewed")))
+    monkeypatch.setattr(bench.disk, "stop", lambda timeout_s: (calls.append("stopped"), stop(timeout_s))[1])
+    bench.disk.may_renew.clear()
+    reset = threading.Thread(target=bench.engine.reset)
+    reset.start()
+    assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
+    closed: list[bool] = []
+    shutdown = threading.Thread(target=lambda: closed.append(bench.engine.shutdown(2 * GATE_TIMEOUT_S)))
+    shutdown.start()
+    assert eventually(lambda: bench.transfer.stopped)
+    bench.disk.may_renew.set()
+    for thread in (reset, shutdown):
+        thread.join(GATE_TIMEOUT_S)
+    assert closed == [True]
+    assert calls == ["renewed", "stopped"]
 
 
 # --- shutdown

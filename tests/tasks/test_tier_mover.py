@@ -174,6 +174,36 @@ def test_a_document_that_may_not_wait_as_a_whole_is_written_in_turns(is_good: bo
         bench.transfer.release(write)
         assert bench.held(7) == (7, 0)
         assert bench.writes == []
+        assert bench.engine.stats().ssd_dropped_blocks == 7, "what was to follow is dropped, too"
+    bench.check_nothing_is_held()
+
+
+def test_the_next_turn_begins_when_the_one_before_is_released() -> None:
+    bench = SsdBench(num_cpu_blocks=8)
+    task_id = bench.store(7)
+    (write,) = bench.writes
+    bench.transfer.done_late(write)
+    bench.engine.try_wait([])
+    assert not bench.engine._flow.is_work_due, "what it wrote still takes the room"
+    assert not bench.engine._flow.is_idle
+    bench.transfer.release(write)
+    bench.engine.try_wait([])
+    assert len(bench.writes) == 1
+    bench.finish_all()
+    assert bench.held(7) == (7, 7)
+    assert bench.engine.stats().ssd_dropped_blocks == 0
+    assert bench.status(task_id) is Status.NOTFOUND
+    bench.check_nothing_is_held()
+
+
+def test_a_turn_that_is_refused_is_dropped_with_those_that_were_to_follow() -> None:
+    bench = SsdBench(num_cpu_blocks=8)
+    task_id = bench.put(7)
+    bench.transfer.finish(bench.graph_ids[0])
+    bench.transfer.refusal = RuntimeError("too many graphs")
+    assert bench.status(task_id) is Status.SUCCESS
+    assert bench.engine.stats().ssd_dropped_blocks == 7
+    assert not bench.engine._flow.is_work_due
     bench.check_nothing_is_held()
 
 
