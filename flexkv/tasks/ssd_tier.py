@@ -431,6 +431,13 @@ class SsdTier:
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(max(0.0, deadline_s - time.monotonic()))
+        if self.state in (SsdState.BUSY, SsdState.WAITING) and self._num_resets > self._num_resets_done:
+            self._num_resets_done = self._num_resets
+            _logger.warning(
+                "ssd blocks of before a reset are still there, their directory was never free; remove it, or the next "
+                "start that gets it serves them directories=%s",
+                ";".join(self._cache_config.ssd_cache_dir),
+            )
         if self.state is not SsdState.OFF:
             self.state = SsdState.CLOSED
         has_ended = self.store is None or self.store.stop(max(0.0, deadline_s - time.monotonic()))

@@ -16,6 +16,7 @@ Everything here runs under the KVTaskEngine's mutex and never waits.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import Enum
 
@@ -146,8 +147,9 @@ class TierMover:
         """
         if not self._ssd.may_read:
             return Staged.NOTHING
-        if int(here.num_ready) == end_block:
-            self._use(cache, sequence, cache.ssd_slot(sequence, end_block), end_block)
+        slot = cache.ssd_slot(sequence, end_block) if int(here.num_ready) == end_block else -1
+        if slot >= 0:  # the usual case: nothing has to be matched
+            self._use(cache, sequence, slot, end_block)
             return Staged.NOTHING
         found = cache.find(sequence, end_block, now_s=int(self._clock_s()), cpu=here)
         if found is None:
@@ -352,7 +354,8 @@ class TierMover:
         elif run.is_arriving:
             cache.arrivals.doubt(run.move.target.slots)
         if not run.is_told:
-            _logger.warning(
+            _logger.log(
+                logging.INFO if completion.status == _core.OpStatus.CANCELLED else logging.WARNING,
                 "move failed route=%s blocks=%d status=%s error=%s",
                 run.route.name,
                 run.move.num_blocks,

@@ -318,34 +318,6 @@ def test_events_of_what_was_found_are_published_bit_by_bit_and_in_order() -> Non
     assert events[-1] == AllCleared(DeviceType.SSD)
 
 
-# --- use
-
-
-def test_hits_in_the_cpu_tier_and_stores_of_what_is_held_are_written_into_the_record_of_the_last_block() -> None:
-    bench = SsdBench()
-    bench.store(3)
-    bench.finish_all()
-    assert bench.held(3) == (3, 3)
-    assert bench.disk.touches == []
-    slots = bench.ssd.match(bench.engine.sequence(tokens(3))).slots()
-    keys = [key.tobytes() for key in bench.engine.sequence(tokens(3)).block_hashes]
-    bench.load(3)
-    assert bench.disk.touches == [(int(slots[2]), keys[2], 0, 0)]
-    bench.finish_all()
-    bench.load(2)
-    assert bench.disk.touches[1:] == [(int(slots[1]), keys[1], 0, 0)]
-    bench.finish_all()
-    now_s = int(time.time())
-    bench.engine.put_match(tokens(3), priority=5, ttl_s=1000)
-    slot, key, expiry_s, priority = bench.disk.touches[-1]
-    assert (slot, key, priority) == (int(slots[2]), keys[2], 5)
-    assert now_s + 998 <= expiry_s <= now_s + 1002
-    assert bench.ssd.meta_of(int(slots[0])).priority == 5
-    bench.engine.get_match(tokens(3), cpu_only=True)
-    bench.engine.get_match(tokens(1, 4000))
-    assert len(bench.disk.touches) == 3
-
-
 def test_a_write_may_be_planned_while_the_tier_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = SsdBench()
     task_id = bench.put(3)
@@ -361,26 +333,6 @@ def test_a_write_may_be_planned_while_the_tier_is_closed(monkeypatch: pytest.Mon
     assert bench.status(task_id) is Status.SUCCESS
     assert bench.state is SsdState.CLOSED
     assert bench.engine._ssd.store is None
-
-
-def test_a_tier_that_is_not_written_to_is_not_touched() -> None:
-    bench = SsdBench()
-    bench.store(2)
-    bench.finish_all()
-    bench.engine._ssd.write_failed(errno.EIO, "on purpose")
-    assert bench.state is SsdState.READ_ONLY
-    bench.load(2)
-    assert bench.disk.touches == []
-
-
-def test_what_only_a_tier_that_is_off_has_is_a_miss_at_once() -> None:
-    bench = SsdBench()
-    bench.keep_on_ssd(1)
-    key = bench.engine.sequence(tokens(1)).block_hashes[0].tobytes()
-    assert not bench.engine.misses(key, first_key=key, num_blocks=1)
-    for _ in range(MAX_READ_FAILURES):
-        bench.engine._ssd.read_ended(errno.EIO, "on purpose")
-    assert bench.engine.misses(key, first_key=key, num_blocks=1)
 
 
 # --- failures at run time
@@ -545,6 +497,17 @@ def test_a_reset_of_what_is_not_open_yet_empties_it_before_it_serves(when: str, 
     assert not disk.is_stopped
     bench.engine.reset()
     assert disk.num_renewed == 2
+
+
+def test_a_reset_that_could_never_reach_the_directory_is_warned_of_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    bench = SsdBench(BUSY)
+    assert until(bench, SsdState.BUSY)
+    bench.engine.reset()
+    caplog.clear()
+    assert bench.engine.shutdown()
+    assert bench.engine.shutdown()
+    (warning,) = warnings_of(caplog)
+    assert "blocks of before a reset are still there" in warning
 
 
 def test_a_tier_that_failed_is_emptied_too() -> None:
