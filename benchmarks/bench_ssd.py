@@ -1,7 +1,7 @@
 """How fast does the SSD tier write and read blocks, at what cost in CPU, and how soon does it serve after a restart?
 
 Unit: GB/s (10^9 bytes) of blocks, median of rounds, checksums made and verified. Blocks hold fresh random bytes; what
-was read is compared byte by byte. In the same rounds, first or last in turn, on the store's own data file once its
+was read is compared by block. In the same rounds, first or last in turn, on the store's own data file once its
 blocks were compared (where a file lies on the disk alone can make a difference of a third), at the same block size and
 depth:
 

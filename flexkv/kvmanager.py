@@ -101,6 +101,11 @@ class KVManager:
         """Tasks that are launched and have not ended."""
         return self._engine.num_running
 
+    @property
+    def is_working(self) -> bool:
+        """Whether blocks go from tier to tier, or are to: `poll` now and then, though no task runs."""
+        return self._engine.is_working
+
     start = _Forward(KVTaskEngine.start)
     is_ready = _Forward(KVTaskEngine.is_ready)
     wait_ready = _Forward(KVTaskEngine.wait_ready)

@@ -52,8 +52,7 @@ __all__ = ["EventBuffer", "KVTask", "KVTaskEngine", "KVTaskManager", "StagingSta
 
 _logger = flexkv_logger(__name__)
 _MIN_TIMEOUT_S = 1e-3
-_STOP_SHARE = 0.3
-"""Of the time for a shutdown: what is kept for stopping once writes were given the rest."""
+_STOP_SHARE = 0.3  # of the time for a shutdown: what is kept for stopping once writes were given the rest
 
 
 class KVTaskEngine:
@@ -404,7 +403,7 @@ class KVTaskEngine:
         if not self._gate.wait_until(lambda: not any(map(self._flow.is_in_flight, graphs)), deadline_s):
             _logger.warning("reset left transfers in flight, their slots stay in quarantine graphs=%d", len(graphs))
         self._ssd.renew()
-        self._gate.ask_until(self._is_ssd_emptied, deadline_s)
+        self._gate.ask_until(lambda: not self._gate.ask(lambda: self._ssd.owes_reset), deadline_s)
 
     def shutdown(self, timeout_s: float = 5.0) -> bool:
         """Stop: un-launched tasks are cancelled, running ones and writes to the SSD tier drain for `timeout_s`.
@@ -449,6 +448,11 @@ class KVTaskEngine:
             return self._tasks.num_running
 
     @property
+    def is_working(self) -> bool:
+        """Whether blocks go from tier to tier, or are to: `poll` now and then, though no task runs. Takes no lock."""
+        return self._flow.is_work_due or self._mover.num_running > 0
+
+    @property
     def num_blocks(self) -> int:
         """Capacity of the CPU tier in blocks; 0 until it is open."""
         with self._gate.lock:
@@ -458,10 +462,6 @@ class KVTaskEngine:
         """Raise when slots, pins or reservations do not add up. O(capacity); for tests and for a doctor."""
         with self._gate.entered():
             self._flow.check_invariants()
-
-    def _is_ssd_emptied(self) -> bool:
-        with self._gate.entered():
-            return not self._ssd.owes_reset
 
     def _hash(self, request: KVRequest) -> None:
         """Compute the keys outside the mutex, unless nothing would ask for them."""

@@ -70,11 +70,11 @@ class TierMove:
 
     def commit(self, num_good: int) -> None:
         """Let the first `num_good` blocks be seen where they went; the rest is taken back."""
-        self.source.commit()
         if num_good:
             self.target.commit(num_good)
         else:
             self.target.abort()
+        self.source.commit()
 
     def abort(self) -> None:
         """Nothing of it counts, and no op touches its slots any more."""
@@ -82,8 +82,11 @@ class TierMove:
         self.target.abort()
 
     def quarantine(self) -> None:
-        """It failed, but an op may still touch its slots."""
-        self.source.quarantine()
+        """It failed, but an op may still touch its slots.
+
+        Those it reads are kept by their pins. They are not counted with the slots that an op may still write to: a
+        reset while much is being written would make the tier look broken.
+        """
         self.target.quarantine()
 
 

@@ -96,7 +96,7 @@ class TaskFlow:
         self._changed = False
         self._completions: deque[Completion] = deque()
         self._due: deque[_Stored] = deque()  # to go on to the SSD tier
-        self._due_after: dict[GraphId, _Stored] = {}  # the same, once the first of their blocks are written
+        self._due_after: dict[GraphId, list[_Stored]] = {}  # the same, once the first of their blocks are written
 
     def drain(self) -> None:
         """Apply what was completed, follow the tier, and cancel what waited for its launch too long.
@@ -408,10 +408,10 @@ class TaskFlow:
             self._recorder.op_ended(completion, failed=completion.status in _FAILED)
         if self.mover.is_running(GraphId(completion.graph_id)):
             self._changed |= self.mover.apply(completion)
-            if completion.kind == _core.CompletionKind.GRAPH_STATUS:
-                rest = self._due_after.pop(GraphId(completion.graph_id), None)
-                if rest is not None and completion.status == _core.OpStatus.DONE:
-                    self._due.append(rest)
+            if completion.kind == _core.CompletionKind.GRAPH_RELEASED:  # not before: until then it takes the room
+                self._due.extend(self._due_after.pop(GraphId(completion.graph_id), ()))
+            elif completion.kind == _core.CompletionKind.GRAPH_STATUS and completion.status != _core.OpStatus.DONE:
+                self._due_after.pop(GraphId(completion.graph_id), None)
         elif task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
@@ -472,13 +472,12 @@ class TaskFlow:
         stored = self._due.popleft()
         self._changed = True
         cache, blocks = self.tier.cache, stored.blocks
-        if cache is None:
-            return
+        assert cache is not None
         graph_id, goes_on = self.mover.offload(cache, blocks.sequence, blocks.span.end, blocks.meta)
         if graph_id is not None:
             stored.task.offloads += (graph_id,)
             if goes_on:
-                self._due_after[graph_id] = stored
+                self._due_after[graph_id] = [stored]
 
     @staticmethod
     def _abort_parts(task: KVTask) -> None:

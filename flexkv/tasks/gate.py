@@ -163,6 +163,11 @@ class Gate:
                 return False
         return True
 
+    def ask(self, question: Callable[[], bool]) -> bool:
+        """Return what it says under the mutex, with completions drained."""
+        with self.entered():
+            return question()
+
     def close(self) -> None:
         """Let all sleepers look a last time. REQUIRES: the mutex is held."""
         self.closed.set()

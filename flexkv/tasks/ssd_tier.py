@@ -125,7 +125,7 @@ class SsdTier:
 
     Attributes:
         state: see the drawing.
-        failure: why it can never work, for who starts the engine.
+        failure: why it can never work, for who starts the engine; None when that is known only after it was busy.
         store: the bytes, from when it serves until it is closed.
     """
 
@@ -145,6 +145,7 @@ class SsdTier:
         self._storage = storage
         self._collector = collector
         self._clock_s = clock_s
+        self._block_bytes = 0
         self._warned_of_busy = False
         self._num_read_failures = 0
         self._thread: threading.Thread | None = None
@@ -180,8 +181,8 @@ class SsdTier:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block, over all ranks; 0 while it does not serve."""
-        return 0 if self.store is None else self.store.slot_bytes
+        """Bytes of one block, over all ranks; 0 until it serves. They stay when it is closed beside a verb."""
+        return self._block_bytes
 
     def refresh(self, cache: GlobalCacheEngine | None, ranks: Callable[[], Sequence[Rank]]) -> None:
         """Open it when the host tier is there, take it over once it is open. Cheap, never waits."""
@@ -278,12 +279,13 @@ class SsdTier:
 
         Shape of `key`: (16,).
         """
-        if self.store is None or not self.may_write:
+        store = self.store  # it may be closed meanwhile
+        if store is None or not self.may_write:
             return
         if meta is None:
-            self.store.touch(slot, key)
+            store.touch(slot, key)
         else:
-            self.store.touch(slot, key, self.unix_expiry_s(meta.expiry_s), meta.priority)
+            store.touch(slot, key, self.unix_expiry_s(meta.expiry_s), meta.priority)
 
     def unix_expiry_s(self, expiry_s: int) -> int:
         """Return an expiry on the task engine's clock in seconds since 1970; never stays never.
@@ -311,6 +313,7 @@ class SsdTier:
         if self._events is not None and self._events.let_go(EVENTS_AT_ONCE):
             self._events = None
         self.store = opened.store
+        self._block_bytes = opened.store.slot_bytes
         self.state = SsdState.SERVING
         _logger.info(
             "ssd tier open directories=%s slots=%d block_bytes=%d restored=%d opened_s=%.2f io=%s",
@@ -324,7 +327,8 @@ class SsdTier:
 
     def _opening_failed(self, error: Exception) -> None:
         if isinstance(error, ConfigError):
-            self.failure = error
+            if not self._warned_of_busy:  # else the engine serves without it already
+                self.failure = error
             self._break(str(error))
             return
         if not _may_pass(error):
@@ -382,19 +386,23 @@ class SsdTier:
         Also of a tier that has failed: its blocks must not be found after a restart.
         """
         with self._renewing:
-            store = self.store
-            if store is None or not self._must_renew:
-                return
-            self._must_renew = False
-            try:
-                store.renew()
-            except OSError as error:
-                self._warn_of_what_stays(error)
-                if self.state is SsdState.RESETTING:
-                    self._break("its blocks cannot be forgotten")
-                return
-            if self.state is SsdState.RESETTING and not self._must_renew:
-                self.state = SsdState.SERVING
+            self._renew_if_due()
+
+    def _renew_if_due(self) -> None:
+        """REQUIRES: `_renewing` is held."""
+        store = self.store
+        if store is None or not self._must_renew:
+            return
+        self._must_renew = False
+        try:
+            store.renew()
+        except OSError as error:
+            self._warn_of_what_stays(error)
+            if self.state is SsdState.RESETTING:
+                self._break("its blocks cannot be forgotten")
+            return
+        if self.state is SsdState.RESETTING and not self._must_renew:
+            self.state = SsdState.SERVING
 
     def _warn_of_what_stays(self, error: OSError) -> None:
         _logger.warning(
@@ -409,8 +417,11 @@ class SsdTier:
         A reset that is still owed is made up for: nothing of before it may be found after a restart.
         """
         deadline_s = time.monotonic() + timeout_s
-        if self._must_renew and not self._renewing.locked():
-            self.renew()
+        if self._renewing.acquire(timeout=timeout_s / 2):  # a renewal that goes on would fail on a store that stops
+            try:
+                self._renew_if_due()
+            finally:
+                self._renewing.release()
         self._closing.set()
         with self._handover:
             self._nobody_waits = True
@@ -420,6 +431,13 @@ class SsdTier:
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(max(0.0, deadline_s - time.monotonic()))
+        if self.state in (SsdState.BUSY, SsdState.WAITING) and self._num_resets > self._num_resets_done:
+            self._num_resets_done = self._num_resets
+            _logger.warning(
+                "ssd blocks of before a reset are still there, their directory was never free; remove it, or the next "
+                "start that gets it serves them directories=%s",
+                ";".join(self._cache_config.ssd_cache_dir),
+            )
         if self.state is not SsdState.OFF:
             self.state = SsdState.CLOSED
         has_ended = self.store is None or self.store.stop(max(0.0, deadline_s - time.monotonic()))

@@ -16,6 +16,7 @@ Everything here runs under the KVTaskEngine's mutex and never waits.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import Enum
 
@@ -69,6 +70,7 @@ class _Run:
         "is_told",
         "move",
         "num_bytes",
+        "num_to_follow",
         "route",
         "seconds",
         "was_alone",
@@ -80,6 +82,7 @@ class _Run:
         self.chunks: dict[OpId, slice] = dict(zip(graph.ops, chunks_of(move.num_blocks), strict=True))
         self.first_bad = move.num_blocks
         self.num_bytes = 0
+        self.num_to_follow = 0  # blocks that are offered again when this has written its own
         self.seconds = 0.0
         self.was_alone = was_alone
         self.is_arriving = route is TransferType.DISK2H
@@ -144,8 +147,9 @@ class TierMover:
         """
         if not self._ssd.may_read:
             return Staged.NOTHING
-        if int(here.num_ready) == end_block:
-            self._use(cache, sequence, cache.ssd_slot(sequence, end_block), end_block)
+        slot = cache.ssd_slot(sequence, end_block) if int(here.num_ready) == end_block else -1
+        if slot >= 0:  # the usual case: nothing has to be matched
+            self._use(cache, sequence, slot, end_block)
             return Staged.NOTHING
         found = cache.find(sequence, end_block, now_s=int(self._clock_s()), cpu=here)
         if found is None:
@@ -198,7 +202,7 @@ class TierMover:
 
         Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10). The
         second value: none are left out for that, but there are too many to wait at once; offer the sequence again when
-        these are written.
+        the move is released. Should it fail, those that wait for it are counted as left out.
         """
         found = cache.find(sequence, num_blocks, now_s=int(self._clock_s())) if self._ssd.may_write else None
         if found is None:
@@ -210,13 +214,18 @@ class TierMover:
         by_time, by_pins = (0, 0) if self._num_stuck else self._room_to_write(cache)
         admitted = min(wanted, by_time, by_pins)
         move = cache.prepare_offload(sequence, found, admitted, meta) if admitted else None
-        goes_on = move is not None and move.num_blocks == by_pins < min(wanted, by_time)
-        if not goes_on:
-            self._recorder.counters.ssd_dropped_blocks += wanted - (0 if move is None else move.num_blocks)
         if move is None:
+            self._note_not_stored(TransferType.H2DISK, wanted)
             return None, False
+        num_left = wanted - move.num_blocks
         graph = offload_graph(move, self._ssd.unix_expiry_s(meta.expiry_s))
-        return (graph.graph_id, goes_on) if self._submit(cache, move, TransferType.H2DISK, graph) else (None, False)
+        begun = self._submit(cache, move, TransferType.H2DISK, graph)
+        goes_on = begun and move.num_blocks == by_pins < min(wanted, by_time)
+        if goes_on:
+            self._runs[graph.graph_id].num_to_follow = num_left
+        else:
+            self._note_not_stored(TransferType.H2DISK, num_left)
+        return (graph.graph_id if begun else None), goes_on
 
     def _room_to_write(self, cache: GlobalCacheEngine) -> tuple[int, int]:
         """Return how many more blocks may wait for their write: for the time it takes, and for the slots they hold."""
@@ -335,6 +344,7 @@ class TierMover:
             if run.was_alone:
                 self.cost_model.transferred(run.route, run.num_bytes, run.seconds, self._clock_s())
             return
+        self._note_not_stored(run.route, run.num_to_follow)
         if completion.status == _core.OpStatus.TIMED_OUT:
             run.is_stuck = True
             self._num_stuck += 1
@@ -344,7 +354,8 @@ class TierMover:
         elif run.is_arriving:
             cache.arrivals.doubt(run.move.target.slots)
         if not run.is_told:
-            _logger.warning(
+            _logger.log(
+                logging.INFO if completion.status == _core.OpStatus.CANCELLED else logging.WARNING,
                 "move failed route=%s blocks=%d status=%s error=%s",
                 run.route.name,
                 run.move.num_blocks,

@@ -159,6 +159,17 @@ def test_a_directory_that_cannot_be_had_now_is_warned_of_once_and_tried_again_wi
     assert len(bench.writes) == 1
 
 
+def test_an_engine_that_has_started_stays_ready_when_a_tier_that_was_busy_turns_out_never_to_work(
+    pauses: Pauses, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = SsdBench(BUSY, ConfigError("capacity is 5 bytes", key="ssd_cache_gb", value=5, tier="ssd"))
+    assert until(bench, SsdState.BUSY)
+    pauses.end()
+    assert until(bench, SsdState.BROKEN)
+    assert bench.engine.is_ready(), "the cpu tier serves on"
+    assert "ssd tier off for good" in warnings_of(caplog)[-1]
+
+
 def test_it_is_tried_again_while_nobody_calls_and_is_there_for_the_next_request(pauses: Pauses) -> None:
     disk = DiskStoreDouble(64, records=records_of(3))
     bench = SsdBench(BUSY, disk)
@@ -307,52 +318,21 @@ def test_events_of_what_was_found_are_published_bit_by_bit_and_in_order() -> Non
     assert events[-1] == AllCleared(DeviceType.SSD)
 
 
-# --- use
-
-
-def test_hits_in_the_cpu_tier_and_stores_of_what_is_held_are_written_into_the_record_of_the_last_block() -> None:
+def test_a_write_may_be_planned_while_the_tier_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = SsdBench()
-    bench.store(3)
-    bench.finish_all()
-    assert bench.held(3) == (3, 3)
-    assert bench.disk.touches == []
-    slots = bench.ssd.match(bench.engine.sequence(tokens(3))).slots()
-    keys = [key.tobytes() for key in bench.engine.sequence(tokens(3)).block_hashes]
-    bench.load(3)
-    assert bench.disk.touches == [(int(slots[2]), keys[2], 0, 0)]
-    bench.finish_all()
-    bench.load(2)
-    assert bench.disk.touches[1:] == [(int(slots[1]), keys[1], 0, 0)]
-    bench.finish_all()
-    now_s = int(time.time())
-    bench.engine.put_match(tokens(3), priority=5, ttl_s=1000)
-    slot, key, expiry_s, priority = bench.disk.touches[-1]
-    assert (slot, key, priority) == (int(slots[2]), keys[2], 5)
-    assert now_s + 998 <= expiry_s <= now_s + 1002
-    assert bench.ssd.meta_of(int(slots[0])).priority == 5
-    bench.engine.get_match(tokens(3), cpu_only=True)
-    bench.engine.get_match(tokens(1, 4000))
-    assert len(bench.disk.touches) == 3
+    task_id = bench.put(3)
+    bench.transfer.finish(bench.graph_ids[0])
+    find = bench.cache.find
 
+    def closed_meanwhile(*arguments: object, **keywords: object) -> object:
+        found = find(*arguments, **keywords)  # type: ignore[arg-type]
+        assert bench.engine._ssd.close(GATE_TIMEOUT_S)
+        return found
 
-def test_a_tier_that_is_not_written_to_is_not_touched() -> None:
-    bench = SsdBench()
-    bench.store(2)
-    bench.finish_all()
-    bench.engine._ssd.write_failed(errno.EIO, "on purpose")
-    assert bench.state is SsdState.READ_ONLY
-    bench.load(2)
-    assert bench.disk.touches == []
-
-
-def test_what_only_a_tier_that_is_off_has_is_a_miss_at_once() -> None:
-    bench = SsdBench()
-    bench.keep_on_ssd(1)
-    key = bench.engine.sequence(tokens(1)).block_hashes[0].tobytes()
-    assert not bench.engine.misses(key, first_key=key, num_blocks=1)
-    for _ in range(MAX_READ_FAILURES):
-        bench.engine._ssd.read_ended(errno.EIO, "on purpose")
-    assert bench.engine.misses(key, first_key=key, num_blocks=1)
+    monkeypatch.setattr(bench.cache, "find", closed_meanwhile)
+    assert bench.status(task_id) is Status.SUCCESS
+    assert bench.state is SsdState.CLOSED
+    assert bench.engine._ssd.store is None
 
 
 # --- failures at run time
@@ -519,6 +499,17 @@ def test_a_reset_of_what_is_not_open_yet_empties_it_before_it_serves(when: str, 
     assert disk.num_renewed == 2
 
 
+def test_a_reset_that_could_never_reach_the_directory_is_warned_of_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    bench = SsdBench(BUSY)
+    assert until(bench, SsdState.BUSY)
+    bench.engine.reset()
+    caplog.clear()
+    assert bench.engine.shutdown()
+    assert bench.engine.shutdown()
+    (warning,) = warnings_of(caplog)
+    assert "blocks of before a reset are still there" in warning
+
+
 def test_a_tier_that_failed_is_emptied_too() -> None:
     bench = SsdBench()
     bench.keep_on_ssd(1)
@@ -576,10 +567,31 @@ def test_a_renewal_that_ends_after_a_shutdown_does_not_bring_the_tier_back() -> 
     thread = threading.Thread(target=bench.engine.reset)
     thread.start()
     assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
-    assert bench.engine.shutdown()
+    assert bench.engine.shutdown(0.05)
     bench.disk.may_renew.set()
     thread.join(GATE_TIMEOUT_S)
     assert bench.state is SsdState.CLOSED
+
+
+def test_a_shutdown_lets_a_renewal_end_before_it_stops_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SsdBench()
+    calls: list[str] = []
+    renew, stop = bench.disk.renew, bench.disk.stop
+    monkeypatch.setattr(bench.disk, "renew", lambda: (renew(), calls.append("renewed")))
+    monkeypatch.setattr(bench.disk, "stop", lambda timeout_s: (calls.append("stopped"), stop(timeout_s))[1])
+    bench.disk.may_renew.clear()
+    reset = threading.Thread(target=bench.engine.reset)
+    reset.start()
+    assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
+    closed: list[bool] = []
+    shutdown = threading.Thread(target=lambda: closed.append(bench.engine.shutdown(2 * GATE_TIMEOUT_S)))
+    shutdown.start()
+    assert eventually(lambda: bench.transfer.stopped)
+    bench.disk.may_renew.set()
+    for thread in (reset, shutdown):
+        thread.join(GATE_TIMEOUT_S)
+    assert closed == [True]
+    assert calls == ["renewed", "stopped"]
 
 
 # --- shutdown

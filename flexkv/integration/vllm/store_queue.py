@@ -74,8 +74,8 @@ class StoreQueue:
 
     @property
     def has_work(self) -> bool:
-        """Whether `work` or `collect` may find something to do."""
-        return bool(self._ordered or self._launched)
+        """Whether `work` or `collect` may find something to do; also while stored blocks go on to slower tiers."""
+        return bool(self._ordered or self._launched) or self._manager.is_working
 
     def add(self, order: FlexKVPutTask) -> None:
         """Order a store. O(1), never waits."""

@@ -41,6 +41,7 @@ class FakeManager:
         self.num_matches = 0
         self.repeats = []  # of each match, whether it was asked as one
         self.is_shut_down = False
+        self.is_working = False  # blocks go from tier to tier
         self.room = None  # blocks a put may still take; None: no limit
 
     def sequence(self, token_ids=None, namespace=None, *, block_hashes=None, num_tokens=None):

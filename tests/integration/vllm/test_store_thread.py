@@ -154,6 +154,8 @@ def test_orders_are_launched_in_batches_after_their_last_step_and_end_once(manag
     assert not queue.has_work
     queue.collect()
     assert queue.take_ended() == []
+    manager.is_working = True
+    assert queue.has_work, "what was stored goes on to a slower tier"
 
 
 def test_what_is_held_already_ends_without_a_launch(manager, queue, order):
