@@ -222,7 +222,7 @@ void SsdDevice::take_inbox() {
     const std::lock_guard lock(inbox_mutex_);
     while (!inbox_.empty()) {
       const bool is_read = inbox_.front().op->is_read();
-      (is_read ? reads_ : writes_).push_back({.block = inbox_.front(), .store = {}});
+      (is_read ? reads_ : writes_).push_back(inbox_.front());
       inbox_.pop_front();
     }
     sweeps = std::exchange(sweep_, false);
@@ -242,9 +242,10 @@ void SsdDevice::count_queued() {
   counters_.queued_writes = static_cast<std::int64_t>(prepared_.size() + writes_.size());
 }
 
-void SsdDevice::drop(std::deque<Flight>& queue, bool all) {
-  std::erase_if(queue, [all](const Flight& flight) {
-    const Block& block = flight.block;
+template <typename Queued>
+void SsdDevice::drop(std::deque<Queued>& queue, bool all) {
+  std::erase_if(queue, [all](const Queued& queued) {
+    const Block& block = block_of(queued);
     if (!all && !block.op->cancelled()) return false;
     end(block, {BlockEnd::Kind::dropped, 0, 0, all ? "the disk store stops" : "it was cancelled"});
     return true;
@@ -265,19 +266,20 @@ bool SsdDevice::has_room() const { return landed_.size() < flights_.size(); }
 
 bool SsdDevice::may_prepare() const { return reads_.empty() && !writes_.empty() && prepared_.size() < write_depth_; }
 
-void SsdDevice::start_front(std::deque<Flight>& queue, void (SsdDevice::*begin)(Flight)) {
-  Flight flight = std::move(queue.front());
+template <typename Queued>
+void SsdDevice::start_front(std::deque<Queued>& queue, void (SsdDevice::*begin)(Queued)) {
+  Queued queued = std::move(queue.front());
   queue.pop_front();
-  const Block block = flight.block;
+  const Block block = block_of(queued);
   try {
-    (this->*begin)(std::move(flight));
+    (this->*begin)(std::move(queued));
   } catch (const std::bad_alloc&) {
     end(block, io_error(block, "start", ENOMEM));
   }
 }
 
-void SsdDevice::start_read(Flight flight) {
-  const Block& block = flight.block;
+void SsdDevice::start_read(Block block) {
+  Flight flight;
   BlockEnd bad;
   {
     const std::lock_guard lock(record_mutex_);
@@ -292,11 +294,12 @@ void SsdDevice::start_read(Flight flight) {
     end(block, bad);
     return;
   }
+  flight.block = std::move(block);
   launch(std::move(flight), false);
 }
 
-void SsdDevice::prepare_write(Flight flight) {
-  const Block& block = flight.block;
+void SsdDevice::prepare_write(Block block) {
+  Flight flight;
   BlockEnd bad;
   {
     const std::lock_guard lock(record_mutex_);
@@ -313,6 +316,7 @@ void SsdDevice::prepare_write(Flight flight) {
     end(block, bad);
     return;
   }
+  flight.block = std::move(block);
   flight.checksum = checksum_of(flight);
   prepared_.push_back(std::move(flight));
 }

@@ -108,13 +108,17 @@ class SsdDevice {
   [[nodiscard]] bool step();
   void take_inbox();
   void count_queued();
-  static void drop(std::deque<Flight>& queue, bool all);
+  [[nodiscard]] static const Block& block_of(const Block& block) { return block; }
+  [[nodiscard]] static const Block& block_of(const Flight& flight) { return flight.block; }
+  template <typename Queued>
+  static void drop(std::deque<Queued>& queue, bool all);
   void start_some();
   [[nodiscard]] bool has_room() const;
   [[nodiscard]] bool may_prepare() const;
-  void start_front(std::deque<Flight>& queue, void (SsdDevice::*begin)(Flight));
-  void start_read(Flight flight);
-  void prepare_write(Flight flight);
+  template <typename Queued>
+  void start_front(std::deque<Queued>& queue, void (SsdDevice::*begin)(Queued));
+  void start_read(Block block);
+  void prepare_write(Block block);
   void start_write(Flight flight);
   void launch(Flight flight, bool is_write);
   void take_result(const DiskResult& result);
@@ -159,8 +163,8 @@ class SsdDevice {
 
   // The thread's own:
   std::unique_ptr<DiskIo> io_;  // but for `wake`
-  std::deque<Flight> reads_;
-  std::deque<Flight> writes_;
+  std::deque<Block> reads_;
+  std::deque<Block> writes_;
   std::deque<Flight> prepared_;  // of the writes, the first ones; at most `write_depth`
   std::vector<Flight> flights_;  // by tag
   std::vector<std::size_t> free_tags_;
