@@ -1,14 +1,19 @@
 """How fast does the SSD tier write and read blocks, at what cost in CPU, and how soon does it serve after a restart?
 
-Unit: GB/s (10^9 bytes) of blocks, median of alternating rounds, checksums made and verified; beside it fio (io_uring,
-O_DIRECT, registered buffers, the same block size and depth) in the same rounds, first or last in turn. `ratio` is the
-median over rounds of ours / fio; the target is 0.95. fio works on the store's own data file, after its blocks were read
-and compared: where a file lies on the disk alone can make a difference of a third. What the pages are counts for both:
-of 4 KiB pages the kernel and the device make many pieces. Both get huge pages where the pool does (`sysctl
-vm.nr_hugepages`: 2 MiB each, as many as --mib has, and 5 % more). Blocks hold fresh random bytes; what was read is
-compared byte by byte. The CPU cost is that of the whole process (fio: its own report). The checksum: its rate over memory that no cache holds,
-beside the rate at which the same memory is read (numpy's sum of words). The restart: seconds from the start of a new
-manager, with the page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
+Unit: GB/s (10^9 bytes) of blocks, median of rounds, checksums made and verified. Blocks hold fresh random bytes; what
+was read is compared byte by byte. In the same rounds, first or last in turn, on the store's own data file once its
+blocks were compared (where a file lies on the disk alone can make a difference of a third), at the same block size and
+depth:
+
+- fio (io_uring, O_DIRECT, registered buffers). The target is 0.95 of it. It moves few buffers again and again, which
+  stay in the CPU's caches: where the disk is another machine's memory, that alone is worth 5 to 15 %.
+- the disk engine alone, on the pool's memory: no records, no checksums. Ours beside it is what all the rest costs.
+
+What the pages are counts for all: of 4 KiB pages the kernel and the device make many pieces. Use huge pages (`sysctl
+vm.nr_hugepages`: 2 MiB each, as many as --mib has, and 5 % more); fio gets them where the pool does. The CPU cost is
+that of the whole process (fio: its own report). The checksum: its rate over memory that no cache holds, beside the rate
+at which the same memory is read (numpy's sum of words). The restart: seconds from the start of a new manager, with the
+page cache of the files dropped, to the end of the first load from the SSD tier, by number of records.
 
     .venv/dev/bin/python -m benchmarks.bench_ssd --directory DIR            a table; DIR on the SSD to measure
     .venv/dev/bin/python -m benchmarks.bench_ssd --depths --records 1000000 the restart alone
@@ -43,6 +48,7 @@ KIB, MIB = 1 << 10, 1 << 20
 WAIT_S = 300.0
 TOKENS_PER_BLOCK = 16
 FIO = shutil.which("fio")
+DIRECTIONS = ("write", "read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +63,27 @@ class Row:
     ours_gbs: float
     fio_gbs: float | None
     ratio: float | None
+    alone_gbs: float
+    of_alone: float
     cpu_s_per_gb: float
     fio_cpu_s_per_gb: float | None
 
 
-Sample = tuple[float, float, tuple[float, float] | None]
-"""GB/s and CPU seconds per GB, and the same of fio."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one round gave in one direction; `fio` is (GB/s, CPU seconds per GB)."""
+
+    ours_gbs: float
+    cpu_s_per_gb: float
+    alone_gbs: float
+    fio: tuple[float, float] | None
 
 
 class Rig:
     """A transfer engine with a rank, a host pool and an SSD store of as many slots."""
 
     def __init__(self, directory: Path, num_blocks: int, block_bytes: int, depth: int, io_engine: str) -> None:
-        self.num_blocks, self.block_bytes = num_blocks, block_bytes
+        self.num_blocks, self.block_bytes, self.io_engine = num_blocks, block_bytes, io_engine
         self.engine = TransferEngine(own_socket())
         self.engine.start()
         gpu = np.zeros((2, 2, TOKENS_PER_BLOCK, block_bytes // (2 * TOKENS_PER_BLOCK)), dtype=np.uint8)
@@ -158,10 +172,6 @@ class Fio:
     depth: int
     has_huge_pages: bool
 
-    def both(self) -> dict[str, tuple[float, float] | None]:
-        """Write, then read."""
-        return {direction: self.run(direction) for direction in ("write", "read")}
-
     def run(self, direction: str) -> tuple[float, float] | None:
         """Return (GB/s, CPU seconds per GB), or None where there is no fio."""
         if FIO is None:
@@ -186,24 +196,37 @@ def cpu_s() -> float:
 
 
 def measure(directory: Path, total_bytes: int, block_bytes: int, depth: int, rounds: int, engine: str) -> list[Row]:
-    """Alternate with fio; the first round warms both up."""
+    """Take turns with fio and the engine alone; the first round warms all up."""
     num_blocks = max(8, total_bytes // block_bytes)
     rig = Rig(directory, num_blocks, block_bytes, depth, engine)
     page_kind = rig.pool.page_kind
     (data,) = directory.rglob("data")
     fio = Fio(data, num_blocks * block_bytes, block_bytes, depth, page_kind == "hugetlb")
-    samples: dict[str, list[Sample]] = {"write": [], "read": []}
+    samples: dict[str, list[Sample]] = {direction: [] for direction in DIRECTIONS}
     try:
         for round_ in range(rounds + 1):
-            beside = fio.both() if round_ % 2 else {}
+            beside = beside_us(rig, fio, data) if round_ % 2 else None
             own = rig.write_and_read()
-            beside = beside or fio.both()
-            for direction, (rate, cost) in own.items():
-                samples[direction].append((rate, cost, beside[direction]))
+            alone, others = beside or beside_us(rig, fio, data)
+            for direction in DIRECTIONS:
+                samples[direction].append(Sample(*own[direction], alone[direction], others[direction]))
         made_with = (rig.store.devices()[0].io_engine, page_kind)
     finally:
         rig.close()
     return [row_of(direction, block_bytes, depth, made_with, taken[1:]) for direction, taken in samples.items()]
+
+
+def beside_us(rig: Rig, fio: Fio, data: Path) -> tuple[dict[str, float], dict[str, tuple[float, float] | None]]:
+    """Return what the disk engine alone and fio come to, by direction. What lies in the file is gone."""
+    gigabytes = rig.num_blocks * rig.block_bytes / 1e9
+    alone, others = {}, {}
+    for direction in DIRECTIONS:
+        is_write = direction == "write"
+        alone[direction] = gigabytes / _core.time_disk(
+            rig.pool, str(data), rig.slots, fio.depth, is_write, rig.io_engine
+        )
+        others[direction] = fio.run(direction)
+    return alone, others
 
 
 def row_of(
@@ -213,18 +236,20 @@ def row_of(
     made_with: tuple[str, str],
     samples: list[Sample],
 ) -> Row:
-    beside = [fio for _, _, fio in samples if fio is not None]
-    ratios = [ours / fio[0] for ours, _, fio in samples if fio is not None]
+    beside = [each.fio for each in samples if each.fio is not None]
+    ratios = [each.ours_gbs / each.fio[0] for each in samples if each.fio is not None]
     return Row(
         direction=direction,
         block_kib=block_bytes // KIB,
         depth=depth,
         io_engine=made_with[0],
         page_kind=made_with[1],
-        ours_gbs=statistics.median(ours for ours, _, _ in samples),
+        ours_gbs=statistics.median(each.ours_gbs for each in samples),
         fio_gbs=statistics.median(rate for rate, _ in beside) if beside else None,
         ratio=statistics.median(ratios) if ratios else None,
-        cpu_s_per_gb=statistics.median(cost for _, cost, _ in samples),
+        alone_gbs=statistics.median(each.alone_gbs for each in samples),
+        of_alone=statistics.median(each.ours_gbs / each.alone_gbs for each in samples),
+        cpu_s_per_gb=statistics.median(each.cpu_s_per_gb for each in samples),
         fio_cpu_s_per_gb=statistics.median(cost for _, cost in beside) if beside else None,
     )
 
@@ -350,8 +375,10 @@ def main() -> None:
         work = f"SSD {row.direction}, blocks of {row.block_kib} KiB, {how}"
         beside = f"{number(row.ours_gbs)} of {number(row.fio_gbs)} GB/s; fio"
         cost = f"CPU {number(row.cpu_s_per_gb)} s per GB, fio {number(row.fio_cpu_s_per_gb)}"
-        say(f"{work}: {beside}; {cost}")
+        alone = f"{number(row.alone_gbs)} GB/s; the engine alone"
+        say(f"{work}: {beside}; {alone}; {cost}")
         rows.append(asdict(row))
+        figures.append(Figure(question=work, unit="of the engine alone", ours=row.of_alone, peer=alone, peers=1.0))
         if row.ratio is not None:
             must = 0.95 if row.depth >= 4 else None
             figures.append(

@@ -36,6 +36,7 @@ from demo.workload import USERS, turns
 _ROOT = Path(__file__).resolve().parent.parent
 _PHASES = ("without FlexKV", "with FlexKV", report.RESTART)
 _STOP_LIMIT_S = 10.0
+_LOG_WIDTH = 132
 _BLOCK_TOKENS = 32
 # A question, its answer's frame and the chat template's words, generously.
 _TURN_TOKENS = 48
@@ -242,7 +243,8 @@ def _terminated(signal_number: int, frame: FrameType | None) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the demo and return its exit status."""
     args = _arguments(argv)
-    console = Console(highlight=False)
+    # Into a file or a pipe there is no width to keep to: columns are to be whole there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
     signal.signal(signal.SIGTERM, _terminated)
     if Path("/dev/nvidiactl").exists():
         console.print(

@@ -293,6 +293,11 @@ def crc64(data: bytes | NDArray[numpy.uint8]) -> int:
 def crc64_implementation() -> str:
     """'vpclmulqdq-512', 'vpclmulqdq-256', 'pclmulqdq' or 'portable'."""
 
+def time_disk(pool: HostPool, path: str, places: numpy.typing.NDArray[numpy.int64], depth: int, is_write: bool, io_engine: str = 'auto') -> float:
+    """
+    Seconds that a disk engine alone takes to move all slots of a pool to or from places of a file, in units of a slot; what is written over is gone. For benchmarks. OSError, ValueError.
+    """
+
 class SsdStore:
     """The bytes of the SSD tier; see csrc/storage/ssd_store.h."""
 

@@ -2,8 +2,8 @@
 
 What happens to a task is in flexkv/tasks/flow.py, records in flexkv/tasks/task.py, checks of arguments in
 flexkv/tasks/requests.py; here are locking and waiting. Thread safety: all methods, any thread. One mutex; every public
-call drains completions first, but for `misses` and `stats(settled=False)`; hashing, waiting and shutting down happen
-outside the mutex. Nothing waits without a bound, and no thread is started here.
+call drains completions first, but for `misses` and `stats(settled=False)`, and does what is due, but for those that a
+scheduler waits for; hashing, waiting and shutting down happen outside the mutex. Nothing waits without a bound.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class KVTaskEngine:
         if cpu_only:
             request = replace(request, cpu_only=True)
         self._hash(request)
-        with self._gate.entered():
+        with self._gate.entered_briefly():
             task = self._flow.get(request)
         return task.task_id, self._mask(request, task)
 
@@ -203,13 +203,13 @@ class KVTaskEngine:
             cpu_only=cpu_only,
         )
         self._hash(request)
-        with self._gate.entered():
+        with self._gate.entered_briefly():
             task = self._flow.get(request)
         return task.task_id, task.span
 
     def staging(self, task_id: int) -> StagingState:
         """Return whether the blocks of a GET that waits for its launch are all in host memory, checked (D15)."""
-        with self._gate.entered():
+        with self._gate.entered_briefly():
             return self._flow.staging(self._tasks.find(task_id))
 
     def note_prefill(self, num_tokens: int, seconds: float) -> None:
@@ -323,7 +323,7 @@ class KVTaskEngine:
             raise ValueError(f"task_ids is {ids}; an id is named twice")
         launch = self._launch_of(after_step, timeout_s)
         mappings = GpuMappings(task_ids, len(ids), slot_mappings, block_ids, self._tokens_per_block)
-        with self._gate.entered():
+        with self._gate.entered_briefly():
             tasks = [self._tasks.launchable(task_id) for task_id in ids]
             if as_batch and len(tasks) > 1:
                 return [self._flow.launch_batch(tasks, mappings, launch).task_id]
@@ -335,7 +335,7 @@ class KVTaskEngine:
 
         Other ids are passed over: running tasks run on.
         """
-        with self._gate.entered():
+        with self._gate.entered_briefly():
             for task in self._tasks.known(as_task_ids(task_ids)):
                 self._flow.cancel(task)
 
@@ -345,7 +345,7 @@ class KVTaskEngine:
         Un-launched tasks are cancelled, running GETs run on, other ids are passed over. Must be called before the GPU
         blocks are given other contents.
         """
-        with self._gate.entered():
+        with self._gate.entered_briefly():
             for task in self._tasks.known(as_task_ids(task_ids)):
                 self._flow.doom(task)
 

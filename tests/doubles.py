@@ -99,6 +99,7 @@ class DiskStoreDouble:
     num_scans: int = 0
     num_renewed: int = 0
     num_stops: int = 0
+    touches: list[tuple[int, bytes, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.may_renew = threading.Event()
@@ -114,6 +115,9 @@ class DiskStoreDouble:
         if self.scan_error is not None:
             raise self.scan_error
         return scan_of(self.records)
+
+    def touch(self, slot: int, key: np.ndarray, expiry_s: int = 0, priority: int = 0) -> None:
+        self.touches.append((slot, key.tobytes(), expiry_s, priority))
 
     def renew(self) -> None:
         self.is_renewing.set()

@@ -22,6 +22,7 @@ from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.request import KVResponseStatus
 from flexkv.kvmanager import KVManager
 from flexkv.server.client import KVTPClient
+from flexkv.tasks.recorder import EventBuffer
 
 TPB = 4
 NUM_GPU_BLOCKS = 64
@@ -100,6 +101,7 @@ class Rig:
         block_shape: tuple[int, ...] | None = None,
         view_as: str = "uint8",
         wait: bool = True,
+        events: EventBuffer | None = None,
         **config: object,
     ) -> None:
         """Start all. `view_as`: the dtype that the ranks register their memory as."""
@@ -109,7 +111,7 @@ class Rig:
             "num_cpu_blocks": num_cpu_blocks,
             "evict_ratio": 0.0,
         } | config
-        self.manager = KVManager(model, CacheConfig(**settings))  # type: ignore[arg-type]
+        self.manager = KVManager(model, CacheConfig(**settings), event_collector=events)  # type: ignore[arg-type]
         self.manager.start()
         self.gpus = [Gpu(rank, block_shape=block_shape) for rank in range(num_ranks)]
         self.clients = [

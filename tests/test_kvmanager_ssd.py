@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flexkv.common.events import BlocksStored
 from flexkv.common.request import KVResponseStatus as Status
 from flexkv.common.transfer import TransferType
 from flexkv.kvtask import StagingState
+from flexkv.tasks.recorder import EventBuffer
 from flexkv.tasks.ssd_tier import SsdState
 from tests.rig import NUM_GPU_BLOCKS, TPB, Rig, eventually, slots_of, tokens
 
@@ -43,7 +45,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start managers in one place, one after the other."""
     rigs: list[Rig] = []
 
-    def start(geometry: str = "MHA", *, num_directories: int = 1, **config: object) -> Rig:
+    def start(
+        geometry: str = "MHA", *, num_directories: int = 1, events: EventBuffer | None = None, **config: object
+    ) -> Rig:
         close_all()
         shape = GEOMETRIES[geometry]
         directories = [tmp_path / f"ssd{index}" for index in range(num_directories)]
@@ -57,6 +61,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             num_ranks=shape.num_ranks,
             block_shape=shape.block_shape,
             view_as=shape.view_as,
+            events=events,
             enable_ssd=True,
             fingerprint="f1a6",
             **settings,  # type: ignore[arg-type]
@@ -289,6 +294,21 @@ def test_what_was_reset_is_found_neither_now_nor_after_a_restart(start: Start) -
     assert not rig.manager.get_match(tokens(20))[1].any()
     check_comes_back(rig, after, first=5000)
     check_nothing_is_held(rig)
+
+
+def test_events_of_restored_blocks_name_their_tenants_whoever_is_heard_of_first(start: Start) -> None:
+    manager = start().manager
+    first_tokens = {"anna": 0, "berta": 5000, 7: 9000}
+    for tenant, first in first_tokens.items():
+        task_id = manager.put_async(tokens(3, first), slots_of([1, 2, 3]), tenant=tenant)
+        assert manager.wait(task_id, TIMEOUT_S, completely=True)[task_id].status is Status.SUCCESS
+    events = EventBuffer()
+    manager = start(events=events).manager
+    restored = {bytes(event.keys[0]): event.tenant for event in events.take() if isinstance(event, BlocksStored)}
+    for tenant, first in reversed(first_tokens.items()):
+        key = bytes(manager.sequence(tokens(1, first)).block_hashes[0])
+        assert restored[key] == manager._engine._reader.tenant_number(tenant) > 0
+    assert len(set(restored.values())) == len(restored) == 3
 
 
 def test_expired_blocks_are_not_found_after_a_restart(start: Start) -> None:

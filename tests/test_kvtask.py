@@ -254,16 +254,6 @@ def test_no_bound_is_too_long_for_the_native_engine(bench: Bench) -> None:
     timer.join()
 
 
-def test_names_and_numbers_of_tenants_never_collide(bench: Bench) -> None:
-    reader = bench.engine._reader
-    assert reader.tenant_number(65535) == 65535
-    assert reader.tenant_number("anna") == 65534, "65535 is somebody's already"
-    assert reader.tenant_number(1) == 1
-    assert reader.tenant_number("anna") == 65534
-    with pytest.raises(ValueError, match="tenant is 65534, which stands for 'anna'"):
-        reader.tenant_number(65534)
-
-
 def test_the_bound_of_a_transfer_can_be_given_and_has_a_default(bench: Bench) -> None:
     bench.put(1)
     task_id, _ = bench.engine.put_match(tokens(1, 500))

@@ -17,6 +17,7 @@
 #include "bindings/store_type.h"
 #include "cache/index_entry.h"
 #include "storage/crc64.h"
+#include "storage/disk_probe.h"
 #include "storage/ssd_room.h"
 #include "transfer/os_error.h"
 
@@ -82,6 +83,13 @@ std::uint64_t checksum(nb::handle data) {
   return crc64({static_cast<const std::byte*>(bytes.data()), bytes.shape(0)});
 }
 
+double disk_seconds(const DestroyedWithoutGil<HostPool>& pool, const std::string& path, nb::handle places,
+                    unsigned depth, bool is_write, const std::string& io_engine) {
+  const Int64Arg slots(places, "places");
+  const GilRelease release;
+  return time_disk({path, io_engine, depth, is_write}, pool, slots.span());
+}
+
 void renew(Store& store) {
   const int error = store.renew();
   if (error != 0) throw_errno(error, "the SSD store could not be emptied");
@@ -129,6 +137,12 @@ void bind_storage(nb::module_& m) {
         "CRC-64/NVME of the bytes: the checksum of blocks and records on disk.");
   m.def("crc64_implementation", &crc64_implementation,
         "'vpclmulqdq-512', 'vpclmulqdq-256', 'pclmulqdq' or 'portable'.");
+  m.def("time_disk", &disk_seconds, "pool"_a, "path"_a, "places"_a.none(), "depth"_a, "is_write"_a,
+        "io_engine"_a = "auto",
+        nb::sig("def time_disk(pool: HostPool, path: str, places: " SLOTS
+                ", depth: int, is_write: bool, io_engine: str = 'auto') -> float"),
+        "Seconds that a disk engine alone takes to move all slots of a pool to or from places of a file, in units of a "
+        "slot; what is written over is gone. For benchmarks. OSError, ValueError.");
   nb::class_<Store>(m, "SsdStore", "The bytes of the SSD tier; see csrc/storage/ssd_store.h.")
       .def("__init__", &open_store, "directories"_a, "fingerprint"_a, "model"_a, "extent_bytes"_a, "tokens_per_block"_a,
            "capacity_bytes"_a, "io_engine"_a = "auto", "read_depth"_a = 16, "write_depth"_a = 8,

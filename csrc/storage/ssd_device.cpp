@@ -245,7 +245,7 @@ void SsdDevice::count_queued() {
 template <typename Queued>
 void SsdDevice::drop(std::deque<Queued>& queue, bool all) {
   std::erase_if(queue, [all](const Queued& queued) {
-    const Block& block = block_of(queued);
+    const Block& block = *block_of(&queued);
     if (!all && !block.op->cancelled()) return false;
     end(block, {BlockEnd::Kind::dropped, 0, 0, all ? "the disk store stops" : "it was cancelled"});
     return true;
@@ -270,7 +270,7 @@ template <typename Queued>
 void SsdDevice::start_front(std::deque<Queued>& queue, void (SsdDevice::*begin)(Queued)) {
   Queued queued = std::move(queue.front());
   queue.pop_front();
-  const Block block = block_of(queued);
+  const Block block = *block_of(&queued);
   try {
     (this->*begin)(std::move(queued));
   } catch (const std::bad_alloc&) {

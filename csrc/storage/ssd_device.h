@@ -108,8 +108,8 @@ class SsdDevice {
   [[nodiscard]] bool step();
   void take_inbox();
   void count_queued();
-  [[nodiscard]] static const Block& block_of(const Block& block) { return block; }
-  [[nodiscard]] static const Block& block_of(const Flight& flight) { return flight.block; }
+  [[nodiscard]] static const Block* block_of(const Block* block) { return block; }
+  [[nodiscard]] static const Block* block_of(const Flight* flight) { return &flight->block; }
   template <typename Queued>
   static void drop(std::deque<Queued>& queue, bool all);
   void start_some();

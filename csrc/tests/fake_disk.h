@@ -1,4 +1,5 @@
-// FakeDisk: a DiskExecutor that keeps its ops until the test says how they ended; it moves nothing.
+// FakeDisk: a DiskExecutor that keeps its ops until the test says how they ended; it moves nothing. It checks what it
+// may rely on.
 #pragma once
 #include <chrono>
 #include <condition_variable>
@@ -23,22 +24,26 @@ class FakeDisk final : public DiskExecutor {
   [[nodiscard]] std::int64_t num_slots() const override { return num_slots_; }
   void start(std::shared_ptr<HostPool> pool, std::function<void(DiskAck)> done) override {
     if (refuses_) throw std::invalid_argument("the pool does not fit");
+    CHECK(pool && !done_);
     pool_ = std::move(pool);
     done_ = std::move(done);
   }
   void submit(const OpSpec& op) override {
+    check(op);
+    DiskAck ack;
+    ack.op_id = op.op_id;
     {
       const std::lock_guard lock(mutex_);
-      if (!stopped_) {
+      CHECK(taken_.insert(op.op_id).second);
+      if (stopped_) {
+        ack.cancelled = true;
+        ack.error = "the double was stopped";
+      } else if (!ends_at_once_) {
         ops_[op.op_id] = op;
         changed_.notify_all();
         return;
       }
     }
-    DiskAck ack;
-    ack.op_id = op.op_id;
-    ack.cancelled = true;
-    ack.error = "the double was stopped";
     done_(std::move(ack));
   }
   void cancel(std::int64_t op_id) override {
@@ -83,12 +88,45 @@ class FakeDisk final : public DiskExecutor {
     ack.op_id = op_id;
     end(std::move(ack));
   }
+  // Ends well what it has, and from now on what comes.
+  void end_all() {
+    {
+      const std::lock_guard lock(mutex_);
+      ends_at_once_ = true;
+    }
+    for (const std::int64_t op_id : held()) end(op_id);
+  }
   [[nodiscard]] std::size_t num_ops() const {
     const std::lock_guard lock(mutex_);
     return ops_.size();
   }
+  [[nodiscard]] std::vector<std::int64_t> held() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::int64_t> ids;
+    for (const auto& [op_id, op] : ops_) ids.push_back(op_id);
+    return ids;
+  }
+  [[nodiscard]] bool has(std::int64_t op_id) const {
+    const std::lock_guard lock(mutex_);
+    return ops_.contains(op_id);
+  }
+  // All that it was ever given.
+  [[nodiscard]] std::set<std::int64_t> taken() const {
+    const std::lock_guard lock(mutex_);
+    return taken_;
+  }
 
  private:
+  void check(const OpSpec& op) const {
+    CHECK(done_ && (op.type == OpType::disk2h || op.type == OpType::h2disk));
+    const bool is_read = op.type == OpType::disk2h;
+    const std::size_t count = op.src.size();
+    CHECK(count > 0 && op.dst.size() == count && op.chain.keys.size() == count);
+    CHECK(op.chain.parents.size() == (is_read ? 0 : count));
+    for (const std::int64_t slot : is_read ? op.dst : op.src) CHECK(slot >= 0 && slot < pool_->num_slots());
+    for (const std::int64_t slot : is_read ? op.src : op.dst) CHECK(slot >= 0 && slot < num_slots_);
+  }
+
   template <typename Condition>
   void wait_for(Condition holds) {
     std::unique_lock lock(mutex_);
@@ -102,7 +140,9 @@ class FakeDisk final : public DiskExecutor {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::int64_t, OpSpec> ops_;
+  std::set<std::int64_t> taken_;
   std::set<std::int64_t> cancelled_;
+  bool ends_at_once_ = false;
   bool stopped_ = false;
 };
 

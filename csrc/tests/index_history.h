@@ -164,7 +164,7 @@ class IndexHistory {
       }
       by_use.push_back({node.last_use, {slot, node.key, parent, written}});
     }
-    std::ranges::stable_sort(by_use, {}, [](const auto& each) { return each.first; });
+    std::ranges::sort(by_use, {}, [](const auto& each) { return std::pair(each.first, each.second.slot); });
     std::vector<FoundBlock> found;
     for (const auto& each : by_use) found.push_back(each.second);
     return found;

@@ -185,6 +185,9 @@ class OpGraphHistory {
       unsure_[executor] = !certain;
       if (certain) drop(executor);
       table_.executor_lost(executor, certain, "lost");
+      observe();
+      for (const auto& [id, op] : ops_)
+        CHECK(op.status || !op.executors.contains(executor) || op.taken.contains(executor));
     } else if (unsure_[executor]) {
       unsure_[executor] = false;
       drop(executor);

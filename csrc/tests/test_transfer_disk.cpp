@@ -130,6 +130,20 @@ void a_disk_that_was_stopped_with_ops_waiting_for_it_ends_them() {
   CHECK((rig.kit.next(4) == Texts{"op 10 done", "op 11 cancelled", "status 1 failed", "released 1 failed"}));
 }
 
+void what_was_meant_for_a_stopped_disk_never_goes_to_the_next_one() {
+  Rig rig;
+  rig.kit.submit(1, {store(10), read(11, {10})});
+  rig.kit.submit(2, {load(20, {11})});
+  const std::uint64_t op_id = rig.agent.expect_op_id();
+  CHECK(rig.disk->stop(0));
+  const auto next = std::make_shared<FakeDisk>(4);
+  rig.kit.engine().set_disk(next);
+  rig.agent.ack(op_id);
+  CHECK((rig.kit.next(7) == Texts{"status 1 failed", "op 11 cancelled", "op 20 cancelled", "status 2 failed",
+                                  "released 2 failed", "op 10 done", "released 1 failed"}));
+  CHECK(next->taken().empty());
+}
+
 void set_disk_asks_for_a_pool_and_a_disk_that_starts() {
   EngineKit kit;
   const auto disk = std::make_shared<FakeDisk>();
@@ -215,6 +229,7 @@ int main() {
   a_graph_of_disk_ops_needs_no_rank();
   a_stopped_disk_fails_graphs_and_may_be_followed_by_another();
   a_disk_that_was_stopped_with_ops_waiting_for_it_ends_them();
+  what_was_meant_for_a_stopped_disk_never_goes_to_the_next_one();
   set_disk_asks_for_a_pool_and_a_disk_that_starts();
   ids_of_disk_ops_are_checked();
   stop_waits_for_what_the_disk_has_in_hand();

@@ -103,13 +103,7 @@ void OpGraphTable::start(Op& op) {
     finish(op, OpStatus::done, "");
     return;
   }
-  const std::uint64_t needed = executors_of(op.spec.type);
-  const std::string missing = missing_executor(needed);
-  if (!missing.empty()) {  // lost since the op's graph was decided; only joined graphs wait for it
-    finish(op, OpStatus::failed, missing);
-    return;
-  }
-  op.queued = needed;
+  op.queued = executors_of(op.spec.type);
   for_each_executor(op.queued,
                     [&](std::uint32_t executor) { executors_[executor].sends.emplace_back(op.spec.op_id, false); });
 }
@@ -282,17 +276,22 @@ void OpGraphTable::executor_lost(std::uint32_t executor, bool certain, const std
   executors_.at(executor).up = false;
   executors_[executor].sends.clear();
   if (executor == disk()) executors_[executor].why_down = reason;
+  const auto needs_it = [&](const Op& op) { return (executors_of(op.spec.type) & bit_of(executor)) != 0; };
   for (auto& [id, graph] : graphs_) {
     if (graph.released) continue;
     bool needed = false;
     for (const std::int64_t op_id : graph.op_ids) {
       Op& op = ops_.at(op_id);
-      if (!is_open(op) || (executors_of(op.spec.type) & bit_of(executor)) == 0) continue;
+      if (!is_open(op) || !needs_it(op)) continue;
       needed = true;
       const bool runs_there = ((op.in_hand | op.queued) & bit_of(executor)) != 0;
       if (op.status == OpStatus::running && runs_there) finish(op, OpStatus::failed, reason);
     }
     if (needed && graph.status == OpStatus::running) decide(graph, OpStatus::failed, reason);
+    for (const std::int64_t op_id : graph.op_ids) {
+      const Op& op = ops_.at(op_id);
+      if (op.status == OpStatus::waiting && needs_it(op)) cancels_.push_back({op_id, reason});
+    }
   }
   run_steps();
   if (certain) executor_dead(executor);

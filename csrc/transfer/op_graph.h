@@ -19,11 +19,13 @@
 // gone. An op that is not wanted any more is cancelled when it waits or is not yet sent to all of its executors; what
 // executors have in hand drains, and is *recalled* (CANCEL goes to them, so that release comes soon) when its graph was
 // cancelled. At its graph's deadline an op times out or is cancelled, wanted or not; what executors have is recalled.
+// When an executor is lost, ops that wait and need it are cancelled, wanted or not: they were meant for this one, and
+// another may come.
 //
 // Invariants: every op and graph gets each of its completions exactly once, graph_released after all others of its
 // graph; an (op, executor) pair is in one of: not sent, queued for sending, in hand; graph_released implies that no
-// pair of the graph is queued or in hand; every waiting op is wanted. Thread safety: none; the TransferEngine's mutex
-// guards it.
+// pair of the graph is queued or in hand; every waiting op is wanted, and its executors are up. Thread safety: none;
+// the TransferEngine's mutex guards it.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -71,7 +73,8 @@ class OpGraphTable {
   [[nodiscard]] std::optional<double> next_deadline_s() const;
 
   void executor_up(std::uint32_t executor);
-  // Fails every undecided graph that needs it. certain: it can touch nothing any more, its ops are out of its hands.
+  // Fails every undecided graph that needs it, and cancels what waits and needs it. certain: it can touch nothing any
+  // more, its ops are out of its hands.
   void executor_lost(std::uint32_t executor, bool certain, const std::string& reason);
   void executor_dead(std::uint32_t executor);  // lost before without certainty, now known to touch nothing
 

@@ -215,6 +215,8 @@ void OpGraphTable::check_invariants() const {
       require(op.queued == 0 || op.status == OpStatus::running, "an op that does not run is queued");
       require(op.status != OpStatus::waiting || op.unmet > 0, "a waiting op waits for nothing");
       require(op.status != OpStatus::waiting || is_wanted(op), "an op waits that nobody wants");
+      require(op.status != OpStatus::waiting || missing_executor(executors_of(op.spec.type)).empty(),
+              "an op waits that nobody could run");
       require(!is_open(op) || op.num_waiting == count_waiting(op), "an op's count of those that wait for it is wrong");
       require(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
       open_ops += is_open(op) ? 1 : 0;

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,9 +35,16 @@ from flexkv.common.storage import DeviceType
 from flexkv.common.transfer import TransferOpGraph
 from flexkv.errors import ConfigError
 
-__all__ = ["CacheEngine", "GlobalCacheEngine"]
+__all__ = ["CacheEngine", "Found", "GlobalCacheEngine"]
 
 _DEFAULT_META = EntryMeta()
+
+
+class Found(NamedTuple):
+    """What two tiers have of a sequence; good until one of them changes."""
+
+    cpu: Match
+    ssd: Match
 
 
 class GlobalCacheEngine:
@@ -95,10 +103,22 @@ class GlobalCacheEngine:
         assert self.ssd_cache_engine is None, "the SSD tier is attached once"
         self.ssd_cache_engine = tier
 
-    def holds(self, key: bytes) -> bool:
+    def holds(self, key: bytes, *, with_ssd: bool = True) -> bool:
         """Return whether a tier has the block, its bytes there yet or not. O(1)."""
         ssd = self.ssd_cache_engine
-        return self.cpu_cache_engine.holds(key) or (ssd is not None and ssd.holds(key))
+        return self.cpu_cache_engine.holds(key) or (with_ssd and ssd is not None and ssd.holds(key))
+
+    def find(
+        self, sequence: SequenceMeta, num_blocks: int | None = None, *, now_s: int = 0, cpu: Match | None = None
+    ) -> Found | None:
+        """Match the first `num_blocks` blocks in the CPU and the SSD tier; None when there is no SSD tier.
+
+        The default is all whole blocks. `cpu`: their match in the CPU tier, where that is known already.
+        """
+        if self.ssd_cache_engine is None:
+            return None
+        cpu = cpu or self.cpu_cache_engine.match(sequence, now_s, num_blocks)
+        return Found(cpu, self.ssd_cache_engine.match(sequence, now_s, num_blocks))
 
     def prepare_get(
         self,
@@ -108,13 +128,15 @@ class GlobalCacheEngine:
         *,
         now_s: int = 0,
         may_wait: bool = True,
+        match: Match | None = None,
     ) -> GetReservation:
         """Match and pin the blocks of [start_block, end_block) that are ready in the CPU tier, or arriving.
 
-        The default end is the last whole block. `may_wait`: whether those that are arriving count.
+        The default end is the last whole block. `may_wait`: whether those that are arriving count. `match`: of these
+        blocks in the CPU tier, where that is known already.
         """
         tier = self.cpu_cache_engine
-        match = tier.match(sequence, now_s, end_block)
+        match = match or tier.match(sequence, now_s, end_block)
         num_ready, num_visible = int(match.num_ready), int(match.num_visible)
         end = num_ready
         if may_wait and self.arrivals.num_slots and num_visible > num_ready:
@@ -133,90 +155,79 @@ class GlobalCacheEngine:
         num_ready = self.cpu_cache_engine.index.count_ready(slots[settled])
         return len(slots) if num_ready == len(settled) else int(settled[num_ready])
 
-    def num_to_stage(
-        self, sequence: SequenceMeta, start_block: int = 0, end_block: int | None = None, *, now_s: int = 0
-    ) -> tuple[int, int]:
+    @staticmethod
+    def num_to_stage(found: Found, start_block: int = 0) -> tuple[int, int]:
         """Return how many blocks the SSD tier has ready beyond the CPU tier, and of these, how many are asked for.
 
-        [start_block, end_block) is asked for; those before it that the CPU tier lacks have to be read too. (0, 0) when
-        nothing that is asked for would come. O(log n).
-
-        They count as used in the SSD tier, with those before them: what is loaded from the CPU tier keeps its copy.
+        Those from `start_block` on are asked for; those before it that the CPU tier lacks have to be read too. (0, 0)
+        when nothing that is asked for would come.
         """
-        ssd = self.ssd_cache_engine
-        if ssd is None:
-            return 0, 0
-        there = ssd.match(sequence, now_s, end_block)
-        num_ready = int(there.num_ready)
+        num_ready, held = int(found.ssd.num_ready), int(found.cpu.num_visible)
         if num_ready <= start_block:
             return 0, 0
-        ssd.pin(int(there.deepest_ready))
-        ssd.unpin(int(there.deepest_ready))
-        held = int(self.cpu_cache_engine.match(sequence, now_s, end_block).num_visible)
         return max(0, num_ready - held), max(0, num_ready - max(held, start_block))
 
-    def prepare_stage(
-        self, sequence: SequenceMeta, end_block: int | None, max_blocks: int, *, now_s: int = 0
-    ) -> TierMove | None:
+    def prepare_stage(self, sequence: SequenceMeta, found: Found, max_blocks: int) -> TierMove | None:
         """Reserve CPU slots for at most `max_blocks` of what `num_to_stage` counts; None when that is nothing.
 
         Fewer than there are when slots are short; the blocks left out are the last ones.
         """
-        ssd = self.ssd_cache_engine
-        if ssd is None:
-            return None
-        there = ssd.match(sequence, now_s, end_block)
-        num_ready = int(there.num_ready)
-        if num_ready == 0:
-            return None
-        held = int(self.cpu_cache_engine.match(sequence, now_s, num_ready).num_visible)
+        ssd, there = self.ssd_cache_engine, found.ssd
+        num_ready, held = int(there.num_ready), int(found.cpu.num_visible)
         end = min(num_ready, held + max_blocks)
-        if end <= held:
+        if ssd is None or end <= held:
             return None
         meta = ssd.meta_of(int(there.slots_range(end - 1, end)[0]))  # no block of the move expires before its last one
-        target = self._put_into(self.cpu_cache_engine, sequence, end, meta, now_s)
+        target = self._put_into(self.cpu_cache_engine, sequence, end, meta, found.cpu)
         if target.num_blocks == 0:
             target.commit()
             return None
         slots = there.slots_range(target.span.start, target.span.end)
         return TierMove(GetReservation(ssd, sequence, target.span, slots, num_ready, num_ready), target)
 
-    def num_to_offload(self, sequence: SequenceMeta, num_blocks: int, *, now_s: int = 0) -> int:
-        """Return how many of the first `num_blocks` blocks are ready in the CPU tier and not in the SSD tier."""
-        ssd = self.ssd_cache_engine
-        if ssd is None:
-            return 0
-        here = self.cpu_cache_engine.match(sequence, now_s, num_blocks)
-        return max(0, int(here.num_ready) - int(ssd.match(sequence, now_s, num_blocks).num_visible))
+    @staticmethod
+    def num_to_offload(found: Found) -> int:
+        """Return how many of the blocks are ready in the CPU tier and not in the SSD tier."""
+        return max(0, int(found.cpu.num_ready) - int(found.ssd.num_visible))
 
     def prepare_offload(
-        self,
-        sequence: SequenceMeta,
-        num_blocks: int,
-        max_blocks: int,
-        meta: EntryMeta = _DEFAULT_META,
-        *,
-        now_s: int = 0,
+        self, sequence: SequenceMeta, found: Found, max_blocks: int, meta: EntryMeta = _DEFAULT_META
     ) -> TierMove | None:
         """Reserve SSD slots for at most `max_blocks` of the blocks that `num_to_offload` counts, the first ones.
 
         None when that is nothing. The blocks stay in the CPU tier until they are written (D10).
         """
         ssd = self.ssd_cache_engine
-        if ssd is None:
+        num_ready, held = int(found.cpu.num_ready), int(found.ssd.num_visible)
+        end = min(num_ready, held + max_blocks)
+        if ssd is None or end <= held:
             return None
-        here = self.cpu_cache_engine.match(sequence, now_s, num_blocks)
-        num_ready = int(here.num_ready)
-        if num_ready == 0:
-            return None
-        held = int(ssd.match(sequence, now_s, num_ready).num_visible)
-        target = self._put_into(ssd, sequence, min(num_ready, held + max_blocks), meta, now_s)
+        target = self._put_into(ssd, sequence, end, meta, found.ssd)
         if target.num_blocks == 0:
             target.commit()
             return None
-        slots = here.slots_range(target.span.start, target.span.end)
+        slots = found.cpu.slots_range(target.span.start, target.span.end)
         source = GetReservation(self.cpu_cache_engine, sequence, target.span, slots, num_ready, num_ready)
         return TierMove(source, target)
+
+    def ssd_slot(self, sequence: SequenceMeta, num_blocks: int) -> int:
+        """Return the SSD slot of the last of so many blocks, or -1 when it is not there. O(1)."""
+        if self.ssd_cache_engine is None or num_blocks == 0:
+            return -1
+        slot = self.ssd_cache_engine.index.find(sequence.block_hashes[num_blocks - 1].tobytes())
+        return -1 if slot is None else slot
+
+    def use_ssd(self, slot: int, meta: EntryMeta | None = None) -> None:
+        """Count a block of the SSD tier as used, with its ancestors: what is loaded from the CPU tier stays there, too.
+
+        They live and are kept at least as `meta` says.
+        """
+        ssd = self.ssd_cache_engine
+        assert ssd is not None
+        ssd.pin(slot)
+        if meta is not None:
+            ssd.raise_meta(slot, meta)
+        ssd.unpin(slot)
 
     def prepare_put(
         self, sequence: SequenceMeta, num_blocks: int | None = None, meta: EntryMeta = _DEFAULT_META, *, now_s: int = 0
@@ -226,11 +237,14 @@ class GlobalCacheEngine:
         Shrinks when slots are short: the blocks left out are always the last ones.
         """
         total = sequence.num_blocks if num_blocks is None else min(num_blocks, sequence.num_blocks)
-        return self._put_into(self.cpu_cache_engine, sequence, total, meta, now_s)
+        tier = self.cpu_cache_engine
+        return self._put_into(tier, sequence, total, meta, tier.match(sequence, now_s, total))
 
     @staticmethod
-    def _put_into(tier: CacheEngine, sequence: SequenceMeta, total: int, meta: EntryMeta, now_s: int) -> PutReservation:
-        match = tier.match(sequence, now_s, total)
+    def _put_into(
+        tier: CacheEngine, sequence: SequenceMeta, total: int, meta: EntryMeta, match: Match
+    ) -> PutReservation:
+        """`match` is of the sequence in that tier, of at most `total` blocks."""
         held = int(match.num_visible)
         parent = int(match.deepest_visible)
         if held:

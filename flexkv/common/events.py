@@ -16,7 +16,10 @@ __all__ = ["AllCleared", "BlocksRemoved", "BlocksStored", "EventCollector", "KVE
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlocksStored:
-    """Blocks became visible and ready. `parent_key`: the key before the first one, None at the start of a chain."""
+    """Blocks became visible and ready. `parent_key`: the key before the first one, None at the start of a chain.
+
+    `tenant`: its number, also of blocks that a restart found on SSD; 0 for none.
+    """
 
     keys: Keys
     tier: DeviceType

@@ -2,8 +2,8 @@
 
 Imports vLLM: only the adapter imports this module. A stats object holds what happened in one interval: counts are
 differences, which `aggregate` adds; levels are the last ones seen. An object without a count is empty, and its
-payload is {}, which vLLM passes over in silence (the worker side returns one to keep the engine stepping,
-flexkv/integration/vllm).
+payload is {}, which vLLM passes over in silence. The worker side returns one to keep the engine stepping, and to tell
+the scheduler side which step an output is of (flexkv/integration/vllm).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.metrics import LEVEL_NAMES, CacheStats
 
-__all__ = ["FlexKVConnectorStats", "StatsInterval", "StatsLog"]
+__all__ = ["FlexKVConnectorStats", "StatsInterval", "StatsLog", "named_step"]
 
 logger = flexkv_logger(__name__)
 LOG_INTERVAL_S = 10.0
@@ -39,6 +39,14 @@ class FlexKVConnectorStats(KVConnectorStats):  # type: ignore[misc]  # vLLM has 
     """Counts and levels by name (`CacheStats.flat`); only numbers, so that it travels between processes."""
 
     data: dict[str, Any]
+    step: int | None = None  # a worker's: the step it was made in; no part of the payload
+
+    @classmethod
+    def naming(cls, step: int) -> FlexKVConnectorStats:
+        """Return an empty one that names a step."""
+        stats = cls()
+        stats.step = step
+        return stats
 
     def reset(self) -> None:
         """Forget everything."""
@@ -80,6 +88,12 @@ class FlexKVConnectorStats(KVConnectorStats):  # type: ignore[misc]  # vLLM has 
             if value is not None and (value or not name.startswith(_MAY_BE_ABSENT)):
                 summary[name] = round(value)
         return summary
+
+
+def named_step(stats: KVConnectorStats | None) -> int | None:
+    """Return the step that a worker's stats name, if they do. Among several connectors' stats ours are looked up."""
+    parts = () if stats is None else (stats, *stats.data.values())
+    return next((part.step for part in parts if isinstance(part, FlexKVConnectorStats)), None)
 
 
 class StatsInterval:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from flexkv import _core
-from flexkv.cache.radixtree import NEVER_S, EntryMeta
+from flexkv.cache.cache_engine import GlobalCacheEngine
+from flexkv.cache.radixtree import NEVER_S, EntryMeta, Match
 from flexkv.cache.reservation import GetReservation, PutReservation, Reservation
 from flexkv.cache.span import BlockSpan
 from flexkv.cache.transfer_pattern import join_graph, load_graph, store_graph
@@ -32,7 +34,7 @@ from flexkv.tasks.seams import Completion, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
 from flexkv.tasks.staging import StagingState, is_lost, staging_of
 from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
-from flexkv.tasks.tier_mover import TierMover
+from flexkv.tasks.tier_mover import Staged, TierMover
 
 __all__ = ["Launch", "TaskFlow"]
 
@@ -61,6 +63,13 @@ class Launch:
         self.timeout_s = timeout_s
 
 
+class _Stored(NamedTuple):
+    """What a store brought to the CPU tier."""
+
+    task: KVTask
+    blocks: PutReservation
+
+
 class TaskFlow:
     """The life of tasks. `clock_s` returns seconds since the engine was made; `closed` makes every request a miss."""
 
@@ -86,6 +95,8 @@ class TaskFlow:
         self._clock_s = clock_s
         self._changed = False
         self._completions: deque[Completion] = deque()
+        self._due: deque[_Stored] = deque()  # to go on to the SSD tier
+        self._due_after: dict[GraphId, list[_Stored]] = {}  # the same, once the first of their blocks are written
 
     def drain(self) -> None:
         """Apply what was completed, follow the tier, and cancel what waited for its launch too long.
@@ -112,19 +123,24 @@ class TaskFlow:
             task = self._create(request, None)
             self._recorder.missed(request, task, MissReason.SHUT_DOWN if self.closed else _MISS[self.tier.state])
             return self._end(task, TaskStatus.COMPLETED)
-        is_left_out = not request.cpu_only and not self.mover.stage(
-            cache, request.sequence, request.start_block, request.end_block, is_repeat=request.is_repeat
-        )
-        reservation = cache.prepare_get(
-            request.sequence,
-            request.start_block,
-            request.end_block,
-            now_s=int(self._clock_s()),
-            may_wait=not request.cpu_only,
-        )
+        reservation, staged = self._find(cache, request)
         task = self._create(request, reservation)
-        self._recorder.got(request, task, reservation, is_left_out=is_left_out)
+        self._recorder.got(request, task, reservation, is_left_out=staged is Staged.LEFT_OUT)
         return task if reservation.num_blocks else self._commit(task)
+
+    def _find(self, cache: GlobalCacheEngine, request: KVRequest) -> tuple[GetReservation, Staged]:
+        """Pin what the CPU tier has of a request, with what is on its way there from now on."""
+        sequence, start, end = request.sequence, request.start_block, request.end_block
+        now_s = int(self._clock_s())
+        here: Match | None = cache.cpu_cache_engine.match(sequence, now_s, end)
+        staged = Staged.NOTHING
+        if not request.cpu_only:
+            assert here is not None
+            staged = self.mover.stage(cache, sequence, here, start, end, is_repeat=request.is_repeat)
+        if staged is Staged.BEGUN:
+            here = None
+        may_wait = not request.cpu_only
+        return cache.prepare_get(sequence, start, end, now_s=now_s, may_wait=may_wait, match=here), staged
 
     def staging(self, task: KVTask | None) -> StagingState:
         """Return how far the blocks of a GET are."""
@@ -138,10 +154,11 @@ class TaskFlow:
         cache = self.tier.cache
         if self.closed or self.tier.state is not TierState.SERVING or cache is None or self._recorder.is_tracing:
             return False
-        if cache.holds(key):
+        with_ssd = self.ssd.may_read
+        if cache.holds(key, with_ssd=with_ssd):
             return False
         if not is_repeat:
-            held_before = key != first_key and cache.holds(first_key)
+            held_before = key != first_key and cache.holds(first_key, with_ssd=with_ssd)
             self._recorder.found_nothing(num_blocks, MissReason.ON_GPU if held_before else MissReason.NO_MATCH)
         return True
 
@@ -170,8 +187,7 @@ class TaskFlow:
             task = self._create(request, None)
             self._recorder.prefetched(request, task)
             return self._end(task, TaskStatus.COMPLETED)
-        self.mover.stage(cache, request.sequence, 0, request.end_block)
-        reservation = cache.prepare_get(request.sequence, 0, request.end_block, now_s=int(self._clock_s()))
+        reservation, _ = self._find(cache, request)
         task = self._create(request, reservation)
         self._recorder.prefetched(request, task)
         task.launched = True
@@ -291,6 +307,8 @@ class TaskFlow:
         for task in self.tasks.running():
             if task.type is KVRequestType.PUT and task.graph_id is not None:
                 self._transfer.cancel(task.graph_id)
+        self._due.clear()
+        self._due_after.clear()
         self.ssd.begin_reset()
         if self.tier.cache is not None:
             self.tier.cache.reset()
@@ -303,7 +321,9 @@ class TaskFlow:
 
     def is_settled(self, task: KVTask, *, completely: bool) -> bool:
         """Whether a task has ended, and with `completely` whether what its end began has, too."""
-        return task.is_ended and not (completely and any(map(self.mover.is_running, task.offloads)))
+        if not completely or not task.is_ended:
+            return task.is_ended
+        return not any(map(self.mover.is_running, task.offloads)) and not any(due.task is task for due in self._due)
 
     @property
     def num_in_flight(self) -> int:
@@ -313,7 +333,9 @@ class TaskFlow:
     @property
     def is_idle(self) -> bool:
         """Whether no store and no move is under way."""
-        return self.mover.num_running == 0 and not any(task.type is KVRequestType.PUT for task in self.tasks.running())
+        return not (self.mover.num_running or self._due) and not any(
+            task.type is KVRequestType.PUT for task in self.tasks.running()
+        )
 
     def close(self) -> None:
         """From now on every request is a miss; what is not launched is cancelled. Idempotent."""
@@ -329,6 +351,8 @@ class TaskFlow:
         self.close()
         while self._apply_completions():
             pass  # a poll takes a bounded number
+        self._due.clear()
+        self._due_after.clear()
         self.mover.abandon(drained=drained)
         for graph_id, task in list(self.tasks.graph_to_task.items()):
             if drained:
@@ -384,6 +408,10 @@ class TaskFlow:
             self._recorder.op_ended(completion, failed=completion.status in _FAILED)
         if self.mover.is_running(GraphId(completion.graph_id)):
             self._changed |= self.mover.apply(completion)
+            if completion.kind == _core.CompletionKind.GRAPH_RELEASED:  # not before: until then it takes the room
+                self._due.extend(self._due_after.pop(GraphId(completion.graph_id), ()))
+            elif completion.kind == _core.CompletionKind.GRAPH_STATUS and completion.status != _core.OpStatus.DONE:
+                self._due_after.pop(GraphId(completion.graph_id), None)
         elif task is None:
             _logger.warning("completion of an unknown graph graph_id=%d", completion.graph_id)
         elif completion.kind == _core.CompletionKind.OP:
@@ -430,17 +458,26 @@ class TaskFlow:
             reservation = part.take_reservation()
             if reservation is not None:
                 reservation.commit()
-                self._offload(task, reservation)
+                if isinstance(reservation, PutReservation) and self.ssd.may_write:
+                    self._due.append(_Stored(task, reservation))
         return self._end(task, TaskStatus.COMPLETED)
 
-    def _offload(self, task: KVTask, stored: Reservation) -> None:
-        """What a store brought to the CPU tier goes on to the SSD tier."""
-        cache = self.tier.cache
-        if not isinstance(stored, PutReservation) or not self.ssd.may_write or cache is None:
-            return
-        graph_id = self.mover.offload(cache, stored.sequence, stored.span.end, stored.meta)
+    @property
+    def is_work_due(self) -> bool:
+        """Whether `work` has something to do."""
+        return bool(self._due)
+
+    def work(self) -> None:
+        """Do one piece of what nobody waits for: let what one store brought to the CPU tier go on to the SSD tier."""
+        stored = self._due.popleft()
+        self._changed = True
+        cache, blocks = self.tier.cache, stored.blocks
+        assert cache is not None
+        graph_id, goes_on = self.mover.offload(cache, blocks.sequence, blocks.span.end, blocks.meta)
         if graph_id is not None:
-            task.offloads += (graph_id,)
+            stored.task.offloads += (graph_id,)
+            if goes_on:
+                self._due_after[graph_id] = [stored]
 
     @staticmethod
     def _abort_parts(task: KVTask) -> None:

@@ -2,6 +2,8 @@
 
 Whoever enters drains completions first, and on leaving wakes the sleepers if anything ended. A sleeper also wakes when
 the transfer engine has completions (its event fd is readable). So no completion is slept through, whoever drains it.
+Work that nobody waits for (TaskFlow.work) is done by those who enter, a piece at a time with the mutex free in between;
+not by those who enter `briefly`: an engine's scheduler waits for them.
 Each sleeper has an eventfd of its own. Thread safety: all methods, any thread. Not for a forked child: there the mutex
 may be held by a thread that was not copied, so that whoever enters gets a ServerError instead.
 """
@@ -42,16 +44,17 @@ class _Sleeper:
 class _Entry:
     """What `with gate.entered():` runs; one for all, since it holds nothing. Half the time of a generator's."""
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_enter", "_leave")
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+        self._enter = enter
+        self._leave = leave
 
     def __enter__(self) -> None:
-        self._gate.enter()
+        self._enter()
 
     def __exit__(self, *_: object) -> None:
-        self._gate.leave()
+        self._leave()
 
 
 class Gate:
@@ -71,7 +74,8 @@ class Gate:
         self._flow = flow
         self._completions_fd = completions_fd
         self._sleepers: set[_Sleeper] = set()
-        self._entry = _Entry(self)
+        self._entry = _Entry(self._enter_and_work, self._leave_and_work)
+        self._brief_entry = _Entry(self.enter, self.leave)
 
     @property
     def in_forked_child(self) -> bool:
@@ -85,8 +89,29 @@ class Gate:
         return self._lock
 
     def entered(self) -> _Entry:
-        """Hold the mutex for a `with`, with completions drained; wake sleepers if anything ended."""
+        """Hold the mutex for a `with`, with completions drained and no work due; wake sleepers if anything ended."""
         return self._entry
+
+    def entered_briefly(self) -> _Entry:
+        """Do the same, but leave work that is due to others."""
+        return self._brief_entry
+
+    def _enter_and_work(self) -> None:
+        """Take the mutex, drain, and do what is due. `leave` must follow; when this raises it was left already."""
+        self.enter()
+        while self._flow.is_work_due and not self.closed.is_set():
+            try:
+                self._flow.work()
+            finally:
+                self.leave()
+            os.sched_yield()
+            self.enter()
+
+    def _leave_and_work(self) -> None:
+        self.leave()
+        if self._flow.is_work_due and not self.closed.is_set():
+            self._enter_and_work()
+            self.leave()
 
     def enter(self) -> None:
         """Take the mutex and drain. `leave` must follow; when this raises it was left already."""

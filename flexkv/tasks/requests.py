@@ -44,6 +44,7 @@ class SequenceArguments(TypedDict, total=False):
     block_hashes: the engine's own content hashes, one per block; num_tokens: when only hashes are given.
     start_block, end_block: the blocks in question, in place of a token mask (a PUT starts at 0).
     priority: 0 (evicted first) to 7. ttl_s: seconds until the blocks expire. tenant: a name, or a number below 65536.
+    The number of a name follows from it, but for rare collisions: see flexkv/tasks/tenants.py.
     """
 
     sequence: SequenceMeta | None

@@ -138,6 +138,12 @@ class DiskStore(Protocol):
         recently used first.
         """
 
+    def touch(self, slot: int, key: Keys, expiry_s: int = 0, priority: int = 0) -> None:
+        """Have the record of a block say that it is used now; expiry (since 1970) and priority are raised to these.
+
+        Does not wait: it is done when the disk has nothing better to do. Passed over when that block is not there.
+        """
+
     def renew(self) -> None:
         """Forget all blocks, durably. Waits for the disk. Raises OSError."""
 

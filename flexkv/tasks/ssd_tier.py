@@ -2,10 +2,9 @@
 
     OFF (not configured)
     WAITING --host tier serves--> OPENING --> SERVING <--> RESETTING      its use may end in READ_ONLY, BROKEN
-                                   ^   |----> BUSY: somebody else serves from the directory, or it cannot be had now
-                                   |          |
-                                   '----------'  retried, each time after twice as long
-                                   '---> BROKEN: it cannot work as configured (`failure`), or has failed too often
+                                       |----> BUSY: somebody else serves from the directory, or it cannot be had now;
+                                       |            tried again, each time after twice as long -> SERVING
+                                       '----> BROKEN: it cannot work as configured (`failure`), or has failed too often
     CLOSED: from every state, at shutdown
 
 Opening preallocates, reads all records and builds the index: it happens on a thread of its own, and the engine serves
@@ -18,6 +17,7 @@ import errno
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -25,12 +25,13 @@ from enum import Enum
 import numpy as np
 
 from flexkv.cache.cache_engine import GlobalCacheEngine
-from flexkv.cache.radixtree import NEVER_S
+from flexkv.cache.radixtree import NEVER_S, EntryMeta
 from flexkv.cache.restored import RestoredBlocks
 from flexkv.cache.tier import CacheEngine
 from flexkv.common.config import CacheConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.events import EventCollector, KVEvent
+from flexkv.common.hash_utils import Keys
 from flexkv.common.storage import DeviceType
 from flexkv.errors import ConfigError, FlexKVError, StoreBusyError
 from flexkv.tasks.seams import DiskStore, Rank, ScanColumns, Storage, Transfer
@@ -41,6 +42,8 @@ _logger = flexkv_logger(__name__)
 FIRST_RETRY_S = 5.0
 MAX_RETRY_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
+EVENTS_AT_ONCE = 256
+"""KV events of what a restart found that one verb publishes."""
 MAX_READ_FAILURES = 16
 """Reads that failed one after the other, each in another op, before the tier is given up."""
 
@@ -59,42 +62,40 @@ class SsdState(Enum):
     CLOSED = "closed"
 
 
+class _Collector:
+    """Holds events back until the tier is taken over, and then lets go of a few at a time, in order.
+
+    There is one for each leaf of what a restart found. Thread safety: none; the thread that opens hands it over.
+    """
+
+    def __init__(self, collector: EventCollector) -> None:
+        self._collector = collector
+        self._held: deque[KVEvent] = deque()
+        self._is_open = False
+
+    def publish(self, event: KVEvent) -> None:
+        """Take one event."""
+        if self._is_open and not self._held:
+            self._collector.publish(event)
+        else:
+            self._held.append(event)
+
+    def let_go(self, num_events: int) -> bool:
+        """Pass on the oldest ones held, at most so many, and those to come behind them; whether none is held now."""
+        self._is_open = True
+        for _ in range(min(num_events, len(self._held))):
+            self._collector.publish(self._held.popleft())
+        return not self._held
+
+
 @dataclass(frozen=True, slots=True)
 class _Opened:
     num_resets: int  # that were known when it was opened
     store: DiskStore
     tier: CacheEngine
-    events: list[KVEvent]
+    events: _Collector | None
     num_restored: int
     seconds: float
-
-
-class _Held:
-    """An EventCollector that keeps events until the tier is taken over."""
-
-    def __init__(self) -> None:
-        self.events: list[KVEvent] = []
-
-    def publish(self, event: KVEvent) -> None:
-        """Keep one event."""
-        self.events.append(event)
-
-
-class _Collector:
-    """Passes events on, or keeps them while the tier is not taken over yet."""
-
-    def __init__(self, collector: EventCollector) -> None:
-        self.held = _Held()
-        self._to: EventCollector = self.held
-        self._collector = collector
-
-    def publish(self, event: KVEvent) -> None:
-        """Take one event."""
-        self._to.publish(event)
-
-    def let_go(self) -> None:
-        """From now on events go through at once."""
-        self._to = self._collector
 
 
 def _found(scan: ScanColumns, to_own_clock: int) -> RestoredBlocks:
@@ -113,12 +114,18 @@ def _found(scan: ScanColumns, to_own_clock: int) -> RestoredBlocks:
     )
 
 
+def _may_pass(error: Exception) -> bool:
+    """Return whether trying again makes sense after this."""
+    passing = (FlexKVError, OSError, RuntimeError, ValueError, MemoryError)
+    return isinstance(error, passing) and not isinstance(error, ConfigError)
+
+
 class SsdTier:
     """The SSD tier of one task engine.
 
     Attributes:
         state: see the drawing.
-        failure: why it can never work, for who starts the engine.
+        failure: why it can never work, for who starts the engine; None when that is known only after it was busy.
         store: the bytes, from when it serves until it is closed.
     """
 
@@ -138,8 +145,7 @@ class SsdTier:
         self._storage = storage
         self._collector = collector
         self._clock_s = clock_s
-        self._retry_s = FIRST_RETRY_S
-        self._retry_at_s = 0.0
+        self._block_bytes = 0
         self._warned_of_busy = False
         self._num_read_failures = 0
         self._thread: threading.Thread | None = None
@@ -150,6 +156,8 @@ class SsdTier:
         self._handover = threading.Lock()  # guards the two below
         self._opened: _Opened | Exception | None = None
         self._nobody_waits = False
+        self._closing = threading.Event()
+        self._events: _Collector | None = None  # while some are held back
 
     @property
     def may_read(self) -> bool:
@@ -173,18 +181,20 @@ class SsdTier:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block, over all ranks; 0 while it does not serve."""
-        return 0 if self.store is None else self.store.slot_bytes
+        """Bytes of one block, over all ranks; 0 until it serves. They stay when it is closed beside a verb."""
+        return self._block_bytes
 
     def refresh(self, cache: GlobalCacheEngine | None, ranks: Callable[[], Sequence[Rank]]) -> None:
         """Open it when the host tier is there, take it over once it is open. Cheap, never waits."""
-        is_due = self.state is SsdState.BUSY and self._clock_s() >= self._retry_at_s
-        if cache is not None and (is_due or self.state is SsdState.WAITING):
+        if self._events is not None and self._events.let_go(EVENTS_AT_ONCE):
+            self._events = None
+        if cache is None:
+            return
+        if self.state is SsdState.WAITING:
             self._open_in_background(ranks(), None)
-        elif self.state is SsdState.OPENING and self._opened is not None and cache is not None:
+        elif self._opened is not None:
             with self._handover:
                 opened, self._opened = self._opened, None
-            self._thread = None
             if isinstance(opened, _Opened):
                 self._take_over(opened, cache, ranks)
             else:
@@ -195,26 +205,36 @@ class SsdTier:
         """Open a store, or go on with one that must be emptied before it may serve."""
         self.state = SsdState.OPENING
         ordered = sorted(ranks, key=lambda rank: rank.rank)
-        arguments = (ordered, store, self._num_resets, self._num_resets > self._num_resets_done)
-        self._thread = threading.Thread(target=self._open, args=arguments, name="fkv-ssd-open", daemon=True)
+        self._thread = threading.Thread(target=self._open, args=(ordered, store), name="fkv-ssd-open", daemon=True)
         self._thread.start()
 
-    def _open(self, ranks: Sequence[Rank], store: DiskStore | None, num_resets: int, must_renew: bool) -> None:
-        opened: _Opened | Exception
-        try:
-            opened = self._opened_store(ranks, store, num_resets, must_renew)
-        except Exception as error:  # noqa: BLE001  whatever it is: who waits for the tier must hear of it
-            opened = error
-        with self._handover:
-            if not self._nobody_waits:
-                self._opened = opened
+    def _open(self, ranks: Sequence[Rank], store: DiskStore | None) -> None:
+        """Try until it is open, cannot work, or nobody waits for it any more."""
+        retry_s = FIRST_RETRY_S
+        while True:
+            opened: _Opened | Exception
+            num_resets = self._num_resets  # if one comes meanwhile, who takes it over sees that
+            try:
+                opened = self._opened_store(ranks, store, num_resets)
+            except Exception as error:  # noqa: BLE001  whatever it is: who waits for the tier must hear of it
+                opened = error
+            with self._handover:
+                nobody_waits = self._nobody_waits
+                if not nobody_waits:
+                    self._opened = opened
+            if isinstance(opened, _Opened):
+                if nobody_waits:
+                    self._give_up(opened)
                 return
-        if isinstance(opened, _Opened):
-            self._give_up(opened)
+            if nobody_waits or not _may_pass(opened) or self._pause(retry_s):
+                return
+            store, retry_s = None, min(2 * retry_s, MAX_RETRY_S)
 
-    def _opened_store(
-        self, ranks: Sequence[Rank], store: DiskStore | None, num_resets: int, must_renew: bool
-    ) -> _Opened:
+    def _pause(self, seconds: float) -> bool:
+        """Wait between two attempts; whether the tier was closed meanwhile."""
+        return self._closing.wait(seconds)
+
+    def _opened_store(self, ranks: Sequence[Rank], store: DiskStore | None, num_resets: int) -> _Opened:
         start_s = time.monotonic()
         store = store or self._storage.open_ssd_store(ranks)
         is_whole = False
@@ -229,7 +249,7 @@ class SsdTier:
                 config.eviction_policy,
                 collector=collector,
             )
-            if must_renew:
+            if num_resets > self._num_resets_done:
                 store.renew()
                 num_restored = 0
             else:
@@ -239,11 +259,7 @@ class SsdTier:
         finally:
             if not is_whole:
                 store.stop(CLOSE_TIMEOUT_S)
-        events: list[KVEvent] = []
-        if collector is not None:
-            events = collector.held.events
-            collector.let_go()
-        return _Opened(num_resets, store, tier, events, num_restored, time.monotonic() - start_s)
+        return _Opened(num_resets, store, tier, collector, num_restored, time.monotonic() - start_s)
 
     def _give_up(self, opened: _Opened) -> None:
         """Nobody takes it over any more. Waits for the disk."""
@@ -258,11 +274,26 @@ class SsdTier:
         """Return what turns seconds since 1970 into seconds on the task engine's clock."""
         return int(self._clock_s()) - int(time.time())
 
+    def touch(self, slot: int, key: Keys, meta: EntryMeta | None) -> None:
+        """Have a block's record say that it is used now, and that it lives and is kept at least as `meta` says.
+
+        Shape of `key`: (16,).
+        """
+        store = self.store  # it may be closed meanwhile
+        if store is None or not self.may_write:
+            return
+        if meta is None:
+            store.touch(slot, key)
+        else:
+            store.touch(slot, key, self.unix_expiry_s(meta.expiry_s), meta.priority)
+
     def unix_expiry_s(self, expiry_s: int) -> int:
-        """Return an expiry that is not never, on the task engine's clock, in seconds since 1970.
+        """Return an expiry on the task engine's clock in seconds since 1970; never stays never.
 
         What lies beyond the year 2106, where these seconds end, is brought forward to it.
         """
+        if expiry_s == NEVER_S:
+            return NEVER_S
         return min(max(1, expiry_s - self._to_own_clock()), NEVER_S - 1)
 
     def _take_over(self, opened: _Opened, cache: GlobalCacheEngine, ranks: Callable[[], Sequence[Rank]]) -> None:
@@ -274,13 +305,15 @@ class SsdTier:
             self._transfer.set_disk(opened.store)
         except (RuntimeError, ValueError, OSError) as error:
             self._break(f"the transfer engine does not take it: {error}")
-            opened.store.stop(CLOSE_TIMEOUT_S)
+            self._thread = threading.Thread(target=self._give_up, args=(opened,), name="fkv-ssd-close", daemon=True)
+            self._thread.start()
             return
         cache.attach_ssd(opened.tier)
-        for event in opened.events:
-            assert self._collector is not None
-            self._collector.publish(event)
+        self._events = opened.events
+        if self._events is not None and self._events.let_go(EVENTS_AT_ONCE):
+            self._events = None
         self.store = opened.store
+        self._block_bytes = opened.store.slot_bytes
         self.state = SsdState.SERVING
         _logger.info(
             "ssd tier open directories=%s slots=%d block_bytes=%d restored=%d opened_s=%.2f io=%s",
@@ -294,10 +327,11 @@ class SsdTier:
 
     def _opening_failed(self, error: Exception) -> None:
         if isinstance(error, ConfigError):
-            self.failure = error
+            if not self._warned_of_busy:  # else the engine serves without it already
+                self.failure = error
             self._break(str(error))
             return
-        if not isinstance(error, (FlexKVError, OSError, RuntimeError, ValueError, MemoryError)):
+        if not _may_pass(error):
             _logger.error("ssd tier cannot be opened for a fault of its own", exc_info=error)
             self._break(repr(error))
             return
@@ -311,8 +345,6 @@ class SsdTier:
                 str(error) or repr(error),
             )
         self.state = SsdState.BUSY
-        self._retry_at_s = self._clock_s() + self._retry_s
-        self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
 
     def write_failed(self, error: int, what: str) -> None:
         """A write failed with an errno: read only from now on; but not for want of memory, which comes back."""
@@ -354,19 +386,23 @@ class SsdTier:
         Also of a tier that has failed: its blocks must not be found after a restart.
         """
         with self._renewing:
-            store = self.store
-            if store is None or not self._must_renew:
-                return
-            self._must_renew = False
-            try:
-                store.renew()
-            except OSError as error:
-                self._warn_of_what_stays(error)
-                if self.state is SsdState.RESETTING:
-                    self._break("its blocks cannot be forgotten")
-                return
-            if self.state is SsdState.RESETTING and not self._must_renew:
-                self.state = SsdState.SERVING
+            self._renew_if_due()
+
+    def _renew_if_due(self) -> None:
+        """REQUIRES: `_renewing` is held."""
+        store = self.store
+        if store is None or not self._must_renew:
+            return
+        self._must_renew = False
+        try:
+            store.renew()
+        except OSError as error:
+            self._warn_of_what_stays(error)
+            if self.state is SsdState.RESETTING:
+                self._break("its blocks cannot be forgotten")
+            return
+        if self.state is SsdState.RESETTING and not self._must_renew:
+            self.state = SsdState.SERVING
 
     def _warn_of_what_stays(self, error: OSError) -> None:
         _logger.warning(
@@ -381,8 +417,12 @@ class SsdTier:
         A reset that is still owed is made up for: nothing of before it may be found after a restart.
         """
         deadline_s = time.monotonic() + timeout_s
-        if self._must_renew and not self._renewing.locked():
-            self.renew()
+        if self._renewing.acquire(timeout=timeout_s / 2):  # a renewal that goes on would fail on a store that stops
+            try:
+                self._renew_if_due()
+            finally:
+                self._renewing.release()
+        self._closing.set()
         with self._handover:
             self._nobody_waits = True
             opened, self._opened = self._opened, None

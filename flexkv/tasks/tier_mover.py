@@ -17,11 +17,12 @@ Everything here runs under the KVTaskEngine's mutex and never waits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 
 from flexkv import _core
 from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.cache.cost_model import CostModel
-from flexkv.cache.radixtree import NEVER_S, EntryMeta
+from flexkv.cache.radixtree import EntryMeta, Match
 from flexkv.cache.tier_move import TierMove
 from flexkv.cache.transfer_pattern import chunks_of, offload_graph, stage_graph
 from flexkv.common.block import SequenceMeta
@@ -33,7 +34,7 @@ from flexkv.tasks.recorder import Recorder
 from flexkv.tasks.seams import Completion, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
 
-__all__ = ["TierMover"]
+__all__ = ["Staged", "TierMover"]
 
 _logger = flexkv_logger(__name__)
 MAX_PINNED_FRACTION = 0.5
@@ -43,6 +44,17 @@ PATIENCE = 4.0
 """How many times longer than expected a move may take before it counts as late."""
 FIRST_QUEUE_BYTES = 256 << 20
 """What may wait for its write before the rate of writes is known."""
+
+
+class Staged(Enum):
+    """What became of the wish to read blocks from the SSD tier.
+
+    NOTHING: there was nothing to read, or no room. BEGUN: the CPU tier has changed. LEFT_OUT: computing them is faster.
+    """
+
+    NOTHING = "nothing"
+    BEGUN = "begun"
+    LEFT_OUT = "left out"
 
 
 class _Run:
@@ -57,6 +69,7 @@ class _Run:
         "is_told",
         "move",
         "num_bytes",
+        "num_to_follow",
         "route",
         "seconds",
         "was_alone",
@@ -68,6 +81,7 @@ class _Run:
         self.chunks: dict[OpId, slice] = dict(zip(graph.ops, chunks_of(move.num_blocks), strict=True))
         self.first_bad = move.num_blocks
         self.num_bytes = 0
+        self.num_to_follow = 0  # blocks that are offered again when this has written its own
         self.seconds = 0.0
         self.was_alone = was_alone
         self.is_arriving = route is TransferType.DISK2H
@@ -120,21 +134,29 @@ class TierMover:
         self,
         cache: GlobalCacheEngine,
         sequence: SequenceMeta,
+        here: Match,
         start_block: int,
         end_block: int,
         *,
         is_repeat: bool = False,
-    ) -> bool:
+    ) -> Staged:
         """Begin to read what the SSD tier has of [start_block, end_block) beyond the CPU tier, if that is worth it.
 
-        Returns False when it has something, but computing it is faster. `is_repeat`: this was asked before.
+        `here`: what the CPU tier has of the blocks before `end_block`. `is_repeat`: this was asked before.
         """
-        if not self._ssd.may_read or self._num_stuck:
-            return True
-        now_s = int(self._clock_s())
-        num_blocks, num_saved = cache.num_to_stage(sequence, start_block, end_block, now_s=now_s)
-        if num_saved == 0:
-            return True
+        if not self._ssd.may_read:
+            return Staged.NOTHING
+        if int(here.num_ready) == end_block:
+            self._use(cache, sequence, cache.ssd_slot(sequence, end_block), end_block)
+            return Staged.NOTHING
+        found = cache.find(sequence, end_block, now_s=int(self._clock_s()), cpu=here)
+        if found is None:
+            return Staged.NOTHING
+        if int(found.ssd.num_ready) > start_block:
+            self._use(cache, sequence, int(found.ssd.deepest_ready), int(found.ssd.num_ready))
+        num_blocks, num_saved = cache.num_to_stage(found, start_block)
+        if num_saved == 0 or self._num_stuck:
+            return Staged.NOTHING
         decision = self.cost_model.decide(
             num_blocks,
             self._ssd.block_bytes,
@@ -147,45 +169,70 @@ class TierMover:
         if not is_repeat:
             self._recorder.decided_stage(num_blocks, decision)
         if decision.num_blocks == 0:
-            return False
-        move = cache.prepare_stage(sequence, end_block, decision.num_blocks, now_s=now_s)
+            return Staged.LEFT_OUT
+        move = cache.prepare_stage(sequence, found, decision.num_blocks)
         if move is None:
-            return True
+            return Staged.NOTHING
         graph = stage_graph(move)
         if self._submit(cache, move, TransferType.DISK2H, graph):
             for op, chunk in zip(graph, chunks_of(move.num_blocks), strict=True):
                 cache.arrivals.expect(move.target.slots[chunk], op.op_id)
-        return True
+        return Staged.BEGUN
+
+    def _use(
+        self,
+        cache: GlobalCacheEngine,
+        sequence: SequenceMeta,
+        slot: int,
+        num_blocks: int,
+        meta: EntryMeta | None = None,
+    ) -> None:
+        """The last of so many blocks is used, so that its record is to say so, too."""
+        if slot < 0:
+            return
+        cache.use_ssd(slot, meta)
+        self._ssd.touch(slot, sequence.block_hashes[num_blocks - 1], meta)
 
     def offload(
         self, cache: GlobalCacheEngine, sequence: SequenceMeta, num_blocks: int, meta: EntryMeta
-    ) -> GraphId | None:
+    ) -> tuple[GraphId | None, bool]:
         """Begin to write the first blocks of a sequence that the CPU tier alone has; None when none are written.
 
-        Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10).
+        Under pressure fewer are, and those left out are counted: they are lost when the CPU tier evicts them (D10). The
+        second value: none are left out for that, but there are too many to wait at once; offer the sequence again when
+        the move is released. Should it fail, those that wait for it are counted as left out.
         """
-        if not self._ssd.may_write or self._num_stuck:
-            return None
-        now_s = int(self._clock_s())
-        wanted = cache.num_to_offload(sequence, num_blocks, now_s=now_s)
+        found = cache.find(sequence, num_blocks, now_s=int(self._clock_s())) if self._ssd.may_write else None
+        if found is None:
+            return None, False
+        wanted = cache.num_to_offload(found)
         if wanted == 0:
-            return None
-        admitted = min(wanted, self._room_to_write(cache))
-        move = cache.prepare_offload(sequence, num_blocks, admitted, meta, now_s=now_s) if admitted else None
-        self._recorder.counters.ssd_dropped_blocks += wanted - (0 if move is None else move.num_blocks)
+            self._use(cache, sequence, int(found.ssd.deepest_visible), int(found.ssd.num_visible), meta)
+            return None, False
+        by_time, by_pins = (0, 0) if self._num_stuck else self._room_to_write(cache)
+        admitted = min(wanted, by_time, by_pins)
+        move = cache.prepare_offload(sequence, found, admitted, meta) if admitted else None
         if move is None:
-            return None
-        expiry_s = NEVER_S if meta.expiry_s == NEVER_S else self._ssd.unix_expiry_s(meta.expiry_s)
-        graph = offload_graph(move, expiry_s)
-        return graph.graph_id if self._submit(cache, move, TransferType.H2DISK, graph) else None
+            self._note_not_stored(TransferType.H2DISK, wanted)
+            return None, False
+        num_left = wanted - move.num_blocks
+        graph = offload_graph(move, self._ssd.unix_expiry_s(meta.expiry_s))
+        begun = self._submit(cache, move, TransferType.H2DISK, graph)
+        goes_on = begun and move.num_blocks == by_pins < min(wanted, by_time)
+        if goes_on:
+            self._runs[graph.graph_id].num_to_follow = num_left
+        else:
+            self._note_not_stored(TransferType.H2DISK, num_left)
+        return (graph.graph_id if begun else None), goes_on
 
-    def _room_to_write(self, cache: GlobalCacheEngine) -> int:
-        """Return how many more blocks may wait for their write."""
+    def _room_to_write(self, cache: GlobalCacheEngine) -> tuple[int, int]:
+        """Return how many more blocks may wait for their write: for the time it takes, and for the slots they hold."""
         rate = self.cost_model.rate_of(TransferType.H2DISK)
         queue_bytes = FIRST_QUEUE_BYTES if rate is None else int(rate * self._cache_config.ssd_write_queue_s)
         by_time = max(1, queue_bytes // self._ssd.block_bytes)
         by_pins = max(1, int(MAX_PINNED_FRACTION * cache.cpu_cache_engine.num_blocks))
-        return max(0, min(by_time, by_pins) - self._num_queued[TransferType.H2DISK])
+        num_queued = self._num_queued[TransferType.H2DISK]
+        return max(0, by_time - num_queued), max(0, by_pins - num_queued)
 
     def _submit(self, cache: GlobalCacheEngine, move: TierMove, route: TransferType, graph: TransferOpGraph) -> bool:
         submitted = False
@@ -295,6 +342,7 @@ class TierMover:
             if run.was_alone:
                 self.cost_model.transferred(run.route, run.num_bytes, run.seconds, self._clock_s())
             return
+        self._note_not_stored(run.route, run.num_to_follow)
         if completion.status == _core.OpStatus.TIMED_OUT:
             run.is_stuck = True
             self._num_stuck += 1

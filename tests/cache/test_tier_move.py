@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexkv.cache.cache_engine import CacheEngine, GlobalCacheEngine
+from flexkv.cache.cache_engine import CacheEngine, Found, GlobalCacheEngine
 from flexkv.cache.radixtree import EntryMeta
 from flexkv.cache.span import BlockSpan
 from flexkv.cache.tier_move import Arrivals, TierMove
@@ -49,7 +49,7 @@ def store(cache: GlobalCacheEngine, num_blocks: int, first: int = 0, **meta: int
 def keep_on_ssd(cache: GlobalCacheEngine, num_blocks: int, first: int = 0, **meta: int) -> None:
     """Blocks that only the SSD tier has."""
     store(cache, num_blocks, first)
-    move = cache.prepare_offload(sequence(num_blocks, first), num_blocks, num_blocks, EntryMeta(**meta))
+    move = try_offload(cache, num_blocks, first=first, **meta)
     assert move is not None
     move.commit(move.num_blocks)
     forget_on_cpu(cache, num_blocks, first)
@@ -80,14 +80,43 @@ def levels(cache: GlobalCacheEngine) -> tuple[int, ...]:
     )
 
 
+def found(
+    cache: GlobalCacheEngine, num_blocks: int, first: int = 0, end_block: int | None = None, now_s: int = 0
+) -> Found:
+    both = cache.find(sequence(num_blocks, first), end_block, now_s=now_s)
+    assert both is not None
+    return both
+
+
+def num_to_stage(cache: GlobalCacheEngine, num_blocks: int, start_block: int = 0, **where: int) -> tuple[int, int]:
+    return cache.num_to_stage(found(cache, num_blocks, **where), start_block)
+
+
+def num_to_offload(cache: GlobalCacheEngine, num_blocks: int) -> int:
+    return cache.num_to_offload(found(cache, num_blocks))
+
+
+def try_stage(
+    cache: GlobalCacheEngine, num_blocks: int, max_blocks: int = 99, first: int = 0, **where: int
+) -> TierMove | None:
+    return cache.prepare_stage(sequence(num_blocks, first), found(cache, num_blocks, first, **where), max_blocks)
+
+
+def try_offload(
+    cache: GlobalCacheEngine, num_blocks: int, max_blocks: int = 99, first: int = 0, **meta: int
+) -> TierMove | None:
+    both = found(cache, num_blocks, first)
+    return cache.prepare_offload(sequence(num_blocks, first), both, max_blocks, EntryMeta(**meta))
+
+
 def stage(cache: GlobalCacheEngine, num_blocks: int, max_blocks: int = 99) -> TierMove:
-    move = cache.prepare_stage(sequence(num_blocks), None, max_blocks)
+    move = try_stage(cache, num_blocks, max_blocks)
     assert move is not None
     return move
 
 
 def offload(cache: GlobalCacheEngine, num_blocks: int, max_blocks: int = 99, **meta: int) -> TierMove:
-    move = cache.prepare_offload(sequence(num_blocks), num_blocks, max_blocks, EntryMeta(**meta))
+    move = try_offload(cache, num_blocks, max_blocks, **meta)
     assert move is not None
     return move
 
@@ -102,10 +131,8 @@ def expect(cache: GlobalCacheEngine, move: TierMove, op_id: int = 7) -> None:
 def test_without_an_ssd_tier_there_is_nothing_to_stage_or_offload() -> None:
     cache = GlobalCacheEngine(CacheConfig(tokens_per_block=TPB, num_cpu_blocks=8), MODEL)
     store(cache, 3)
-    assert cache.num_to_stage(sequence(3)) == (0, 0)
-    assert cache.num_to_offload(sequence(3), 3) == 0
-    assert cache.prepare_stage(sequence(3), None, 9) is None
-    assert cache.prepare_offload(sequence(3), 3, 9) is None
+    assert cache.find(sequence(3)) is None
+    assert cache.ssd_slot(sequence(3), 3) == -1
     assert cache.match_all(sequence(3))[1] is None
 
 
@@ -121,13 +148,13 @@ def test_a_tier_is_attached_once() -> None:
 def test_what_a_store_brought_is_offloaded_and_stays_in_the_cpu_tier() -> None:
     cache = tiers()
     store(cache, 5)
-    assert cache.num_to_offload(sequence(5), 5) == 5
+    assert num_to_offload(cache, 5) == 5
     move = offload(cache, 5, priority=3)
     assert (move.span, move.num_blocks) == (BlockSpan(0, 5), 5)
     cpu, ssd, _ = cache.match_all(sequence(5))
     assert ssd is not None
     assert (cpu.num_ready, ssd.num_visible, ssd.num_ready) == (5, 5, 0)
-    assert cache.num_to_offload(sequence(5), 5) == 0, "it is on its way"
+    assert num_to_offload(cache, 5) == 0, "it is on its way"
     move.commit(5)
     assert ssd_of(cache).match(sequence(5)).num_ready == 5
     assert ssd_of(cache).meta_of(int(move.target.slots[0])).priority == 3
@@ -160,10 +187,10 @@ def test_blocks_whose_bytes_are_not_there_are_not_offloaded() -> None:
     cache = tiers()
     store(cache, 2)
     put = cache.prepare_put(sequence(5))
-    assert cache.num_to_offload(sequence(5), 5) == 2
+    assert num_to_offload(cache, 5) == 2
     assert offload(cache, 5).span == BlockSpan(0, 2)
     put.commit()
-    assert cache.num_to_offload(sequence(5), 5) == 3
+    assert num_to_offload(cache, 5) == 3
 
 
 def test_blocks_that_wait_for_their_write_are_not_evicted() -> None:
@@ -186,7 +213,7 @@ def test_a_move_is_of_the_first_blocks_when_fewer_are_wanted_or_slots_are_short(
     assert offload(cache, 6, max_blocks=2).span == BlockSpan(0, 2)
     assert offload(cache, 6).span == BlockSpan(2, 4), "the SSD tier has four slots, and those are in use"
     before = levels(cache)
-    assert cache.prepare_offload(sequence(6), 6, 99) is None
+    assert try_offload(cache, 6) is None
     assert levels(cache) == before
 
 
@@ -196,10 +223,10 @@ def test_an_offload_evicts_old_blocks_but_never_what_is_read_or_comes_before_it(
     keep_on_ssd(cache, 2, first=1000)
     read = stage(cache, 2)
     store(cache, 4, first=1000)
-    move = cache.prepare_offload(sequence(4, 1000), 4, 99)
+    move = try_offload(cache, 4, first=1000)
     assert move is None, "its parents and what is being read fill the tier"
     read.commit(2)
-    move = cache.prepare_offload(sequence(4, 1000), 4, 99)
+    move = try_offload(cache, 4, first=1000)
     assert move is not None
     assert move.span == BlockSpan(2, 4)
     assert ssd_of(cache).match(sequence(2)).num_visible == 0
@@ -214,16 +241,16 @@ def test_the_ssd_tier_is_staged_beyond_the_cpu_tier() -> None:
     cache = tiers()
     keep_on_ssd(cache, 6, priority=5)
     store(cache, 2)
-    assert cache.num_to_stage(sequence(6)) == (4, 4)
-    assert cache.num_to_stage(sequence(6), 0, 3) == (1, 1)
-    assert cache.num_to_stage(sequence(6), 5) == (4, 1), "those before have to be read too"
-    assert cache.num_to_stage(sequence(6), 6) == (0, 0), "nothing of it is asked for"
+    assert num_to_stage(cache, 6) == (4, 4)
+    assert num_to_stage(cache, 6, end_block=3) == (1, 1)
+    assert num_to_stage(cache, 6, 5) == (4, 1), "those before have to be read too"
+    assert num_to_stage(cache, 6, 6) == (0, 0), "nothing of it is asked for"
     move = stage(cache, 6)
     assert move.span == BlockSpan(2, 6)
     ssd_slots = ssd_of(cache).match(sequence(6)).slots_range(2, 6)
     assert move.source.slots.tolist() == ssd_slots.tolist()
-    assert cache.num_to_stage(sequence(6)) == (0, 0), "they are on their way"
-    assert cache.prepare_stage(sequence(6), None, 99) is None
+    assert num_to_stage(cache, 6) == (0, 0), "they are on their way"
+    assert try_stage(cache, 6) is None
     move.commit(4)
     assert cache.cpu_cache_engine.match(sequence(6)).num_ready == 6
     assert cache.cpu_cache_engine.meta_of(int(move.target.slots[-1])).priority == 5, "what it carries comes along"
@@ -235,7 +262,9 @@ def test_the_ssd_tier_is_staged_beyond_the_cpu_tier() -> None:
 def test_a_stage_reads_no_more_than_asked(end_block: int | None, max_blocks: int, span: tuple[int, int]) -> None:
     cache = tiers()
     keep_on_ssd(cache, 6)
-    move = cache.prepare_stage(sequence(6), end_block, max_blocks)
+    both = cache.find(sequence(6), end_block)
+    assert both is not None
+    move = cache.prepare_stage(sequence(6), both, max_blocks)
     assert move is not None
     assert move.span == BlockSpan(*span)
 
@@ -245,14 +274,14 @@ def test_blocks_that_are_still_being_written_to_ssd_or_have_expired_are_not_stag
     store(cache, 4)
     move = offload(cache, 4)
     forget_on_cpu(cache, 4)
-    assert cache.num_to_stage(sequence(4)) == (0, 0)
-    assert cache.prepare_stage(sequence(4), None, 99) is None
+    assert num_to_stage(cache, 4) == (0, 0)
+    assert try_stage(cache, 4) is None
     move.commit(4)
-    assert cache.num_to_stage(sequence(4)) == (4, 4)
+    assert num_to_stage(cache, 4) == (4, 4)
     keep_on_ssd(cache, 2, first=1000, expiry_s=10)
-    assert cache.num_to_stage(sequence(2, 1000), now_s=9) == (2, 2)
-    assert cache.num_to_stage(sequence(2, 1000), now_s=10) == (0, 0)
-    assert cache.prepare_stage(sequence(2, 1000), None, 99, now_s=10) is None
+    assert num_to_stage(cache, 2, first=1000, now_s=9) == (2, 2)
+    assert num_to_stage(cache, 2, first=1000, now_s=10) == (0, 0)
+    assert try_stage(cache, 2, first=1000, now_s=10) is None
 
 
 def test_a_stage_shrinks_when_host_slots_are_short_and_is_none_without_any() -> None:
@@ -263,19 +292,24 @@ def test_a_stage_shrinks_when_host_slots_are_short_and_is_none_without_any() -> 
     move = stage(cache, 5)
     assert move.span == BlockSpan(0, 2)
     before = levels(cache)
-    assert cache.prepare_stage(sequence(5), None, 99) is None
+    assert try_stage(cache, 5) is None
     assert levels(cache) == before
     move.commit(2)
     get.commit()
     assert stage(cache, 5).span == BlockSpan(2, 5)
 
 
-def test_asking_makes_blocks_the_newest_of_the_ssd_tier() -> None:
+def test_use_makes_blocks_the_newest_of_the_ssd_tier_and_raises_what_they_carry() -> None:
     cache = tiers(num_ssd=4)
-    keep_on_ssd(cache, 2)
+    keep_on_ssd(cache, 2, expiry_s=10)
     keep_on_ssd(cache, 2, first=1000)
-    store(cache, 2)  # the CPU tier has them too: nothing is read
-    assert cache.num_to_stage(sequence(2)) == (0, 0)
+    slot = cache.ssd_slot(sequence(2), 2)
+    assert slot == int(ssd_of(cache).match(sequence(2)).slots_range(1, 2)[0])
+    assert cache.ssd_slot(sequence(3), 3) == cache.ssd_slot(sequence(3), 0) == -1
+    cache.use_ssd(slot, EntryMeta(expiry_s=20, priority=3))
+    for held in ssd_of(cache).match(sequence(2), 19).slots_range(0, 2):
+        assert ssd_of(cache).meta_of(int(held)) == EntryMeta(expiry_s=20, priority=3)
+    cache.use_ssd(slot)
     keep_on_ssd(cache, 2, first=2000)
     assert ssd_of(cache).match(sequence(2)).num_ready == 2
     assert ssd_of(cache).match(sequence(2, 1000)).num_ready == 0
@@ -432,7 +466,7 @@ def test_a_reset_empties_both_tiers_and_moves_in_flight_are_never_seen() -> None
     cache = tiers()
     keep_on_ssd(cache, 3)
     store(cache, 4, first=1000)
-    read, write = stage(cache, 3), cache.prepare_offload(sequence(4, 1000), 4, 4)
+    read, write = stage(cache, 3), try_offload(cache, 4, 4, first=1000)
     assert write is not None
     cache.reset()
     assert cache.cpu_cache_engine.index.num_blocks == ssd_of(cache).index.num_blocks == 0

@@ -175,6 +175,39 @@ def test_empty_stats_pass_through_vllm_in_silence() -> None:
     assert busy.is_empty()
 
 
+def test_a_workers_stats_name_their_step_through_vllms_merge_of_all_ranks_and_pass_in_silence() -> None:
+    from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
+    from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
+
+    from flexkv.integration.stats import FlexKVConnectorStats, named_step
+
+    def merged(*steps: int | None) -> Any:
+        stats = [None if step is None else FlexKVConnectorStats.naming(step) for step in steps]
+        outputs = [KVConnectorOutput(kv_connector_stats=of_rank) for of_rank in pickle.loads(pickle.dumps(stats))]
+        ranks = [ModelRunnerOutput([], {}, kv_connector_output=output) for output in outputs]
+        return KVOutputAggregator(len(steps)).aggregate(ranks).kv_connector_output
+
+    named = merged(None, 7, 7)
+    assert named_step(named.kv_connector_stats) == 7
+    assert not named.is_empty(), "the output of a step without tokens reaches the scheduler too"
+    assert named.kv_connector_stats.to_dict() == {}
+    assert merged(None, None) is not None, "a step has an output though no rank reports anything"
+    assert named_step(merged(None, None).kv_connector_stats) is None
+    assert named_step(FlexKVConnectorStats(data={"hit_blocks": 1})) is None
+
+
+def test_our_step_is_found_among_the_stats_of_several_connectors() -> None:
+    from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiKVConnectorStats
+
+    from flexkv.integration.stats import FlexKVConnectorStats, named_step
+
+    several = MultiKVConnectorStats(data={"Other": MultiKVConnectorStats()})
+    assert named_step(several) is None
+    several.aggregate(MultiKVConnectorStats(data={"FlexKVConnector": FlexKVConnectorStats.naming(3)}))
+    assert named_step(several) == 3
+    assert several.to_dict() == {"FlexKVConnector": {}, "Other": {}}
+
+
 def test_vllm_logs_our_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorLogging
 

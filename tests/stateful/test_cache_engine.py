@@ -9,10 +9,8 @@ no other one when nothing is held.
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flexkv.cache.cache_engine import GlobalCacheEngine
 from flexkv.cache.radixtree import NEVER_S, EntryMeta
@@ -20,6 +18,7 @@ from flexkv.cache.reservation import GetReservation, PutReservation, Reservation
 from flexkv.common.block import SequenceMeta
 from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.events import BlocksRemoved, BlocksStored, KVEvent
+from tests.stateful.campaigns import every_run, long_campaign
 
 CAPACITY = 12
 MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
@@ -181,13 +180,5 @@ class CacheEngineMachine(RuleBasedStateMachine):
         assert tier.mempool.num_free_blocks == tier.mempool.num_available_blocks
 
 
-TestCacheEngine = CacheEngineMachine.TestCase
-TestCacheEngine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_a_long_campaign() -> None:
-    run_state_machine_as_test(
-        CacheEngineMachine, settings=settings(max_examples=3000, stateful_step_count=80, deadline=None)
-    )
+TestCacheEngine = every_run(CacheEngineMachine, 80)
+test_a_long_campaign = long_campaign(CacheEngineMachine, 3000)

@@ -6,13 +6,12 @@ Presence, readiness, pins, drops, eviction order under LRU.
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flexkv.cache.radixtree import EntryMeta, InsertStatus, RadixTree
 from flexkv.common.block import SequenceMeta
+from tests.stateful.campaigns import every_run, long_campaign
 
 CAPACITY = 24
 ALPHABET = st.integers(0, 2)
@@ -167,12 +166,5 @@ class IndexMachine(RuleBasedStateMachine):
         assert self.index.num_pinned == sum(e.pins > 0 for e in self.entries.values())
 
 
-TestIndex = IndexMachine.TestCase
-TestIndex.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_a_long_campaign() -> None:
-    long = settings(max_examples=3000, stateful_step_count=80, deadline=None)
-    run_state_machine_as_test(IndexMachine, settings=long)
+TestIndex = every_run(IndexMachine, 60, 40)
+test_a_long_campaign = long_campaign(IndexMachine, 3000)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flexkv.cache.mempool import Mempool
 from flexkv.errors import CapacityError
+from tests.stateful.campaigns import every_run
 
 CAPACITY = 200
 
@@ -93,5 +93,4 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.num_available_blocks == self.available
 
 
-TestPool = PoolMachine.TestCase
-TestPool.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestPool = every_run(PoolMachine, 50, 40)

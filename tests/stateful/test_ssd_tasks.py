@@ -12,44 +12,21 @@ import errno
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flexkv.cache.cache_engine import GlobalCacheEngine
-from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.request import KVResponseStatus as Status
 from flexkv.common.transfer import TransferOp, TransferOpGraph, TransferType
-from flexkv.kvtask import KVTaskEngine, StagingState
-from tests.doubles import (
-    GATE_TIMEOUT_S,
-    BadBlocks,
-    DiskStoreDouble,
-    RankDouble,
-    RecordDouble,
-    StorageDouble,
-    TransferDouble,
-    scan_of,
-)
+from flexkv.kvtask import StagingState
+from tests.doubles import BadBlocks, DiskStoreDouble, RecordDouble, scan_of
+from tests.stateful.campaigns import every_run, long_campaign
+from tests.stateful.simulated_bytes import TPB, Content, Memory, config, content_of, start_engine, tokens_of
 
-TPB = 2
 NUM_HOST_SLOTS = 20
 NUM_DISK_SLOTS = 32
-NUM_GPU_BLOCKS = 65536
-MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
-CONFIG = CacheConfig(
-    tokens_per_block=TPB,
-    num_cpu_blocks=NUM_HOST_SLOTS,
-    evict_ratio=0.0,
-    transfer_timeout_s=0.001,
+CONFIG = config(
+    NUM_HOST_SLOTS,
     max_quarantined_fraction=1.0,
     enable_ssd=True,
     fingerprint="f1a6",
@@ -62,11 +39,6 @@ CHAINS = st.one_of(
     st.lists(st.integers(0, 2), min_size=1, max_size=5),
 )
 DISK = (TransferType.DISK2H, TransferType.H2DISK)
-SCRIBBLE = ("scribble",)
-
-
-def tokens_of(chain: list[int]) -> np.ndarray:
-    return np.repeat(np.array(chain, dtype=np.int64), TPB)
 
 
 @dataclass
@@ -74,11 +46,11 @@ class Platter:
     """What lies on a disk: outlives the engines that are started on it."""
 
     records: dict[int, RecordDouble] = field(default_factory=dict)  # in order of writing
-    contents: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    contents: dict[int, Content] = field(default_factory=dict)
     rotten: set[int] = field(default_factory=set)  # slots that changed behind the engine's back
     num_renewals: int = 0
 
-    def write(self, slot: int, record: RecordDouble, content: tuple[object, ...]) -> None:
+    def write(self, slot: int, record: RecordDouble, content: Content) -> None:
         self.erase(slot)
         self.records[slot], self.contents[slot] = record, content
 
@@ -119,24 +91,12 @@ class SsdTaskMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock_s = 100.0
         self.platter = Platter()
-        self.known: dict[bytes, tuple[object, ...]] = {}  # what the bytes of a key are
-        self.next_block = 0
-        self.transfer: TransferDouble | None = None
+        self.known: dict[bytes, Content] = {}  # what the bytes of a key are
         self.start_engine()
 
     def start_engine(self) -> None:
-        self.transfer = TransferDouble([RankDouble(num_blocks=NUM_GPU_BLOCKS, tokens_per_block=TPB)])
-        self.engine = KVTaskEngine(
-            MODEL,
-            CONFIG,
-            transfer=self.transfer,
-            storage=StorageDouble(NUM_HOST_SLOTS, stores=[PlatterStore(self.platter)]),
-            clock=lambda: self.clock_s,
-        )
-        self.engine.start()
-        assert self.engine.wait_ready(GATE_TIMEOUT_S)
-        self.host: dict[int, tuple[object, ...]] = {}
-        self.gpu: dict[int, tuple[object, ...]] = {}
+        self.engine, self.double = start_engine(CONFIG, lambda: self.clock_s, PlatterStore(self.platter))
+        self.memory = Memory()
         self.tasks: dict[int, Model] = {}
         self.ended_ops: dict[int, bool] = {}  # whether it was done
         self.renewals_at: dict[int, int] = {}  # by graph: when it was submitted
@@ -152,11 +112,6 @@ class SsdTaskMachine(RuleBasedStateMachine):
     # --- helpers
 
     @property
-    def double(self) -> TransferDouble:
-        assert self.transfer is not None
-        return self.transfer
-
-    @property
     def cache(self) -> GlobalCacheEngine:
         cache = self.engine._tier.cache
         assert cache is not None
@@ -164,7 +119,7 @@ class SsdTaskMachine(RuleBasedStateMachine):
 
     def learn(self, chain: list[int]) -> None:
         for index, key in enumerate(self.engine.sequence(tokens_of(chain)).block_hashes):
-            self.known[key.tobytes()] = tuple(chain[: index + 1])
+            self.known[key.tobytes()] = content_of(chain, index)
 
     def note_graphs(self) -> None:
         for graph_id in self.double.waiting:
@@ -184,30 +139,31 @@ class SsdTaskMachine(RuleBasedStateMachine):
     def move_block(self, op: TransferOp, at: int) -> bool:
         """Copy one block; False when it is read and is not what it should be."""
         src, dst = int(op.src_block_ids[at]), int(op.dst_block_ids[at])
+        host = self.memory.host
         if op.transfer_type is TransferType.D2H:
-            self.host[dst] = self.gpu[src]
+            host[dst] = self.memory.gpu[src]
         elif op.transfer_type is TransferType.H2D:
-            self.gpu[dst] = self.host[src]
+            self.memory.gpu[dst] = host[src]
         elif op.transfer_type is TransferType.H2DISK:
             assert op.disk is not None
             assert op.disk.parents is not None
             key, parent = op.disk.keys[at].tobytes(), op.disk.parents[at].tobytes()
-            assert self.host[src] == self.known[key], "what is written is not what it is said to be"
-            self.platter.write(dst, RecordDouble(dst, key, parent, expiry_s=op.disk.expiry_s), self.host[src])
+            assert host[src] == self.known[key], "what is written is not what it is said to be"
+            self.platter.write(dst, RecordDouble(dst, key, parent, expiry_s=op.disk.expiry_s), host[src])
         else:
             assert op.disk is not None
             record = self.platter.records.get(src)
             if record is None or record.key != op.disk.keys[at].tobytes() or src in self.platter.rotten:
-                self.host[dst] = SCRIBBLE
+                self.memory.scribble_host([dst])
                 return False
-            self.host[dst] = self.platter.contents[src]
+            host[dst] = self.platter.contents[src]
         return True
 
     def scribble(self, op: TransferOp) -> None:
-        for dst in op.dst_block_ids.tolist():
-            if op.transfer_type in (TransferType.D2H, TransferType.DISK2H):
-                self.host[dst] = SCRIBBLE
-            elif op.transfer_type is TransferType.H2DISK:
+        if op.transfer_type in (TransferType.D2H, TransferType.DISK2H):
+            self.memory.scribble_host(op.dst_block_ids.tolist())
+        elif op.transfer_type is TransferType.H2DISK:
+            for dst in op.dst_block_ids.tolist():
                 self.platter.erase(dst)
 
     def end_disk_graph(self, graph_id: int, broken: dict[int, int]) -> None:
@@ -258,8 +214,8 @@ class SsdTaskMachine(RuleBasedStateMachine):
         self.double.done_late(graph_id)
         for model in self.tasks.values():
             if model.graph_id == graph_id and model.kind == "get":
-                for block, index in zip(model.blocks, range(model.start, model.end), strict=True):
-                    assert self.gpu[block] == tuple(model.chain[: index + 1]), "wrong bytes loaded"
+                assert len(model.blocks) == model.end - model.start
+                self.memory.check_loaded(model.chain, model.start, model.blocks)
 
     def release(self, graph_id: int) -> None:
         if not self.double.is_done(graph_id):
@@ -326,8 +282,7 @@ class SsdTaskMachine(RuleBasedStateMachine):
 
     def launch(self, task_id: int) -> None:
         model = self.tasks[task_id]
-        model.blocks = list(range(self.next_block, self.next_block + model.end - model.start))
-        self.next_block += len(model.blocks)
+        model.blocks = self.memory.take_blocks(model.end - model.start)
         before = set(self.double.waiting)
         self.engine.launch(task_id, block_ids=[np.array(model.blocks, dtype=np.int64)])
         started = set(self.double.waiting) - before
@@ -337,8 +292,7 @@ class SsdTaskMachine(RuleBasedStateMachine):
             return
         (model.graph_id,) = started
         if model.kind == "put":
-            for block, index in zip(model.blocks, range(model.start, model.end), strict=True):
-                self.gpu[block] = tuple(model.chain[: index + 1])
+            self.memory.compute(model.chain, model.start, model.blocks)
 
     @precondition(lambda self: self.unlaunched())
     @rule(data=st.data(), is_patient=st.booleans())
@@ -366,7 +320,7 @@ class SsdTaskMachine(RuleBasedStateMachine):
             del self.tasks[task_id]
         elif model.kind == "put":
             self.engine.doom(task_id)
-            self.gpu.update(dict.fromkeys(model.blocks, SCRIBBLE))
+            self.memory.scribble_gpu(model.blocks)
 
     @rule(chain=CHAINS)
     def prefetch(self, chain: list[int]) -> None:
@@ -484,7 +438,7 @@ class SsdTaskMachine(RuleBasedStateMachine):
         for key, content in self.known.items():
             slot = cpu.find(key)
             if slot is not None and cpu.is_ready(slot):
-                assert self.host[slot] == content, "a block is ready in the CPU tier that is not what it says"
+                assert self.memory.host[slot] == content, "a block is ready in the CPU tier that is not what it says"
             slot = ssd.index.find(key)
             if slot is not None and ssd.index.is_ready(slot) and slot not in self.platter.rotten:
                 record = self.platter.records.get(slot)
@@ -520,13 +474,5 @@ def replace_ids(op: TransferOp, at: int) -> TransferOp:
     )
 
 
-TestSsdTasks = SsdTaskMachine.TestCase
-TestSsdTasks.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_a_long_campaign() -> None:
-    run_state_machine_as_test(
-        SsdTaskMachine, settings=settings(max_examples=2000, stateful_step_count=80, deadline=None)
-    )
+TestSsdTasks = every_run(SsdTaskMachine, 60)
+test_a_long_campaign = long_campaign(SsdTaskMachine, 2000)

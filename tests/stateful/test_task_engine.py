@@ -8,47 +8,24 @@ shows as wrong bytes. Teardown ends everything: nothing stays pinned.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from flexkv.common.config import CacheConfig, ModelConfig
 from flexkv.common.request import KVResponseStatus as Status
 from flexkv.common.transfer import TransferType
-from flexkv.kvtask import KVTaskEngine
-from tests.doubles import RankDouble, StorageDouble, TransferDouble
+from tests.stateful.campaigns import every_run, long_campaign
+from tests.stateful.simulated_bytes import TPB, Memory, config, start_engine, tokens_of
 
-TPB = 2
-CAPACITY = 14
-NUM_GPU_BLOCKS = 4096
-MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=8)
-CONFIG = CacheConfig(
-    tokens_per_block=TPB,
-    num_cpu_blocks=CAPACITY,
-    evict_ratio=0.0,
-    transfer_timeout_s=0.001,
-    max_quarantined_fraction=0.5,
-)
+CONFIG = config(14, max_quarantined_fraction=0.5)
 CHAINS = st.one_of(
     st.integers(0, 6).map(lambda length: [0] * length),  # half of the requests share one long document
     st.lists(st.integers(0, 2), min_size=0, max_size=6),
 )
-SCRIBBLE = ("scribble",)
-
-
-def tokens_of(chain: list[int]) -> np.ndarray:
-    return np.repeat(np.array(chain, dtype=np.int64), TPB)
 
 
 @dataclass
@@ -62,34 +39,27 @@ class Model:
     blocks: list[int] = field(default_factory=list)
     doomed: bool = False
 
+    def spans(self) -> Iterator[tuple[list[int], int, list[int]]]:
+        """Yield chain, first block and GPU blocks of each part."""
+        assert len(self.blocks) == sum(end - start for _, start, end in self.parts)
+        blocks = iter(self.blocks)
+        for chain, start, end in self.parts:
+            yield chain, start, list(itertools.islice(blocks, end - start))
+
 
 class TaskEngineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock_s = 100.0
-        self.transfer = TransferDouble([RankDouble(num_blocks=NUM_GPU_BLOCKS, tokens_per_block=TPB)])
-        self.engine = KVTaskEngine(
-            MODEL, CONFIG, transfer=self.transfer, storage=StorageDouble(CAPACITY), clock=lambda: self.clock_s
-        )
-        self.engine.start()
-        assert self.engine.is_ready()
-        self.host: dict[int, tuple[object, ...]] = {}
-        self.gpu: dict[int, tuple[object, ...]] = {}
+        self.engine, self.transfer = start_engine(CONFIG, lambda: self.clock_s)
+        self.memory = Memory()
         self.tasks: dict[int, Model] = {}
-        self.next_block = 0
 
     @initialize(length=st.integers(0, 6))
     def something_is_stored(self, length: int) -> None:
-        self.match_and_launch([0] * length, "put")
-        for task_id in self.in_flight():
-            self.end(self.tasks[task_id], "finish")
+        self.end_well(self.run([0] * length, "put"))
 
     # --- helpers
-
-    def take_blocks(self, count: int) -> list[int]:
-        blocks = list(range(self.next_block, self.next_block + count))
-        self.next_block += count
-        return blocks
 
     def of(self, kind: str | None, *states: Status) -> list[int]:
         return sorted(i for i, t in self.tasks.items() if t.expected in states and kind in (None, t.kind))
@@ -114,19 +84,14 @@ class TaskEngineMachine(RuleBasedStateMachine):
 
     def fill(self, model: Model) -> None:
         """The engine computes the blocks it is going to store."""
-        for (chain, start, end), offset in zip(model.parts, self.offsets(model), strict=True):
-            for block in range(start, end):
-                self.gpu[model.blocks[offset + block - start]] = tuple(chain[: block + 1])
-
-    @staticmethod
-    def offsets(model: Model) -> list[int]:
-        sizes = [end - start for _, start, end in model.parts]
-        return [sum(sizes[:index]) for index in range(len(sizes))]
+        for chain, start, blocks in model.spans():
+            self.memory.compute(chain, start, blocks)
 
     def copy(self, graph_id: int) -> None:
         for op in self.transfer.waiting.get(graph_id) or self.transfer.decided[graph_id]:
             store = op.transfer_type is TransferType.D2H
-            source, target = (self.gpu, self.host) if store else (self.host, self.gpu)
+            gpu, host = self.memory.gpu, self.memory.host
+            source, target = (gpu, host) if store else (host, gpu)
             for src, dst in zip(op.src_block_ids.tolist(), op.dst_block_ids.tolist(), strict=True):
                 target[dst] = source[src]
 
@@ -134,12 +99,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         for graphs in (self.transfer.waiting, self.transfer.decided):
             for op in graphs.get(graph_id, ()):
                 if op.transfer_type is TransferType.D2H:
-                    self.host.update(dict.fromkeys(op.dst_block_ids.tolist(), SCRIBBLE))
-
-    def check_loaded(self, model: Model) -> None:
-        for (chain, start, end), offset in zip(model.parts, self.offsets(model), strict=True):
-            for block in range(start, end):
-                assert self.gpu[model.blocks[offset + block - start]] == tuple(chain[: block + 1]), "wrong bytes loaded"
+                    self.memory.scribble_host(op.dst_block_ids.tolist())
 
     # --- requests
 
@@ -164,7 +124,20 @@ class TaskEngineMachine(RuleBasedStateMachine):
 
     @rule(chain=CHAINS, kind=st.sampled_from(["get", "get", "put"]))
     def match_and_launch(self, chain: list[int], kind: str) -> None:
-        blocks = self.take_blocks(len(chain))
+        self.run(chain, kind)
+
+    @rule(chain=CHAINS)
+    def serve(self, chain: list[int]) -> None:
+        """A request with nothing in its way: what is there is loaded, and the rest is stored."""
+        self.end_well(self.run(chain, "get"))
+        self.end_well(self.run(chain, "put"))
+
+    def end_well(self, model: Model) -> None:
+        if model.graph_id is not None:
+            self.end(model, "finish")
+
+    def run(self, chain: list[int], kind: str) -> Model:
+        blocks = self.memory.take_blocks(len(chain))
         slots = (np.repeat(np.array(blocks, dtype=np.int64), TPB) * TPB + np.tile(np.arange(TPB), len(chain))).astype(
             np.int64
         )
@@ -182,6 +155,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
             model.blocks, model.expected = used, Status.TIMEOUT
             if kind == "put":
                 self.fill(model)
+        return model
 
     @precondition(lambda self: self.of(None, Status.UNREADY))
     @rule(data=st.data(), refuse=st.sampled_from([False, False, False, True]))
@@ -189,7 +163,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         task_id = data.draw(st.sampled_from(self.of(None, Status.UNREADY)))
         model = self.tasks[task_id]
         _, start, end = model.parts[0]
-        model.blocks = self.take_blocks(end - start)
+        model.blocks = self.memory.take_blocks(end - start)
         before = set(self.transfer.waiting)
         self.transfer.refusal = RuntimeError("too many graphs") if refuse else None
         assert self.engine.launch(task_id, block_ids=[np.array(model.blocks, dtype=np.int64)]) == [task_id]
@@ -202,7 +176,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
         kind = data.draw(st.sampled_from([k for k in ("get", "put") if len(self.of(k, Status.UNREADY)) > 1]))
         ids = data.draw(st.lists(st.sampled_from(self.of(kind, Status.UNREADY)), min_size=2, max_size=4, unique=True))
         batch = Model(kind, [part for i in ids for part in self.tasks[i].parts])
-        blocks = [self.take_blocks(end - start) for _, start, end in batch.parts]
+        blocks = [self.memory.take_blocks(end - start) for _, start, end in batch.parts]
         batch.blocks = [block for own in blocks for block in own]
         before = set(self.transfer.waiting)
         self.transfer.refusal = OSError("socket is gone") if refuse else None
@@ -243,7 +217,7 @@ class TaskEngineMachine(RuleBasedStateMachine):
             model.expected = Status.CANCELLED
         elif model.kind == "put" and model.expected is Status.TIMEOUT:
             model.doomed = True
-            self.gpu.update(dict.fromkeys(model.blocks, SCRIBBLE))
+            self.memory.scribble_gpu(model.blocks)
 
     # --- what the ranks do
 
@@ -268,7 +242,8 @@ class TaskEngineMachine(RuleBasedStateMachine):
         if done:
             model.expected = Status.CANCELLED if model.doomed else Status.SUCCESS
             if model.kind == "get":
-                self.check_loaded(model)
+                for chain, start, blocks in model.spans():
+                    self.memory.check_loaded(chain, start, blocks)
         elif end == "acknowledge_cancel":
             model.expected = Status.CANCELLED
         elif model.kind == "put":
@@ -393,13 +368,5 @@ class TaskEngineMachine(RuleBasedStateMachine):
         self.transfer.close()
 
 
-TestTaskEngine = TaskEngineMachine.TestCase
-TestTaskEngine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_a_long_campaign() -> None:
-    run_state_machine_as_test(
-        TaskEngineMachine, settings=settings(max_examples=3000, stateful_step_count=80, deadline=None)
-    )
+TestTaskEngine = every_run(TaskEngineMachine, 100)
+test_a_long_campaign = long_campaign(TaskEngineMachine, 3000)

@@ -14,7 +14,7 @@ from flexkv.common.events import AllCleared, BlocksStored, KVEvent
 from flexkv.common.request import KVResponseStatus as Status
 from flexkv.common.storage import DeviceType
 from flexkv.errors import ConfigError, StoreBusyError
-from flexkv.tasks.ssd_tier import FIRST_RETRY_S, MAX_READ_FAILURES, MAX_RETRY_S, SsdState
+from flexkv.tasks.ssd_tier import EVENTS_AT_ONCE, MAX_READ_FAILURES, SsdState, SsdTier
 from tests.doubles import GATE_TIMEOUT_S, BadBlocks, DiskStoreDouble, RankDouble, RecordDouble
 from tests.rig import eventually
 from tests.task_bench import TPB, Bench, SsdBench, tokens
@@ -49,6 +49,28 @@ def until(bench: SsdBench, state: SsdState) -> bool:
         return bench.state is state
 
     return eventually(is_there)
+
+
+class Pauses:
+    """The pauses between two attempts to open a tier: each ends when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[float] = []
+        self._may_go_on = threading.Semaphore(0)
+        monkeypatch.setattr(SsdTier, "_pause", self._pause)
+
+    def _pause(self, seconds: float) -> bool:
+        self.asked.append(seconds)
+        return not self._may_go_on.acquire(timeout=GATE_TIMEOUT_S)
+
+    def end(self) -> None:
+        """End one; the next, too, if there is none now."""
+        self._may_go_on.release()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
+    return Pauses(monkeypatch)
 
 
 # --- opening
@@ -115,24 +137,19 @@ def test_a_tier_that_can_never_work_is_said_to_who_starts_the_engine_and_the_cpu
 
 @pytest.mark.parametrize("error", [BUSY, OSError(errno.EIO, "the disk is gone"), MemoryError()])
 def test_a_directory_that_cannot_be_had_now_is_warned_of_once_and_tried_again_with_backoff(
-    error: Exception, caplog: pytest.LogCaptureFixture
+    error: Exception, pauses: Pauses, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = DiskStoreDouble(64)
-    num_failures = 5
+    num_failures = 6
     bench = SsdBench(*[error] * num_failures, store)
     assert bench.engine.is_ready(), "the engine starts without it"
-    waits = []
     for failure in range(1, num_failures + 1):
+        assert eventually(lambda failure=failure: len(pauses.asked) == failure)
         assert until(bench, SsdState.BUSY)
         assert len(bench.storage.opened_for) == failure
-        wait_s = min(FIRST_RETRY_S * 2 ** (failure - 1), MAX_RETRY_S)
-        waits.append(wait_s)
-        bench.clock_s += wait_s - 0.5
-        assert bench.engine.is_ready()
-        assert bench.state is SsdState.BUSY
-        bench.clock_s += 1.0
         assert bench.engine.is_ready(), "it is known to be off, so that a retry makes nobody wait"
-    assert waits == [5, 10, 20, 40, 60]
+        pauses.end()
+    assert pauses.asked == [5, 10, 20, 40, 60, 60]
     assert until(bench, SsdState.SERVING)
     assert bench.transfer.disk is store
     (warning,) = warnings_of(caplog)
@@ -142,12 +159,41 @@ def test_a_directory_that_cannot_be_had_now_is_warned_of_once_and_tried_again_wi
     assert len(bench.writes) == 1
 
 
-def test_records_that_cannot_be_read_let_the_directory_go_and_are_tried_again() -> None:
+def test_an_engine_that_has_started_stays_ready_when_a_tier_that_was_busy_turns_out_never_to_work(
+    pauses: Pauses, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = SsdBench(BUSY, ConfigError("capacity is 5 bytes", key="ssd_cache_gb", value=5, tier="ssd"))
+    assert until(bench, SsdState.BUSY)
+    pauses.end()
+    assert until(bench, SsdState.BROKEN)
+    assert bench.engine.is_ready(), "the cpu tier serves on"
+    assert "ssd tier off for good" in warnings_of(caplog)[-1]
+
+
+def test_it_is_tried_again_while_nobody_calls_and_is_there_for_the_next_request(pauses: Pauses) -> None:
+    disk = DiskStoreDouble(64, records=records_of(3))
+    bench = SsdBench(BUSY, disk)
+    assert until(bench, SsdState.BUSY)
+    pauses.end()
+    assert eventually(lambda: disk.num_scans == 1 and bench.engine._ssd._opened is not None)
+    assert bench.held(3) == (0, 3)
+
+
+def test_a_tier_that_is_busy_waits_no_longer_than_the_engine_lives() -> None:
+    bench = SsdBench(BUSY)
+    assert until(bench, SsdState.BUSY)
+    thread = bench.engine._ssd._thread
+    assert thread is not None
+    assert bench.engine.shutdown()
+    assert not thread.is_alive(), "its first pause takes 5 s"
+
+
+def test_records_that_cannot_be_read_let_the_directory_go_and_are_tried_again(pauses: Pauses) -> None:
     broken, whole = DiskStoreDouble(64, scan_error=OSError(errno.EIO, "records")), DiskStoreDouble(64)
     bench = SsdBench(broken, whole)
     assert until(bench, SsdState.BUSY)
     assert broken.is_stopped
-    bench.clock_s += FIRST_RETRY_S
+    pauses.end()
     assert until(bench, SsdState.SERVING)
 
 
@@ -161,7 +207,7 @@ def test_a_transfer_engine_that_does_not_take_it_ends_it(
 
     monkeypatch.setattr(bench.transfer, "set_disk", refuse)
     assert until(bench, SsdState.BROKEN)
-    assert bench.disk.is_stopped
+    assert eventually(lambda: bench.disk.is_stopped)
     assert bench.cache.ssd_cache_engine is None
     assert "the transfer engine does not take it: another stride" in warnings_of(caplog)[0]
     assert bench.engine.shutdown()
@@ -251,6 +297,90 @@ def test_events_of_what_was_found_come_when_it_serves() -> None:
     events.clear()
     bench.engine.reset()
     assert events == [AllCleared(DeviceType.CPU), AllCleared(DeviceType.SSD)]
+
+
+def test_events_of_what_was_found_are_published_bit_by_bit_and_in_order() -> None:
+    events = Collector()
+    num_leaves = EVENTS_AT_ONCE + 50
+    records = [RecordDouble(slot, bytes([slot % 256, slot // 256 + 1]) + bytes(14)) for slot in range(num_leaves)]
+    bench = SsdBench(DiskStoreDouble(512, records=records), is_ready=False, collector=events)
+    bench.storage.may_open.clear()
+    assert not bench.engine.is_ready()
+    bench.storage.may_open.set()
+    assert eventually(lambda: bench.engine._ssd._opened is not None)
+    assert events == []
+    bench.engine.try_wait([])
+    assert bench.state is SsdState.SERVING
+    assert len(events) == EVENTS_AT_ONCE, "one verb does not publish them all"
+    bench.engine.reset()
+    assert len(events) == num_leaves + 2, "what comes later waits behind them"
+    assert all(isinstance(event, BlocksStored) for event in events[:-2])
+    assert events[-1] == AllCleared(DeviceType.SSD)
+
+
+# --- use
+
+
+def test_hits_in_the_cpu_tier_and_stores_of_what_is_held_are_written_into_the_record_of_the_last_block() -> None:
+    bench = SsdBench()
+    bench.store(3)
+    bench.finish_all()
+    assert bench.held(3) == (3, 3)
+    assert bench.disk.touches == []
+    slots = bench.ssd.match(bench.engine.sequence(tokens(3))).slots()
+    keys = [key.tobytes() for key in bench.engine.sequence(tokens(3)).block_hashes]
+    bench.load(3)
+    assert bench.disk.touches == [(int(slots[2]), keys[2], 0, 0)]
+    bench.finish_all()
+    bench.load(2)
+    assert bench.disk.touches[1:] == [(int(slots[1]), keys[1], 0, 0)]
+    bench.finish_all()
+    now_s = int(time.time())
+    bench.engine.put_match(tokens(3), priority=5, ttl_s=1000)
+    slot, key, expiry_s, priority = bench.disk.touches[-1]
+    assert (slot, key, priority) == (int(slots[2]), keys[2], 5)
+    assert now_s + 998 <= expiry_s <= now_s + 1002
+    assert bench.ssd.meta_of(int(slots[0])).priority == 5
+    bench.engine.get_match(tokens(3), cpu_only=True)
+    bench.engine.get_match(tokens(1, 4000))
+    assert len(bench.disk.touches) == 3
+
+
+def test_a_write_may_be_planned_while_the_tier_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SsdBench()
+    task_id = bench.put(3)
+    bench.transfer.finish(bench.graph_ids[0])
+    find = bench.cache.find
+
+    def closed_meanwhile(*arguments: object, **keywords: object) -> object:
+        found = find(*arguments, **keywords)  # type: ignore[arg-type]
+        assert bench.engine._ssd.close(GATE_TIMEOUT_S)
+        return found
+
+    monkeypatch.setattr(bench.cache, "find", closed_meanwhile)
+    assert bench.status(task_id) is Status.SUCCESS
+    assert bench.state is SsdState.CLOSED
+    assert bench.engine._ssd.store is None
+
+
+def test_a_tier_that_is_not_written_to_is_not_touched() -> None:
+    bench = SsdBench()
+    bench.store(2)
+    bench.finish_all()
+    bench.engine._ssd.write_failed(errno.EIO, "on purpose")
+    assert bench.state is SsdState.READ_ONLY
+    bench.load(2)
+    assert bench.disk.touches == []
+
+
+def test_what_only_a_tier_that_is_off_has_is_a_miss_at_once() -> None:
+    bench = SsdBench()
+    bench.keep_on_ssd(1)
+    key = bench.engine.sequence(tokens(1)).block_hashes[0].tobytes()
+    assert not bench.engine.misses(key, first_key=key, num_blocks=1)
+    for _ in range(MAX_READ_FAILURES):
+        bench.engine._ssd.read_ended(errno.EIO, "on purpose")
+    assert bench.engine.misses(key, first_key=key, num_blocks=1)
 
 
 # --- failures at run time
@@ -391,14 +521,14 @@ def test_a_reset_waits_for_a_tier_that_is_being_opened_so_that_no_restart_finds_
 
 
 @pytest.mark.parametrize("when", ["before it is taken over", "while it is opened", "while it is busy"])
-def test_a_reset_of_what_is_not_open_yet_empties_it_before_it_serves(when: str) -> None:
+def test_a_reset_of_what_is_not_open_yet_empties_it_before_it_serves(when: str, pauses: Pauses) -> None:
     disk = DiskStoreDouble(64, records=records_of(3))
     stores = (BUSY, disk) if when == "while it is busy" else (disk,)
     bench = SsdBench(*stores, is_ready=False)
     if when == "while it is busy":
         assert until(bench, SsdState.BUSY)
         bench.engine.reset()
-        bench.clock_s += FIRST_RETRY_S
+        pauses.end()
     else:
         if when == "while it is opened":
             bench.storage.may_open.clear()
@@ -474,10 +604,31 @@ def test_a_renewal_that_ends_after_a_shutdown_does_not_bring_the_tier_back() -> 
     thread = threading.Thread(target=bench.engine.reset)
     thread.start()
     assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
-    assert bench.engine.shutdown()
+    assert bench.engine.shutdown(0.05)
     bench.disk.may_renew.set()
     thread.join(GATE_TIMEOUT_S)
     assert bench.state is SsdState.CLOSED
+
+
+def test_a_shutdown_lets_a_renewal_end_before_it_stops_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SsdBench()
+    calls: list[str] = []
+    renew, stop = bench.disk.renew, bench.disk.stop
+    monkeypatch.setattr(bench.disk, "renew", lambda: (renew(), calls.append("renewed")))
+    monkeypatch.setattr(bench.disk, "stop", lambda timeout_s: (calls.append("stopped"), stop(timeout_s))[1])
+    bench.disk.may_renew.clear()
+    reset = threading.Thread(target=bench.engine.reset)
+    reset.start()
+    assert bench.disk.is_renewing.wait(GATE_TIMEOUT_S)
+    closed: list[bool] = []
+    shutdown = threading.Thread(target=lambda: closed.append(bench.engine.shutdown(2 * GATE_TIMEOUT_S)))
+    shutdown.start()
+    assert eventually(lambda: bench.transfer.stopped)
+    bench.disk.may_renew.set()
+    for thread in (reset, shutdown):
+        thread.join(GATE_TIMEOUT_S)
+    assert closed == [True]
+    assert calls == ["renewed", "stopped"]
 
 
 # --- shutdown

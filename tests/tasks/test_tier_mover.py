@@ -100,6 +100,41 @@ def test_what_the_cpu_tier_has_and_the_ssd_tier_lacks_is_written_when_it_is_stor
     assert bench.status(task_id) is Status.SUCCESS
 
 
+def test_verbs_that_an_engines_scheduler_waits_for_leave_writes_to_others() -> None:
+    bench = SsdBench()
+    bench.store(1, first=4000)
+    bench.finish_all()
+    first, second = bench.put(3), bench.put(2, first=1000)
+    for graph_id in bench.graph_ids:
+        bench.transfer.finish(graph_id)
+    task_id, _ = match(bench, 1, 4000)
+    assert bench.engine._flow.is_work_due, "the stores have ended"
+    bench.engine.staging(task_id)
+    launch(bench, task_id, 1)
+    bench.engine.cancel(task_id)
+    bench.engine.doom(task_id)
+    assert bench.writes == []
+    assert bench.engine.try_wait([first, second]).keys() == {first, second}
+    assert len(bench.writes) == 2
+    assert not bench.engine._flow.is_work_due
+    bench.finish_all()
+    assert bench.held(3) == (3, 3)
+    assert bench.held(2, 1000) == (2, 2)
+
+
+def test_a_reset_forgets_writes_that_were_left_to_others() -> None:
+    bench = SsdBench()
+    bench.put(3)
+    bench.transfer.finish(bench.graph_ids[0])
+    bench.engine.cancel([])
+    assert bench.engine._flow.is_work_due
+    with bench.engine._gate.entered_briefly():
+        bench.engine._flow.reset()
+    assert not bench.engine._flow.is_work_due
+    bench.engine.reset()
+    assert bench.writes == []
+
+
 def test_each_part_of_a_batch_goes_on() -> None:
     bench = SsdBench()
     ids = [bench.engine.put_match(tokens(2, first))[0] for first in (0, 1000)]
@@ -117,6 +152,59 @@ def test_blocks_that_wait_for_their_write_are_not_evicted() -> None:
     assert mask.sum() // 4 == 4
     assert bench.held(4) == (4, 0)
     assert bench.held(4, 1000) == (0, 0)
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_a_document_that_may_not_wait_as_a_whole_is_written_in_turns(is_good: bool) -> None:
+    bench = SsdBench(num_cpu_blocks=8)
+    task_id = bench.put(7)
+    bench.transfer.finish(bench.graph_ids[0])
+    assert bench.status(task_id) is Status.SUCCESS
+    (write,) = bench.writes
+    assert sum(len(op.src_block_ids) for op in bench.transfer.waiting[write]) == 4, "half of the CPU tier may wait"
+    if is_good:
+        bench.transfer.finish(write)
+        assert not bench.engine.wait_any(0)
+        (write,) = bench.writes
+        bench.transfer.finish(write)
+        assert bench.held(7) == (7, 7)
+        assert bench.engine.stats().ssd_dropped_blocks == 0
+    else:
+        bench.transfer.fail(write, {0: BadBlocks((0, 1, 2, 3), io_errno=errno.ENOMEM)})
+        bench.transfer.release(write)
+        assert bench.held(7) == (7, 0)
+        assert bench.writes == []
+        assert bench.engine.stats().ssd_dropped_blocks == 7, "what was to follow is dropped, too"
+    bench.check_nothing_is_held()
+
+
+def test_the_next_turn_begins_when_the_one_before_is_released() -> None:
+    bench = SsdBench(num_cpu_blocks=8)
+    task_id = bench.store(7)
+    (write,) = bench.writes
+    bench.transfer.done_late(write)
+    bench.engine.try_wait([])
+    assert not bench.engine._flow.is_work_due, "what it wrote still takes the room"
+    assert not bench.engine._flow.is_idle
+    bench.transfer.release(write)
+    bench.engine.try_wait([])
+    assert len(bench.writes) == 1
+    bench.finish_all()
+    assert bench.held(7) == (7, 7)
+    assert bench.engine.stats().ssd_dropped_blocks == 0
+    assert bench.status(task_id) is Status.NOTFOUND
+    bench.check_nothing_is_held()
+
+
+def test_a_turn_that_is_refused_is_dropped_with_those_that_were_to_follow() -> None:
+    bench = SsdBench(num_cpu_blocks=8)
+    task_id = bench.put(7)
+    bench.transfer.finish(bench.graph_ids[0])
+    bench.transfer.refusal = RuntimeError("too many graphs")
+    assert bench.status(task_id) is Status.SUCCESS
+    assert bench.engine.stats().ssd_dropped_blocks == 7
+    assert not bench.engine._flow.is_work_due
+    bench.check_nothing_is_held()
 
 
 def test_a_wait_may_be_until_a_store_lies_on_ssd() -> None:

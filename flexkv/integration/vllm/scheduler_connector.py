@@ -174,9 +174,9 @@ class FlexKVSchedulerConnector:
         """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
         self._check_store_thread()
         self._step += 1
-        if self._prefill_clock is not None:
-            num_tokens = scheduler_output.total_num_scheduled_tokens
-            self._prefill_clock.planned(num_tokens, len(scheduler_output.num_scheduled_tokens))
+        is_timed = self._prefill_clock is not None and self._prefill_clock.planned(
+            self._step, scheduler_output.total_num_scheduled_tokens, len(scheduler_output.num_scheduled_tokens)
+        )
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
         self._plan_stores(scheduler_output)
@@ -192,7 +192,8 @@ class FlexKVSchedulerConnector:
             if state.load is not None and state.load.state is LoadState.FAILED and not state.finished:
                 state.load.state = LoadState.TOLD
                 failed.update(state.load.block_ids.tolist())
-        return StepNotice(self._step, bool(self._loading or self._unsettled or self._held), frozenset(failed))
+        is_outstanding = bool(self._loading or self._unsettled or self._held)
+        return StepNotice(self._step, is_outstanding, frozenset(failed), is_timed)
 
     def launch_tasks(self) -> None:
         """Launch the loads that were planned since the last call: after the step before."""
@@ -217,11 +218,11 @@ class FlexKVSchedulerConnector:
 
     # ---- when a step came back, and at the end of a request
 
-    def update_connector_output(self, output: KVConnectorOutput) -> None:
+    def update_connector_output(self, output: KVConnectorOutput, step: int | None) -> None:
         """Fill in the requests whose loads ended, and those whose blocks are no longer held."""
         self._check_store_thread()
         if self._prefill_clock is not None:
-            self._prefill_clock.came_back()
+            self._prefill_clock.came_back(step)
         self.launch_tasks()
         if self._store_thread is None:
             self._begin_stores()

@@ -68,7 +68,7 @@ class OffSchedulerConnector:
         self._failed = {}
         return StepNotice(self._step, bool(self._told or self._aborted or self._held), failed)
 
-    def update_connector_output(self, output: KVConnectorOutput) -> None:
+    def update_connector_output(self, output: KVConnectorOutput, step: int | None) -> None:
         """Report the ends that are due."""
         reported = {request_id for request_id, ids in self._told.items() if ids <= output.invalid_block_ids}
         if reported or self._aborted:

@@ -26,6 +26,8 @@ class StepNotice:
     """Whether something is to be settled: then the output of the step must reach the scheduler, tokens or not."""
     failed_block_ids: frozenset[int] = frozenset()
     """Device blocks whose load failed. vLLM reads them from the workers."""
+    is_timed: bool = False
+    """Whether the time of the step is taken: then its output must name it."""
 
 
 class SchedulerRole(Protocol):
@@ -43,8 +45,8 @@ class SchedulerRole(Protocol):
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
         """The step is planned: launch, store, cancel."""
 
-    def update_connector_output(self, output: KVConnectorOutput) -> None:
-        """A step came back: fill in the requests whose transfers ended."""
+    def update_connector_output(self, output: KVConnectorOutput, step: int | None) -> None:
+        """A step came back: fill in the requests whose transfers ended. `step`: its number, if its output names it."""
 
     def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
         """Return whether its blocks must be held."""

@@ -24,7 +24,7 @@ from vllm.v1.outputs import KVConnectorOutput
 from flexkv.common.debug import flexkv_logger
 from flexkv.errors import ConfigError
 from flexkv.integration.config import FlexKVConfig
-from flexkv.integration.stats import FlexKVConnectorStats, StatsInterval, StatsLog
+from flexkv.integration.stats import FlexKVConnectorStats, StatsInterval, StatsLog, named_step
 from flexkv.integration.vllm.metadata import FlexKVConnectorMetadata, bound_notice
 from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask
 from flexkv.integration.vllm.roles import make_scheduler_role, make_worker_role
@@ -163,7 +163,8 @@ class FlexKVConnectorV1Impl:
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
         """A step came back: fill in the requests whose transfers ended."""
-        self._ask(lambda role: role.update_connector_output(connector_output))
+        stats = connector_output.kv_connector_stats
+        self._ask(lambda role: role.update_connector_output(connector_output, named_step(stats)))
 
     def request_finished(self, request: Request, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         """Return (whether vLLM must hold the request's blocks, nothing more)."""
@@ -184,14 +185,15 @@ class FlexKVConnectorV1Impl:
     # ---- both
 
     def get_kv_connector_stats(self) -> FlexKVConnectorStats | None:
-        """Scheduler: what was counted since it last told. Worker: an empty one while something is outstanding.
+        """Scheduler: what was counted since it last told. Worker: an empty one, if the step's output is to be named.
 
         vLLM asks after every step and shows the sums every few seconds: the scheduler role tells as seldom.
         vLLM's single-process executor drops the output of a step without tokens that reports nothing, and with it the
         call that lets the scheduler role settle its transfers.
         """
         if self._worker is not None:
-            return FlexKVConnectorStats() if self._worker.outstanding else None
+            step = self._worker.step_to_name
+            return None if step is None else FlexKVConnectorStats.naming(step)
         now_s = time.monotonic()
         if not self._report_stats or now_s < self._stats_due_s:
             return None

@@ -55,9 +55,10 @@ class FlexKVWorkerConnector:
             self._client.record_step(self._notice.step)
 
     @property
-    def outstanding(self) -> bool:
-        """Whether the step's output must reach the scheduler."""
-        return self._notice is not None and self._notice.outstanding
+    def step_to_name(self) -> int | None:
+        """The step's number if its output must reach the scheduler, or be known there as this step's."""
+        notice = self._notice
+        return notice.step if notice is not None and (notice.outstanding or notice.is_timed) else None
 
     def failed_block_ids(self) -> set[int]:
         """Return the blocks whose load failed, as the scheduler role told."""

@@ -247,6 +247,12 @@ class FakeScheduler:
         self.connector.update_state_after_alloc(request, FakeBlocks(self.tables[request.request_id]), 0)
         self._schedule_new(request, request.num_tokens - request.num_computed_tokens)
 
+    def compute_rest(self, request):
+        """Its load has ended: take that in, and compute the rest of the prompt."""
+        assert self.step().finished_recving == {request.request_id}
+        self.continue_loaded(request)
+        self.step()
+
     def advance(self, request, num_tokens=1):
         """Schedule a running request."""
         before = len(self.tables[request.request_id])
@@ -290,7 +296,8 @@ class FakeScheduler:
             finished_recving=None if as_none else set(),
             invalid_block_ids=set(notice.failed_block_ids),
         )
-        self.connector.update_connector_output(output)
+        is_named = notice.outstanding or notice.is_timed
+        self.connector.update_connector_output(output, notice.step if is_named else None)
         for request_id in output.finished_recving or ():
             assert request_id in self.loading
             self.loading.discard(request_id)

@@ -111,9 +111,7 @@ def test_loading(stored, bench, scheduler, make_request, aborted, end):
 def test_running_after_its_load(stored, bench, scheduler, make_request, aborted):
     request = loading(scheduler, make_request)
     bench.transfer.finish(*bench.graph_ids)
-    scheduler.step()
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     assert not scheduler.finish(request), "nothing of it is in flight"
     aborted(used=5)
 
@@ -156,9 +154,7 @@ def test_preempted_while_storing(bench, scheduler, make_request, aborted, is_ear
 def test_preempted_after_its_load(stored, bench, scheduler, make_request, aborted):
     request = loading(scheduler, make_request)
     bench.transfer.finish(*bench.graph_ids)
-    scheduler.step()
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     scheduler.preempt(request)
     scheduler.step()
     assert not scheduler.finish(request)

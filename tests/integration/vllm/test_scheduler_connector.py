@@ -26,6 +26,24 @@ def run_to_end(manager, scheduler, make_request):
     return run
 
 
+@pytest.fixture
+def fail_load_in_flight(manager, scheduler, make_request, run_to_end):
+    """Load request a, and find that it failed when a step that cannot say so comes back; returns both."""
+
+    def fail():
+        run_to_end(20)
+        request = make_request("a", 22)
+        scheduler.admit(request)
+        scheduler.step()
+        scheduler.step(come_back=False)
+        earlier = scheduler.notice
+        manager.end(KVResponseStatus.FAILED)
+        scheduler.come_back(earlier)
+        return request, earlier
+
+    return fail
+
+
 def launches(manager, kind):
     return [(launch.blocks, launch.after_step) for launch in manager.launches if launch.kind == kind]
 
@@ -140,9 +158,7 @@ def test_blocks_held_already_are_not_stored_again(manager, scheduler, make_reque
     assert scheduler.admit(request) == 12
     scheduler.step()
     manager.end()
-    scheduler.step()
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     assert launches(manager, "put")[-1] == (scheduler.tables["a"][3:6], scheduler.notice.step)
 
 
@@ -208,9 +224,7 @@ def test_a_loaded_request_is_heard_of_once(manager, scheduler, make_request, run
     scheduler.step()
     assert scheduler.loading == {"a"}
     manager.end()
-    assert scheduler.step().finished_recving == {"a"}
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     assert not scheduler.loading
 
 
@@ -256,17 +270,8 @@ def test_failed_blocks_are_reported_before_the_end_of_the_load(
         assert scheduler.connector.get_num_new_matched_tokens(request, 0) == (0, False), "not tried again"
 
 
-def test_a_failure_found_while_steps_are_in_flight_waits_for_the_step_that_carries_it(
-    manager, scheduler, make_request, run_to_end
-):
-    run_to_end(20)
-    request = make_request("a", 22)
-    scheduler.admit(request)
-    scheduler.step()
-    scheduler.step(come_back=False)
-    earlier = scheduler.notice
-    manager.end(KVResponseStatus.FAILED)
-    scheduler.come_back(earlier)
+def test_a_failure_found_while_steps_are_in_flight_waits_for_the_step_that_carries_it(scheduler, fail_load_in_flight):
+    fail_load_in_flight()
     assert scheduler.loading == {"a"}
     scheduler.step()
     assert scheduler.loading == set()
@@ -297,9 +302,7 @@ def test_a_request_preempted_and_scheduled_again_in_one_step_keeps_its_new_load(
     scheduler.admit(request)
     scheduler.step()
     manager.end()
-    scheduler.step()
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     scheduler.preempt(request)
     assert scheduler.admit(request) == 20
     scheduler.step()
@@ -448,7 +451,7 @@ def test_a_failed_load_is_told_once_however_many_steps_are_in_flight(manager, sc
     scheduler.step()
     manager.end(KVResponseStatus.FAILED)
     scheduler.connector.update_connector_output(
-        SimpleNamespace(finished_sending=set(), finished_recving=set(), invalid_block_ids=set())
+        SimpleNamespace(finished_sending=set(), finished_recving=set(), invalid_block_ids=set()), step=None
     )
     scheduler.step(come_back=False)
     told = scheduler.notice
@@ -460,15 +463,8 @@ def test_a_failed_load_is_told_once_however_many_steps_are_in_flight(manager, sc
     assert scheduler.come_back(later).finished_recving == set()
 
 
-def test_an_abort_waits_for_the_step_that_names_its_failed_blocks(manager, scheduler, make_request, run_to_end):
-    run_to_end(20)
-    request = make_request("a", 22)
-    scheduler.admit(request)
-    scheduler.step()
-    scheduler.step(come_back=False)
-    earlier = scheduler.notice
-    manager.end(KVResponseStatus.FAILED)
-    scheduler.come_back(earlier)
+def test_an_abort_waits_for_the_step_that_names_its_failed_blocks(scheduler, fail_load_in_flight):
+    request, earlier = fail_load_in_flight()
     scheduler.step(come_back=False)
     told = scheduler.notice
     assert told.failed_block_ids

@@ -8,7 +8,6 @@ import pytest
 
 from flexkv.common.request import KVResponseStatus
 from flexkv.integration.vllm import scheduler_connector
-from flexkv.integration.vllm.prefill_clock import MAX_STEPS, MIN_TOKENS, PrefillClock
 from flexkv.integration.vllm.request_state import LoadState
 
 TIMEOUT_S = 5.0
@@ -52,6 +51,20 @@ def on_disk(manager, staging, scheduler, make_request):
     return make
 
 
+@pytest.fixture
+def start_waiting(scheduler, make_request, on_disk):
+    """A request that has been told to ask again, and the step after it."""
+
+    def start(num_ready=0):
+        on_disk(num_ready=num_ready)
+        request = make_request("a", 22)
+        assert scheduler.admit(request) is None
+        scheduler.step()
+        return request
+
+    return start
+
+
 def loads(manager):
     return [launch.blocks for launch in manager.launches if launch.kind == "get"]
 
@@ -83,11 +96,8 @@ def test_blocks_that_are_here_are_offered_at_once(manager, scheduler, make_reque
     assert scheduler.admit(make_request("a", 22)) == WHOLE
 
 
-def test_after_the_deadline_it_gets_what_the_cpu_tier_has(manager, scheduler, make_request, on_disk, clock, caplog):
-    on_disk(num_ready=2)
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_after_the_deadline_it_gets_what_the_cpu_tier_has(manager, scheduler, start_waiting, clock, caplog):
+    request = start_waiting(num_ready=2)
     clock.now_s += TIMEOUT_S - 0.1
     assert scheduler.admit(request) is None
     scheduler.step()
@@ -114,13 +124,8 @@ def test_after_the_deadline_a_request_that_finds_no_room_is_not_kept_waiting_aga
     assert staging.get_num_new_matched_tokens(request, 0) == (WHOLE, True), "by now they are here"
 
 
-def test_after_the_deadline_nothing_is_offered_when_the_cpu_tier_has_nothing(
-    manager, scheduler, make_request, on_disk, clock
-):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_after_the_deadline_nothing_is_offered_when_the_cpu_tier_has_nothing(manager, scheduler, start_waiting, clock):
+    request = start_waiting()
     clock.now_s += TIMEOUT_S
     assert scheduler.admit(request) == 0
     scheduler.step()
@@ -128,11 +133,8 @@ def test_after_the_deadline_nothing_is_offered_when_the_cpu_tier_has_nothing(
 
 
 @pytest.mark.parametrize(("num_good", "tokens"), [(3, 12), (0, 0)])
-def test_a_bad_block_leaves_the_good_prefix(manager, scheduler, make_request, on_disk, num_good, tokens):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_a_bad_block_leaves_the_good_prefix(manager, scheduler, start_waiting, num_good, tokens):
+    request = start_waiting()
     manager.arrive(num_good)
     manager.arriving = []
     assert scheduler.admit(request) == tokens
@@ -140,13 +142,10 @@ def test_a_bad_block_leaves_the_good_prefix(manager, scheduler, make_request, on
     assert live(manager) == []
 
 
-def test_what_is_read_anew_is_waited_for_but_the_deadline_stays(manager, scheduler, make_request, on_disk, clock):
-    keys = on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_what_is_read_anew_is_waited_for_but_the_deadline_stays(manager, scheduler, start_waiting, clock):
+    request = start_waiting()
     clock.now_s += TIMEOUT_S - 1
-    manager.arriving = keys[:4]  # the read has failed, and the rest is read once more
+    manager.arriving = manager.arriving[:4]  # the read has failed, and the rest is read once more
     assert scheduler.admit(request) is None
     scheduler.step()
     assert scheduler.admit(request) is None
@@ -155,11 +154,8 @@ def test_what_is_read_anew_is_waited_for_but_the_deadline_stays(manager, schedul
 
 
 @pytest.mark.parametrize("is_ready", [False, True])
-def test_an_abort_while_it_waits_lets_go_of_everything(manager, staging, scheduler, make_request, on_disk, is_ready):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_an_abort_while_it_waits_lets_go_of_everything(manager, staging, scheduler, start_waiting, is_ready):
+    request = start_waiting()
     if is_ready:
         manager.arrive()
     assert not scheduler.finish(request), "it has no blocks"
@@ -218,21 +214,18 @@ def test_two_requests_wait_each_with_its_own_match_and_deadline(manager, schedul
     assert sorted(len(blocks) for blocks in loads(manager)) == [1, 5]
 
 
-def test_a_preempted_request_waits_anew_with_a_new_deadline(manager, scheduler, make_request, on_disk, clock):
-    keys = on_disk(num_ready=2)
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
+def test_a_preempted_request_waits_anew_with_a_new_deadline(manager, scheduler, start_waiting, clock):
+    request = start_waiting(num_ready=2)
+    ready, arriving = set(manager.ready), list(manager.arriving)
     clock.now_s += TIMEOUT_S
     assert scheduler.admit(request) == 8
     scheduler.step()
     manager.end()
-    scheduler.step()
-    scheduler.continue_loaded(request)
-    scheduler.step()
+    scheduler.compute_rest(request)
     scheduler.preempt(request)
     scheduler.step()
     manager.end()
-    manager.ready, manager.arriving = set(keys[:2]), keys[2:]
+    manager.ready, manager.arriving = ready, arriving
     clock.now_s += 100
     assert scheduler.admit(request) is None
     scheduler.step()
@@ -243,11 +236,8 @@ def test_a_preempted_request_waits_anew_with_a_new_deadline(manager, scheduler, 
     assert scheduler.step().finished_recving == {"a"}
 
 
-def test_a_match_whose_lease_is_over_is_made_again(manager, scheduler, make_request, on_disk):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_a_match_whose_lease_is_over_is_made_again(manager, scheduler, start_waiting):
+    request = start_waiting()
     manager.cancel([1])
     assert scheduler.admit(request) is None
     manager.arrive()
@@ -273,11 +263,8 @@ def test_fewer_blocks_allocated_than_were_offered_are_matched_again(
     assert live(manager) == []
 
 
-def test_a_reset_gives_up_what_is_staged(manager, staging, scheduler, make_request, on_disk):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_a_reset_gives_up_what_is_staged(manager, staging, scheduler, start_waiting):
+    request = start_waiting()
     manager.arriving = []
     assert staging.reset_cache()
     assert scheduler.admit(request) == 0
@@ -286,11 +273,8 @@ def test_a_reset_gives_up_what_is_staged(manager, staging, scheduler, make_reque
 
 
 @pytest.mark.parametrize("drained", [True, False])
-def test_who_waits_when_the_role_goes_off_computes(manager, staging, scheduler, make_request, on_disk, drained):
-    on_disk()
-    request = make_request("a", 22)
-    assert scheduler.admit(request) is None
-    scheduler.step()
+def test_who_waits_when_the_role_goes_off_computes(staging, scheduler, start_waiting, drained):
+    request = start_waiting()
     staging.shutdown()
     scheduler.connector = staging.turn_off(drained=drained)
     assert scheduler.admit(request) == 0
@@ -367,83 +351,3 @@ def test_the_blocks_of_a_pipelined_load_that_failed_are_named_before_its_end(
     assert scheduler.come_back(scheduler.notice).finished_recving == set()
     assert scheduler.step().finished_recving == {"a"}
     assert scheduler.notice.failed_block_ids == frozenset(scheduler.tables["a"][:5])
-
-
-# --- how fast the engine computes prompts
-
-
-@pytest.fixture
-def noted():
-    return []
-
-
-@pytest.fixture
-def prefill(noted, clock):
-    return PrefillClock(lambda tokens, seconds: noted.append((tokens, round(seconds, 6))), clock)
-
-
-def test_a_step_of_prompt_tokens_is_timed_from_its_plan(prefill, noted, clock):
-    prefill.planned(1000, 2)
-    clock.now_s += 0.5
-    prefill.came_back()
-    assert noted == [(1000, 0.5)]
-
-
-def test_overlapping_steps_are_timed_from_when_the_one_before_came_back(prefill, noted, clock):
-    prefill.planned(1000, 1)
-    clock.now_s += 0.1
-    prefill.planned(2000, 1)
-    clock.now_s += 0.4
-    prefill.came_back()
-    clock.now_s += 0.6
-    prefill.came_back()
-    assert noted == [(1000, 0.5), (2000, 0.6)]
-
-
-@pytest.mark.parametrize(
-    ("num_tokens", "num_requests", "counts"),
-    [(MIN_TOKENS, 1, False), (MIN_TOKENS + 1, 1, True), (MIN_TOKENS + 99, 100, False), (0, 0, False)],
-)
-def test_a_step_counts_when_it_is_mostly_prompt(prefill, noted, clock, num_tokens, num_requests, counts):
-    prefill.planned(num_tokens, num_requests)
-    clock.now_s += 0.5
-    prefill.came_back()
-    assert bool(noted) is counts
-
-
-def test_a_step_that_does_not_count_still_bounds_the_next_one(prefill, noted, clock):
-    prefill.planned(10, 10)
-    prefill.planned(1000, 1)
-    clock.now_s += 1.0
-    prefill.came_back()
-    clock.now_s += 0.25
-    prefill.came_back()
-    assert noted == [(1000, 0.25)]
-
-
-def test_steps_that_never_come_back_do_not_pile_up(prefill, noted, clock):
-    for _ in range(3 * MAX_STEPS):
-        prefill.planned(1000, 1)
-    assert len(prefill._planned) == MAX_STEPS
-    prefill.came_back()
-    assert noted == [], "no time has passed that the clock could tell"
-
-
-def test_an_answer_without_a_plan_is_passed_over(prefill, noted):
-    prefill.came_back()
-    assert noted == []
-
-
-def test_the_connector_notes_prefills_when_there_is_a_slow_tier(
-    manager, make_connector, scheduler, make_request, staging
-):
-    scheduler.connector = staging
-    scheduler.admit(make_request("a", 400))
-    scheduler.step()
-    ((num_tokens, seconds),) = manager.prefills
-    assert num_tokens == 400
-    assert seconds > 0
-    scheduler.connector = make_connector()
-    scheduler.admit(make_request("b", 400, seed=5))
-    scheduler.step()
-    assert len(manager.prefills) == 1
