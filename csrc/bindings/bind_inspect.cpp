@@ -130,8 +130,7 @@ void bind_inspect(nb::module_& m) {
            nb::sig("def read_records(self) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64], "
                    "NDArray[numpy.uint32], NDArray[numpy.uint8], NDArray[numpy.uint64], int]"),
            "In the order of use: slots, used_at_us, expiry_s and keys [n, 16] of blocks; then the slots of damaged "
-           "records, "
-           "and how many records are of before the store was last emptied. OSError.")
+           "records, and how many records are of before the store was last emptied. OSError.")
       .def("check", &check, "first"_a, "count"_a,
            nb::sig("def check(self, first: int, count: int) -> NDArray[numpy.uint8]"),
            "An SsdCheck for each of the blocks that read_records gave last, from row `first` on. Reads all their "

@@ -40,6 +40,7 @@ class SsdExpectation {
         may_be_emptied_ = may_be_emptied_ || end_ == EndsBy::power;
         break;
       case SsdVerb::touch:
+        touches_what_must_be_ = must_.contains(operation.slot);
         if (auto touched = live_.find(operation.slot); is_aimed_at(operation, touched)) {
           doubt(operation.slot);
           may_[operation.slot].push_back(touched->second);
@@ -79,7 +80,7 @@ class SsdExpectation {
       case SsdVerb::touch:
         if (auto touched = live_.find(operation.slot); is_aimed_at(operation, touched)) {
           raise(touched->second, operation);
-          settle(operation.slot);
+          if (touches_what_must_be_) settle(operation.slot);  // else there may have been nothing to be touched
         }
         break;
     }
@@ -164,6 +165,7 @@ class SsdExpectation {
   std::map<std::uint64_t, std::vector<SsdRecord>> may_;  // instead, or nothing
   std::set<std::uint64_t> broken_;                       // records whose bytes a power cut has taken
   bool may_be_emptied_ = false;
+  bool touches_what_must_be_ = false;
 };
 
 }  // namespace flexkv
