@@ -13,7 +13,7 @@ cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$PWD/.venv/dev/bin/python" 
 }
 files=("$@")
 if [[ ${#files[@]} -eq 0 ]]; then
-  files=(csrc/cache/*.cpp csrc/transfer/*.cpp csrc/storage/*.cpp csrc/bindings/*.cpp)
+  files=(csrc/cache/*.cpp csrc/transfer/*.cpp csrc/storage/*.cpp csrc/cuda/*.cpp csrc/bindings/*.cpp)
 fi
 log=$build.log
 if ! printf '%s\n' "${files[@]}" | xargs -P "${JOBS:-$(nproc)}" -n 2 \

@@ -39,7 +39,7 @@ class Symbols {
 bool load(Api& api, std::string& why_not) {
   void* const library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    why_not = std::string("there is no CUDA driver: ") + ::dlerror();
+    why_not = "there is no CUDA driver: libcuda.so.1 cannot be loaded";
     return false;
   }
   Symbols symbols(library);

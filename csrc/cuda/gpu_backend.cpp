@@ -25,11 +25,8 @@ class GpuHostRegistration final : public HostRegistration {
   ~GpuHostRegistration() override {
     ends_ = true;
     thread_.join();
-    try {
-      shared_->device.enter();
-      for (void* piece : pieces_) (void)shared_->device.api().cuMemHostUnregister(piece);
-    } catch (const Error&) {  // the driver is gone, and its registrations with it
-    }
+    if (shared_->device.try_enter() != success) return;  // the driver is gone, and its registrations with it
+    for (void* piece : pieces_) (void)shared_->device.api().cuMemHostUnregister(piece);
   }
 
   GpuHostRegistration(const GpuHostRegistration&) = delete;
@@ -37,10 +34,7 @@ class GpuHostRegistration final : public HostRegistration {
 
  private:
   void run() {
-    try {
-      shared_->device.enter();
-    } catch (const Error&) {  // the copies will say what is wrong
-    }
+    (void)shared_->device.try_enter();  // if it fails, copies will say what is wrong
     const std::int64_t at_once = slots_per_piece(host_.stride_bytes);
     for (std::int64_t begin = 0; begin < host_.num_slots && !ends_; begin += at_once) {
       const std::int64_t end = std::min(host_.num_slots, begin + at_once);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace flexkv::cuda {
 namespace {
@@ -53,9 +54,9 @@ std::int64_t slots_per_piece(std::uint64_t stride_bytes) {
   return static_cast<std::int64_t>(std::max<std::uint64_t>(1, piece_bytes / stride_bytes));
 }
 
-GpuShared::GpuShared(const Api& api, int ordinal, const DeviceLayout& layout_in, std::uint64_t slot_stride_bytes)
+GpuShared::GpuShared(const Api& api, int ordinal, DeviceLayout layout_in, std::uint64_t slot_stride_bytes)
     : device(api, ordinal),
-      layout(layout_in),
+      layout(std::move(layout_in)),
       table(unit_table(layout)),
       is_direct(needs_no_kernel(layout)),
       device_table(upload(device, table.units)),
@@ -63,12 +64,7 @@ GpuShared::GpuShared(const Api& api, int ordinal, const DeviceLayout& layout_in,
       stages(device, slot_stride_bytes) {}
 
 GpuShared::~GpuShared() {
-  (void)device.api().cuCtxSetCurrent(nullptr);
-  try {
-    device.enter();
-    (void)device.api().cuMemFree(device_table);
-  } catch (const Error&) {  // the driver is gone, and with it the memory
-  }
+  if (device.try_enter() == success) (void)device.api().cuMemFree(device_table);
 }
 
 GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, Direction direction)
@@ -82,16 +78,11 @@ GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, Direction direction)
   }
   for (std::size_t i = 0; i < num_copy_streams; ++i) {
     copy_streams_.push_back(std::make_unique<GpuStream>(device_, device_.high_priority()));
+    direct_done_.push_back(std::make_unique<GpuEvent>(device_));
   }
-  direct_done_ = std::make_unique<GpuEvent>(device_);
 }
 
-GpuCopier::~GpuCopier() {
-  try {
-    device_.enter();
-  } catch (const Error&) {  // its streams are gone
-  }
-}
+GpuCopier::~GpuCopier() { (void)device_.try_enter(); }  // its streams and events are to be destroyed here
 
 std::uint64_t GpuCopier::copy(const HostShard& host, std::span<const std::int64_t> slots,
                               std::span<const std::int64_t> blocks, std::uint64_t after_step) {
@@ -118,7 +109,7 @@ void GpuCopier::copy_direct(const HostShard& host, std::span<const std::int64_t>
   const Plane& plane = shared_->layout.planes.front();
   const bool touch = plane.chunk_bytes == plane.block_stride_bytes && plane.chunk_bytes == host.stride_bytes;
   const std::int64_t per_piece = slots_per_piece(host.stride_bytes);
-  const Stream stream = copy_streams_.front()->get();
+  std::size_t num_copies = 0;
   for (std::size_t i = 0; i < slots.size();) {
     std::size_t end = i + 1;
     while (touch && end < slots.size() && blocks[end] == blocks[end - 1] + 1 &&
@@ -127,11 +118,11 @@ void GpuCopier::copy_direct(const HostShard& host, std::span<const std::int64_t>
     }
     move(host.base + static_cast<std::uint64_t>(slots[i]) * host.stride_bytes,
          plane.base + static_cast<std::uint64_t>(blocks[i]) * plane.block_stride_bytes, (end - i) * plane.chunk_bytes,
-         stream);
+         copy_streams_[num_copies++ % num_copy_streams]->get());
     i = end;
   }
-  direct_done_->record(stream);
-  direct_done_->wait();
+  for (std::size_t i = 0; i < num_copy_streams; ++i) direct_done_[i]->record(copy_streams_[i]->get());
+  for (const auto& done : direct_done_) done->wait();
 }
 
 void GpuCopier::copy_staged(const HostShard& host, std::span<const std::int64_t> slots,
@@ -198,7 +189,7 @@ void GpuCopier::launch(const HostShard& host, const Batch& batch, const GpuStage
   const auto groups = static_cast<unsigned>(
       std::clamp<std::uint64_t>((num_units + warps_per_group - 1) / warps_per_group, 1, most_groups));
   void* arguments[] = {&argument};
-  const Function kernel = device_.kernel(direction_ == Direction::store, table.word_bytes);
+  Function kernel = device_.kernel(direction_ == Direction::store, table.word_bytes);
   device_.check(
       device_.api().cuLaunchKernel(kernel, groups, 1, 1, threads_per_group, 1, 1, 0, stream, arguments, nullptr),
       "cuLaunchKernel");

@@ -29,7 +29,7 @@ namespace flexkv::cuda {
 // What both directions share; made once per registration.
 struct GpuShared {
   // Throws Error, std::invalid_argument.
-  GpuShared(const Api& api, int ordinal, const DeviceLayout& layout_in, std::uint64_t slot_stride_bytes);
+  GpuShared(const Api& api, int ordinal, DeviceLayout layout_in, std::uint64_t slot_stride_bytes);
   ~GpuShared();
   GpuShared(const GpuShared&) = delete;
   GpuShared& operator=(const GpuShared&) = delete;
@@ -79,9 +79,9 @@ class GpuCopier final : public BlockCopier {
   const std::size_t side_;
   std::vector<std::unique_ptr<GpuStream>> kernel_streams_;
   std::vector<std::unique_ptr<GpuStream>> copy_streams_;
-  std::unique_ptr<GpuEvent> direct_done_;
-  std::deque<GpuStage*> in_flight_;  // the oldest first
-  std::size_t num_passed_ = 0;       // batches
+  std::vector<std::unique_ptr<GpuEvent>> direct_done_;  // one for each of the copy streams
+  std::deque<GpuStage*> in_flight_;                     // the oldest first
+  std::size_t num_passed_ = 0;                          // batches
 };
 
 }  // namespace flexkv::cuda

@@ -1,11 +1,11 @@
 #include "cuda/gpu_device.h"
 
+#include <poll.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <thread>
+#include <ctime>
 
 #include "cuda/kernels_ptx.h"
 
@@ -13,7 +13,7 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr int num_looks = 24;
-constexpr std::chrono::microseconds between_looks{5};
+constexpr timespec between_looks = {0, 5000};
 constexpr unsigned long timer_slack_ns = 1000;  // the default, 50 us, is the time of a whole block
 
 }  // namespace
@@ -46,14 +46,15 @@ GpuDevice::~GpuDevice() {
   (void)api_.cuDevicePrimaryCtxRelease(device_);
 }
 
-void GpuDevice::enter() const {
+Result GpuDevice::try_enter() const noexcept {
   thread_local bool is_relaxed = false;
-  check(api_.cuCtxSetCurrent(context_), "cuCtxSetCurrent");
-  if (is_relaxed) return;
+  Result result = api_.cuCtxSetCurrent(context_);
+  if (result != success || is_relaxed) return result;
   int mode = capture_mode_relaxed;
-  check(api_.cuThreadExchangeStreamCaptureMode(&mode), "cuThreadExchangeStreamCaptureMode");
+  result = api_.cuThreadExchangeStreamCaptureMode(&mode);
   (void)::prctl(PR_SET_TIMERSLACK, timer_slack_ns, 0, 0, 0);
-  is_relaxed = true;
+  is_relaxed = result == success;
+  return result;
 }
 
 Function GpuDevice::kernel(bool is_gather, unsigned word_bytes) const {
@@ -81,7 +82,7 @@ void GpuEvent::wait() const {
     const Result result = device_.api().cuEventQuery(event_);
     if (result == success) return;
     if (result != error_not_ready) device_.check(result, "cuEventQuery");
-    std::this_thread::sleep_for(between_looks);
+    (void)::ppoll(nullptr, 0, &between_looks, nullptr);  // the device has no descriptor that could be waited for
   }
   device_.check(device_.api().cuEventSynchronize(event_), "cuEventSynchronize");
 }

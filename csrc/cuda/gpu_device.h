@@ -23,7 +23,8 @@ class GpuDevice {
 
   // The context is the thread's from here on; and what it does disturbs no capture of a graph that another thread of
   // the process makes. Throws Error.
-  void enter() const;
+  void enter() const { check(try_enter(), "cuCtxSetCurrent"); }
+  [[nodiscard]] Result try_enter() const noexcept;
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
   // REQUIRES: word_bytes is 16, 4 or 1.
   [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;

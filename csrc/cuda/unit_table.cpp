@@ -25,7 +25,9 @@ UnitTable unit_table(const DeviceLayout& layout) {
     }
     slot_offset += plane.chunk_bytes;
   }
-  table.word_bytes = all_bits % 16 == 0 ? 16 : all_bits % 4 == 0 ? 4 : 1;
+  for (const std::uint32_t word : {16u, 4u}) {
+    if (table.word_bytes == 1 && all_bits % word == 0) table.word_bytes = word;
+  }
   return table;
 }
 

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "transfer/native_thread.h"
@@ -256,8 +257,8 @@ namespace {
 
 class CpuCopier final : public BlockCopier {
  public:
-  CpuCopier(const DeviceLayout& layout, protocol::Direction direction, int copy_threads)
-      : layout_(layout), direction_(direction), engine_(copy_threads) {}
+  CpuCopier(DeviceLayout layout, protocol::Direction direction, int copy_threads)
+      : layout_(std::move(layout)), direction_(direction), engine_(copy_threads) {}
 
   std::uint64_t copy(const HostShard& host, std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks,
                      std::uint64_t /*after_step*/) override {
@@ -272,7 +273,8 @@ class CpuCopier final : public BlockCopier {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const DeviceLayout& layout, int copy_threads) : layout_(layout), copy_threads_(copy_threads) {}
+CpuBackend::CpuBackend(DeviceLayout layout, int copy_threads)
+    : layout_(std::move(layout)), copy_threads_(copy_threads) {}
 
 std::unique_ptr<BlockCopier> CpuBackend::make_copier(protocol::Direction direction) {
   return std::make_unique<CpuCopier>(layout_, direction, copy_threads_);

@@ -42,7 +42,7 @@ class CopyEngine {
 class CpuBackend final : public CopyBackend {
  public:
   // Throws std::invalid_argument as CopyEngine does.
-  CpuBackend(const DeviceLayout& layout, int copy_threads);
+  CpuBackend(DeviceLayout layout, int copy_threads);
 
   [[nodiscard]] std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) override;
   [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,

@@ -251,8 +251,8 @@ def test_torch_tensors_are_read_without_torch() -> None:
 
 
 def test_a_device_without_backend_is_named() -> None:
-    tensor = FakeTorchTensor(np.zeros((3, 4), np.uint16), "cuda:1")
-    with pytest.raises(ConfigError, match=r"'layer.0' is on device 'cuda:1'"):
+    tensor = FakeTorchTensor(np.zeros((3, 4), np.uint16), "xpu:1")
+    with pytest.raises(ConfigError, match=r"'layer.0' is on device 'xpu:1'"):
         layout_from_kv_caches({"layer.0": tensor})
 
 
