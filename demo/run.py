@@ -247,9 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
     signal.signal(signal.SIGTERM, _terminated)
     if Path("/dev/nvidiactl").exists():
-        console.print(
-            "An NVIDIA GPU is here; this version of FlexKV copies between host memories only and runs vLLM on the CPU."
-        )
+        console.print("An NVIDIA GPU is here; this demo runs vLLM on the CPU all the same.")
     try:
         return _run(args, console)
     except KeyboardInterrupt:
