@@ -32,7 +32,8 @@ LAYOUTS: dict[str, Callable[[], tuple[list[torch.Tensor], int]]] = {
     "an odd number of bytes": lambda: (layers((60, 3, 77), 3, torch.uint8), 0),
     "pieces of four bytes": lambda: (layers((60, 5, 3), 4, torch.float32), 0),
     "blocks outside of all layers": lambda: (layers((60, 8, 2, 16, 8, 128), 1), 0),
-    "a block of one long piece": lambda: (layers((60, 3 << 20), 1, torch.uint8), 0),
+    "a block of one piece": lambda: (layers((60, 3 << 20), 1, torch.uint8), 0),
+    "a block of one very long piece": lambda: (layers((60, 17 << 20), 1, torch.uint8), 0),
     "heads outside of the blocks": lambda: ([torch.zeros((8, 60, 16, 64), device="cuda").transpose(0, 1)], 0),
 }
 
