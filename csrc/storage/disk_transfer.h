@@ -22,7 +22,7 @@ class DiskTransfer {
  public:
   enum class Step : std::uint8_t { more, done };
   // Answers in a row that move nothing, before it is given up with EIO (the end of a file: ENODATA).
-  static constexpr int max_idle_answers = 16;
+  static constexpr int max_idle_answers = 1000;  // a disk that others keep busy may say EAGAIN for a while
 
   DiskTransfer() = default;
   explicit DiskTransfer(DiskRequest request) : request_(std::move(request)), offset_(request_.offset) {
