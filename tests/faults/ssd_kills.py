@@ -68,7 +68,7 @@ def write_until_killed(reports: Connection, directory: str, num_ssd_blocks: int,
             assert rig.put(chain, num_blocks, version)
             held = blocks_on_ssd(rig, chain)
             assert held >= num_blocks, "nothing was dropped"
-            # Where room is short only what was just put is sure to be the newest: what else is held of the chain is not.
+            # Where room is short, what was just put is the newest; what else is held of its chain is not.
             reports.send(("written", chain, held if num_ssd_blocks == ROOMY else num_blocks))
 
 
