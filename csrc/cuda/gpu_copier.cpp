@@ -60,13 +60,9 @@ GpuShared::GpuShared(const Api& api, int ordinal, DeviceLayout layout_in, std::u
       layout(std::move(layout_in)),
       table(unit_table(layout)),
       is_direct(needs_no_kernel(layout)),
-      device_table(upload(device, table.units)),
+      device_table(device, upload(device, table.units)),
       steps(device),
       stages(device, slot_stride_bytes) {}
-
-GpuShared::~GpuShared() {
-  if (device.try_enter() == success) (void)device.api().cuMemFree(device_table);
-}
 
 GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, Direction direction)
     : shared_(std::move(shared)),
@@ -179,7 +175,7 @@ void GpuCopier::pass(const HostShard& host, const Batch& batch, GpuStage& stage)
 void GpuCopier::launch(const HostShard& host, const Batch& batch, const GpuStage& stage, Stream stream) const {
   const UnitTable& table = shared_->table;
   StageArgument argument;
-  argument.units = shared_->device_table;
+  argument.units = shared_->device_table.address();
   argument.memory = stage.memory;
   argument.slot_stride = host.stride_bytes;  // adjacent slots are adjacent in the stage, too
   argument.units_per_block = static_cast<std::uint32_t>(table.units.size());
