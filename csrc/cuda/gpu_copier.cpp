@@ -28,16 +28,17 @@ struct StageArgument {
 };
 static_assert(sizeof(StageArgument) == 3872);
 
-DevicePtr upload(const GpuDevice& device, const std::vector<Unit>& units) {
-  const std::size_t bytes = units.size() * sizeof(Unit);
+DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
   DevicePtr address = 0;
   device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc of the layout's table");
-  const GpuStream stream(device, device.low_priority());
-  Result result = device.api().cuMemcpyHtoDAsync(address, units.data(), bytes, stream.get());
-  if (result == success) result = device.api().cuStreamSynchronize(stream.get());
-  if (result != success) (void)device.api().cuMemFree(address);
-  device.check(result, "cuMemcpyHtoDAsync of the layout's table");
   return address;
+}
+
+void upload(const GpuDevice& device, const std::vector<Unit>& units, DevicePtr to) {
+  const GpuStream stream(device, device.low_priority());
+  const std::size_t bytes = units.size() * sizeof(Unit);
+  device.check(device.api().cuMemcpyHtoDAsync(to, units.data(), bytes, stream.get()), "cuMemcpyHtoDAsync");
+  device.check(device.api().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
 }
 
 // Whether one copy may go on from a slot to another.
@@ -60,9 +61,11 @@ GpuShared::GpuShared(const Api& api, int ordinal, DeviceLayout layout_in, std::u
       layout(std::move(layout_in)),
       table(unit_table(layout)),
       is_direct(needs_no_kernel(layout)),
-      device_table(device, upload(device, table.units)),
+      device_table(device, room_for(device, table.units.size() * sizeof(Unit))),
       steps(device),
-      stages(device, slot_stride_bytes) {}
+      stages(device, slot_stride_bytes) {
+  upload(device, table.units, device_table.address());
+}
 
 GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, Direction direction)
     : shared_(std::move(shared)),

@@ -65,11 +65,11 @@ class FakeCuda {
     const std::lock_guard lock(mutex_);
     return registered_.size();
   }
-  // Nothing that was put into a stream is still to be done.
+  // Nothing that was put into a stream and touches memory is still to be done.
   [[nodiscard]] bool is_idle() const {
     const std::lock_guard lock(mutex_);
     for (const auto& [stream, state] : streams_) {
-      if (!state.queue.empty() || state.is_running) return false;
+      if (state.is_touching || std::ranges::any_of(state.queue, &Work::touches)) return false;
     }
     return true;
   }
@@ -80,7 +80,7 @@ class FakeCuda {
     CHECK(api_.cuStreamCreateWithPriority(&stream, 0, 0) == success);
     return stream;
   }
-  void add_work(Stream stream, std::function<void()> work) { push(stream, {std::move(work), {}, 0}); }
+  void add_work(Stream stream, std::function<void()> work) { push(stream, {std::move(work), {}, 0, true}); }
 
  private:
   struct EventState {
@@ -91,10 +91,12 @@ class FakeCuda {
     std::function<void()> run;
     std::shared_ptr<const EventState> waits_for;
     std::uint64_t generation = 0;
+    bool touches = false;  // memory
   };
   struct StreamState {
     std::deque<Work> queue;
     bool is_running = false;
+    bool is_touching = false;
   };
   struct Fault {
     std::string call;
@@ -146,10 +148,12 @@ class FakeCuda {
       const Work work = std::move(state.queue.front());
       state.queue.pop_front();
       state.is_running = true;
+      state.is_touching = work.touches;
       lock.unlock();
       if (work.run) work.run();
       lock.lock();
       state.is_running = false;
+      state.is_touching = false;
       changed_.notify_all();
     }
   }
