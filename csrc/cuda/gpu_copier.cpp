@@ -28,16 +28,17 @@ struct StageArgument {
 };
 static_assert(sizeof(StageArgument) == 3872);
 
-DevicePtr upload(const GpuDevice& device, const std::vector<Unit>& units) {
-  const std::size_t bytes = units.size() * sizeof(Unit);
+DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
   DevicePtr address = 0;
   device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc of the layout's table");
-  const GpuStream stream(device, device.low_priority());
-  Result result = device.api().cuMemcpyHtoDAsync(address, units.data(), bytes, stream.get());
-  if (result == success) result = device.api().cuStreamSynchronize(stream.get());
-  if (result != success) (void)device.api().cuMemFree(address);
-  device.check(result, "cuMemcpyHtoDAsync of the layout's table");
   return address;
+}
+
+void upload(const GpuDevice& device, const std::vector<Unit>& units, DevicePtr to) {
+  const GpuStream stream(device, device.low_priority());
+  const std::size_t bytes = units.size() * sizeof(Unit);
+  device.check(device.api().cuMemcpyHtoDAsync(to, units.data(), bytes, stream.get()), "cuMemcpyHtoDAsync");
+  device.check(device.api().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
 }
 
 // Whether one copy may go on from a slot to another.
@@ -60,12 +61,10 @@ GpuShared::GpuShared(const Api& api, int ordinal, DeviceLayout layout_in, std::u
       layout(std::move(layout_in)),
       table(unit_table(layout)),
       is_direct(needs_no_kernel(layout)),
-      device_table(upload(device, table.units)),
+      device_table(device, room_for(device, table.units.size() * sizeof(Unit))),
       steps(device),
-      stages(device, slot_stride_bytes) {}
-
-GpuShared::~GpuShared() {
-  if (device.try_enter() == success) (void)device.api().cuMemFree(device_table);
+      stages(device, slot_stride_bytes) {
+  upload(device, table.units, device_table.address());
 }
 
 GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, Direction direction)
@@ -179,7 +178,7 @@ void GpuCopier::pass(const HostShard& host, const Batch& batch, GpuStage& stage)
 void GpuCopier::launch(const HostShard& host, const Batch& batch, const GpuStage& stage, Stream stream) const {
   const UnitTable& table = shared_->table;
   StageArgument argument;
-  argument.units = shared_->device_table;
+  argument.units = shared_->device_table.address();
   argument.memory = stage.memory;
   argument.slot_stride = host.stride_bytes;  // adjacent slots are adjacent in the stage, too
   argument.units_per_block = static_cast<std::uint32_t>(table.units.size());

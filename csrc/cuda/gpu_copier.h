@@ -30,7 +30,7 @@ namespace flexkv::cuda {
 struct GpuShared {
   // Throws Error, std::invalid_argument.
   GpuShared(const Api& api, int ordinal, DeviceLayout layout_in, std::uint64_t slot_stride_bytes);
-  ~GpuShared();
+  ~GpuShared() { (void)device.try_enter(); }  // its parts are given back here
   GpuShared(const GpuShared&) = delete;
   GpuShared& operator=(const GpuShared&) = delete;
 
@@ -38,7 +38,7 @@ struct GpuShared {
   const DeviceLayout layout;
   const UnitTable table;
   const bool is_direct;  // no kernel is needed
-  DevicePtr device_table = 0;
+  const GpuMemory device_table;
   StepEvents steps;
   StagePool stages;
 };

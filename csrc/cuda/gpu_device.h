@@ -49,7 +49,21 @@ class GpuDevice {
 // The device on which the memory lies. Throws Error.
 [[nodiscard]] int device_of(const Api& api, DevicePtr address);
 
-// Streams and events, destroyed with their owner. REQUIRES: the thread that makes and destroys them has entered.
+// Memory, streams and events, given back with their owner. REQUIRES: the thread that makes and destroys them has
+// entered.
+class GpuMemory {
+ public:
+  GpuMemory(const GpuDevice& device, DevicePtr address) : device_(device), address_(address) {}
+  ~GpuMemory() { (void)device_.api().cuMemFree(address_); }
+  GpuMemory(const GpuMemory&) = delete;
+  GpuMemory& operator=(const GpuMemory&) = delete;
+  [[nodiscard]] DevicePtr address() const { return address_; }
+
+ private:
+  const GpuDevice& device_;
+  const DevicePtr address_;
+};
+
 class GpuStream {
  public:
   GpuStream(const GpuDevice& device, int priority);

@@ -15,22 +15,19 @@ StagePool::StagePool(const GpuDevice& device, std::uint64_t slot_bytes) : device
   const std::uint64_t slot = (slot_bytes + alignment - 1) / alignment * alignment;
   std::uint64_t total = std::max(total_bytes, 2 * slot);
   Result result = out_of_memory;
+  DevicePtr address = 0;
   for (; total >= 2 * slot && result == out_of_memory; total /= 2) {
     stage_bytes_ = std::max(slot, total / most_stages / alignment * alignment);
-    result = device_.api().cuMemAlloc(&memory_, total / stage_bytes_ * stage_bytes_);
+    result = device_.api().cuMemAlloc(&address, total / stage_bytes_ * stage_bytes_);
     if (result == success) break;
   }
   device_.check(result, "cuMemAlloc of the memory through which blocks are copied");
+  memory_ = std::make_unique<GpuMemory>(device_, address);
   const std::size_t count = std::min<std::size_t>(most_stages, total / stage_bytes_);
   for (std::size_t i = 0; i < count; ++i) {
-    stages_.push_back(std::make_unique<GpuStage>(device_, memory_ + i * stage_bytes_));
+    stages_.push_back(std::make_unique<GpuStage>(device_, address + i * stage_bytes_));
     free_.push_back(stages_.back().get());
   }
-}
-
-StagePool::~StagePool() {
-  stages_.clear();
-  (void)device_.api().cuMemFree(memory_);
 }
 
 std::size_t StagePool::limit(std::size_t side) const {

@@ -31,7 +31,6 @@ class StagePool {
   // Stages of at least `slot_bytes`. Takes less than `total_bytes` where the GPU has no more. Throws Error when it has
   // too little for two stages. REQUIRES: the thread has entered, as for the destructor.
   StagePool(const GpuDevice& device, std::uint64_t slot_bytes);
-  ~StagePool();
   StagePool(const StagePool&) = delete;
   StagePool& operator=(const StagePool&) = delete;
 
@@ -52,7 +51,7 @@ class StagePool {
 
   const GpuDevice& device_;
   std::uint64_t stage_bytes_ = 0;
-  DevicePtr memory_ = 0;
+  std::unique_ptr<GpuMemory> memory_;
   std::vector<std::unique_ptr<GpuStage>> stages_;
   mutable std::mutex mutex_;
   std::condition_variable freed_;

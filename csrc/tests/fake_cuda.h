@@ -1,0 +1,369 @@
+// A CUDA driver in software: device memory is memory of this process, streams are queues that one thread works off, in
+// a random order wherever streams leave it open. What a missing wait would allow on a GPU happens here soon.
+//
+// One at a time. A fault makes the n-th call of a function fail. Kernels are those of csrc/cuda/gather.cu.
+#pragma once
+#include <algorithm>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cuda/cuda_api.h"
+#include "cuda/unit_table.h"
+#include "tests/check.h"
+#include "tests/choices.h"
+
+namespace flexkv::cuda {
+
+class FakeCuda {
+ public:
+  static constexpr Result out_of_memory = 2;
+  static constexpr Result failure = 700;
+
+  explicit FakeCuda(std::uint64_t seed) : choices_(seed) {
+    CHECK(current_ == nullptr);
+    current_ = this;
+    fill();
+    worker_ = std::thread([this] { run(); });
+  }
+  ~FakeCuda() {
+    {
+      const std::lock_guard lock(mutex_);
+      stops_ = true;
+    }
+    changed_.notify_all();
+    worker_.join();
+    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && num_contexts_ == 0);
+    current_ = nullptr;
+  }
+  FakeCuda(const FakeCuda&) = delete;
+  FakeCuda& operator=(const FakeCuda&) = delete;
+
+  [[nodiscard]] const Api& api() const { return api_; }
+
+  // The n-th call from now on of this function fails, 1 being the next.
+  void fail(const std::string& call, std::uint64_t nth, Result result = failure) {
+    const std::lock_guard lock(mutex_);
+    fault_ = {call, nth, result};
+  }
+  [[nodiscard]] bool has_failed() const {
+    const std::lock_guard lock(mutex_);
+    return fault_.nth == 0;
+  }
+  void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
+  [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
+  [[nodiscard]] std::size_t num_registered() const {
+    const std::lock_guard lock(mutex_);
+    return registered_.size();
+  }
+  // Nothing that was put into a stream and touches memory is still to be done.
+  [[nodiscard]] bool is_idle() const {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [stream, state] : streams_) {
+      if (state.is_touching || std::ranges::any_of(state.queue, &Work::touches)) return false;
+    }
+    return true;
+  }
+
+  // An engine's own stream, and work in it.
+  [[nodiscard]] Stream make_stream() {
+    Stream stream = nullptr;
+    CHECK(api_.cuStreamCreateWithPriority(&stream, 0, 0) == success);
+    return stream;
+  }
+  void add_work(Stream stream, std::function<void()> work) { push(stream, {std::move(work), {}, 0, true}); }
+
+ private:
+  struct EventState {
+    std::uint64_t recorded = 0;
+    std::uint64_t completed = 0;
+  };
+  struct Work {
+    std::function<void()> run;
+    std::shared_ptr<const EventState> waits_for;
+    std::uint64_t generation = 0;
+    bool touches = false;  // memory
+  };
+  struct StreamState {
+    std::deque<Work> queue;
+    bool is_running = false;
+    bool is_touching = false;
+  };
+  struct Fault {
+    std::string call;
+    std::uint64_t nth = 0;
+    Result result = success;
+  };
+  struct StageArgument {  // as csrc/cuda/gather.cu has it
+    const Unit* units;
+    std::uint64_t memory;
+    std::uint64_t slot_stride;
+    std::uint32_t units_per_block;
+    std::uint32_t num_blocks;
+    std::uint32_t blocks[960];
+  };
+
+  static FakeCuda& self() { return *current_; }
+
+  [[nodiscard]] Result fault_of(const char* call) {
+    const std::lock_guard lock(mutex_);
+    if (fault_.nth == 0 || fault_.call != call || --fault_.nth > 0) return success;
+    return fault_.result;
+  }
+
+  void push(Stream stream, Work work) {
+    const std::lock_guard lock(mutex_);
+    streams_.at(stream).queue.push_back(std::move(work));
+    changed_.notify_all();
+  }
+
+  [[nodiscard]] bool may_run(const StreamState& state) const {
+    if (state.queue.empty() || state.is_running) return false;
+    const Work& head = state.queue.front();
+    return head.waits_for == nullptr || head.waits_for->completed >= head.generation;
+  }
+
+  void run() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      std::vector<Stream> ready;
+      for (const auto& [stream, state] : streams_) {
+        if (may_run(state)) ready.push_back(stream);
+      }
+      if (ready.empty()) {
+        if (stops_) return;
+        changed_.wait(lock);
+        continue;
+      }
+      StreamState& state = streams_.at(ready[choices_.below(ready.size())]);
+      const Work work = std::move(state.queue.front());
+      state.queue.pop_front();
+      state.is_running = true;
+      state.is_touching = work.touches;
+      lock.unlock();
+      if (work.run) work.run();
+      lock.lock();
+      state.is_running = false;
+      state.is_touching = false;
+      changed_.notify_all();
+    }
+  }
+
+  static void launch(const std::string& name, const StageArgument& stage) {
+    const bool is_gather = name.starts_with("gather");
+    for (std::uint32_t block = 0; block < stage.num_blocks; ++block) {
+      for (std::uint32_t i = 0; i < stage.units_per_block; ++i) {
+        const Unit& unit = stage.units[i];
+        const std::uint64_t word = std::stoul(name.substr(name.find('_') + 1));
+        CHECK(unit.bytes % word == 0 && unit.base % word == 0 && unit.stride % word == 0 && unit.offset % word == 0);
+        auto* const device = reinterpret_cast<void*>(unit.base + stage.blocks[block] * unit.stride);
+        auto* const staged = reinterpret_cast<void*>(stage.memory + block * stage.slot_stride + unit.offset);
+        std::memcpy(is_gather ? staged : device, is_gather ? device : staged, unit.bytes);
+      }
+    }
+  }
+
+  void fill();
+
+  static inline FakeCuda* current_ = nullptr;
+  Api api_ = {};
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_:
+  Choices choices_;
+  std::map<Stream, StreamState> streams_;
+  std::map<Event, std::shared_ptr<EventState>> events_;  // work in a queue may outlive its event
+  std::map<DevicePtr, std::unique_ptr<std::byte[]>> memory_;
+  std::set<void*> registered_;
+  Fault fault_;
+  int num_contexts_ = 0;
+  std::uintptr_t next_handle_ = 1;
+  bool stops_ = false;
+  std::uint64_t free_bytes_ = UINT64_MAX;
+  std::uint64_t largest_allocation_ = 0;
+  std::map<Function, std::string> functions_;
+  std::thread worker_;
+};
+
+inline void FakeCuda::fill() {
+  api_.cuInit = [](unsigned) { return success; };
+  api_.cuDriverGetVersion = [](int* version) {
+    *version = 12000;
+    return success;
+  };
+  api_.cuGetErrorName = [](Result, const char** name) {
+    *name = "A_FAULT";
+    return success;
+  };
+  api_.cuDeviceGet = [](Device* device, int ordinal) {
+    *device = ordinal;
+    return self().fault_of("cuDeviceGet");
+  };
+  api_.cuDeviceGetName = [](char* name, int length, Device) {
+    std::strncpy(name, "a GPU in software", static_cast<std::size_t>(length));
+    return success;
+  };
+  api_.cuDevicePrimaryCtxRetain = [](Context* context, Device) {
+    *context = reinterpret_cast<Context>(1);
+    if (const Result fault = self().fault_of("cuDevicePrimaryCtxRetain"); fault != success) return fault;
+    ++self().num_contexts_;
+    return success;
+  };
+  api_.cuDevicePrimaryCtxRelease = [](Device) {
+    --self().num_contexts_;
+    return success;
+  };
+  api_.cuCtxSetCurrent = [](Context) { return self().fault_of("cuCtxSetCurrent"); };
+  api_.cuCtxGetStreamPriorityRange = [](int* least, int* greatest) {
+    *least = 0;
+    *greatest = -5;
+    return success;
+  };
+  api_.cuThreadExchangeStreamCaptureMode = [](int*) { return success; };
+  api_.cuPointerGetAttribute = [](void* value, int, DevicePtr) {
+    *static_cast<int*>(value) = 0;
+    return success;
+  };
+  api_.cuStreamCreateWithPriority = [](Stream* stream, unsigned, int) {
+    if (const Result fault = self().fault_of("cuStreamCreateWithPriority"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    *stream = reinterpret_cast<Stream>(self().next_handle_++);
+    self().streams_[*stream];
+    return success;
+  };
+  api_.cuStreamSynchronize = [](Stream stream) {
+    std::unique_lock lock(self().mutex_);
+    const StreamState& state = self().streams_.at(stream);
+    self().changed_.wait(lock, [&] { return state.queue.empty() && !state.is_running; });
+    return success;
+  };
+  api_.cuStreamDestroy = [](Stream stream) {
+    CHECK(self().api_.cuStreamSynchronize(stream) == success);
+    const std::lock_guard lock(self().mutex_);
+    self().streams_.erase(stream);
+    return success;
+  };
+  api_.cuStreamWaitEvent = [](Stream stream, Event event, unsigned) {
+    if (const Result fault = self().fault_of("cuStreamWaitEvent"); fault != success) return fault;
+    std::shared_ptr<EventState> state;
+    std::uint64_t generation = 0;
+    {
+      const std::lock_guard lock(self().mutex_);
+      state = self().events_.at(event);
+      generation = state->recorded;
+    }
+    self().push(stream, {{}, state, generation});
+    return success;
+  };
+  api_.cuEventCreate = [](Event* event, unsigned) {
+    if (const Result fault = self().fault_of("cuEventCreate"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    *event = reinterpret_cast<Event>(self().next_handle_++);
+    self().events_[*event] = std::make_shared<EventState>();
+    return success;
+  };
+  api_.cuEventDestroy = [](Event event) {
+    const std::lock_guard lock(self().mutex_);
+    self().events_.erase(event);
+    return success;
+  };
+  api_.cuEventRecord = [](Event event, Stream stream) {
+    if (const Result fault = self().fault_of("cuEventRecord"); fault != success) return fault;
+    std::shared_ptr<EventState> state;
+    std::uint64_t generation = 0;
+    {
+      const std::lock_guard lock(self().mutex_);
+      state = self().events_.at(event);
+      generation = ++state->recorded;
+    }
+    self().push(stream, {[state, generation] {
+                           const std::lock_guard lock(self().mutex_);
+                           state->completed = generation;
+                         },
+                         {},
+                         0});
+    return success;
+  };
+  api_.cuEventQuery = [](Event event) {
+    if (const Result fault = self().fault_of("cuEventQuery"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    const EventState& state = *self().events_.at(event);
+    return state.completed >= state.recorded ? success : error_not_ready;
+  };
+  api_.cuEventSynchronize = [](Event event) {
+    if (const Result fault = self().fault_of("cuEventSynchronize"); fault != success) return fault;
+    std::unique_lock lock(self().mutex_);
+    const EventState& state = *self().events_.at(event);
+    self().changed_.wait(lock, [&] { return state.completed >= state.recorded; });
+    return success;
+  };
+  api_.cuMemAlloc = [](DevicePtr* address, std::size_t bytes) {
+    if (const Result fault = self().fault_of("cuMemAlloc"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    if (bytes > self().free_bytes_) return out_of_memory;
+    self().largest_allocation_ = std::max<std::uint64_t>(self().largest_allocation_, bytes);
+    auto memory = std::make_unique<std::byte[]>(bytes);
+    *address = reinterpret_cast<DevicePtr>(memory.get());
+    self().memory_[*address] = std::move(memory);
+    return success;
+  };
+  api_.cuMemFree = [](DevicePtr address) {
+    const std::lock_guard lock(self().mutex_);
+    CHECK(self().memory_.erase(address) == 1);
+    return success;
+  };
+  api_.cuMemHostRegister = [](void* address, std::size_t, unsigned) {
+    if (const Result fault = self().fault_of("cuMemHostRegister"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    CHECK(self().registered_.insert(address).second);
+    return success;
+  };
+  api_.cuMemHostUnregister = [](void* address) {
+    const std::lock_guard lock(self().mutex_);
+    CHECK(self().registered_.erase(address) == 1);
+    return success;
+  };
+  api_.cuMemcpyHtoDAsync = [](DevicePtr to, const void* from, std::size_t bytes, Stream stream) {
+    if (const Result fault = self().fault_of("cuMemcpyHtoDAsync"); fault != success) return fault;
+    self().add_work(stream, [=] { std::memcpy(reinterpret_cast<void*>(to), from, bytes); });
+    return success;
+  };
+  api_.cuMemcpyDtoHAsync = [](void* to, DevicePtr from, std::size_t bytes, Stream stream) {
+    if (const Result fault = self().fault_of("cuMemcpyDtoHAsync"); fault != success) return fault;
+    self().add_work(stream, [=] { std::memcpy(to, reinterpret_cast<const void*>(from), bytes); });
+    return success;
+  };
+  api_.cuModuleLoadData = [](Module* module, const void* image) {
+    if (const Result fault = self().fault_of("cuModuleLoadData"); fault != success) return fault;
+    CHECK(std::string(static_cast<const char*>(image)).find(".target sm_75") != std::string::npos);
+    *module = reinterpret_cast<Module>(1);
+    return success;
+  };
+  api_.cuModuleUnload = [](Module) { return success; };
+  api_.cuModuleGetFunction = [](Function* function, Module, const char* name) {
+    const std::lock_guard lock(self().mutex_);
+    *function = reinterpret_cast<Function>(self().next_handle_++);
+    self().functions_[*function] = name;
+    return success;
+  };
+  api_.cuLaunchKernel = [](Function function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                           Stream stream, void** arguments, void**) {
+    if (const Result fault = self().fault_of("cuLaunchKernel"); fault != success) return fault;
+    const auto stage = std::make_shared<StageArgument>();
+    std::memcpy(stage.get(), arguments[0], sizeof(*stage));
+    const std::string name = self().functions_.at(function);
+    self().add_work(stream, [stage, name] { launch(name, *stage); });
+    return success;
+  };
+}
+
+}  // namespace flexkv::cuda
