@@ -748,7 +748,7 @@ class CopyAgent:
 
     @property
     def last_error(self) -> str:
-        """Why the last connection failed; empty when none has."""
+        """Why a copy failed, or else the last connection; empty when none has."""
 
     def stats(self) -> dict:
         """Counters since start."""

@@ -48,9 +48,11 @@ AckBody AgentLane::copy(const CopyTask& task) {
   } catch (const std::bad_alloc&) {
     result.status = AckStatus::failed;
     result.error = ENOMEM;
-  } catch (const std::runtime_error&) {  // the device failed
+  } catch (const std::runtime_error& error) {  // the device failed
     result.status = AckStatus::failed;
     result.error = EIO;
+    const std::lock_guard lock(mutex_);
+    last_error_ = error.what();
   }
   const auto elapsed = std::chrono::steady_clock::now() - begin;
   result.duration_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(elapsed).count());
@@ -132,6 +134,11 @@ bool AgentLane::running() const {
 bool AgentLane::idle() const {
   const std::lock_guard lock(mutex_);
   return queue_.empty() && !running_;
+}
+
+std::string AgentLane::last_error() const {
+  const std::lock_guard lock(mutex_);
+  return last_error_;
 }
 
 LaneStats AgentLane::stats() const {

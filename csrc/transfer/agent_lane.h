@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "transfer/block_copier.h"
@@ -49,6 +50,8 @@ class AgentLane {
   [[nodiscard]] bool running() const;
   [[nodiscard]] bool idle() const;  // nothing queued, nothing running
   [[nodiscard]] LaneStats stats() const;
+  [[nodiscard]] std::string last_error()
+      const;  // what the device said of the last copy that failed; empty when none has
 
  private:
   using Queue = std::deque<CopyTask>;
@@ -65,6 +68,7 @@ class AgentLane {
   Queue queue_;
   std::vector<protocol::AckBody> results_;
   LaneStats stats_;  // all but outstanding
+  std::string last_error_;
   std::uint64_t step_ = 0;
   bool running_ = false;
   bool held_ = false;

@@ -168,7 +168,13 @@ bool CopyAgent::wait_serving(double timeout_s) const { return in_owner() && core
 
 std::string CopyAgent::refusal() const { return in_owner() ? core_->link.refusal() : std::string(); }
 
-std::string CopyAgent::last_error() const { return in_owner() ? core_->link.last_error() : std::string(); }
+std::string CopyAgent::last_error() const {
+  if (!in_owner()) return {};
+  for (const std::string& error : {core_->loads.last_error(), core_->stores.last_error()}) {
+    if (!error.empty()) return error;
+  }
+  return core_->link.last_error();
+}
 
 AgentStats CopyAgent::stats() const {
   AgentStats stats;

@@ -63,8 +63,9 @@ class CopyAgent {
   [[nodiscard]] AgentState state() const;
   // Until the agent serves ops; false after timeout_s, or when refused or stopped.
   [[nodiscard]] bool wait_serving(double timeout_s) const;
-  [[nodiscard]] std::string refusal() const;     // reason, when refused
-  [[nodiscard]] std::string last_error() const;  // why the last connection failed, for a log line; empty when none has
+  [[nodiscard]] std::string refusal() const;  // reason, when refused
+  // Why a copy failed, or else the last connection, for a log line; empty when none has.
+  [[nodiscard]] std::string last_error() const;
   [[nodiscard]] AgentStats stats() const;
   // For tests of fences and quarantine: while held, no op starts (those running run on).
   void hold(bool held);
