@@ -198,7 +198,8 @@ void bind_copy_agent(nb::module_& m) {
           "timeout_s"_a, "Wait until ops are served; False after the timeout, or when refused or stopped.")
       .def_prop_ro("state", &CopyAgent::state)
       .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
-      .def_prop_ro("last_error", &CopyAgent::last_error, "Why a copy failed, or else the last connection; empty when none has.")
+      .def_prop_ro("last_error", &CopyAgent::last_error,
+                   "Why a copy failed, or else the last connection; empty when none has.")
       .def("stats", [](const Agent& self) { return to_dict(self.stats()); }, "Counters since start.");
 }
 
