@@ -76,6 +76,7 @@ bool load(Api& api, std::string& why_not) {
   symbols.find(api.cuMemFreeHost, "cuMemFreeHost");
   symbols.find(api.cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync");
   symbols.find(api.cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync");
+  symbols.find(api.cuMemcpy2DAsync, "cuMemcpy2DAsync");
   symbols.find(api.cuModuleLoadData, "cuModuleLoadData");
   symbols.find(api.cuModuleUnload, "cuModuleUnload");
   symbols.find(api.cuModuleGetFunction, "cuModuleGetFunction");

@@ -33,6 +33,26 @@ inline constexpr int device_attribute_multiprocessors = 16;
 inline constexpr int device_attribute_capability_major = 75;
 inline constexpr int device_attribute_capability_minor = 76;
 inline constexpr int capture_mode_relaxed = 2;
+inline constexpr int memory_type_host = 1;
+inline constexpr int memory_type_device = 2;
+
+// Rows of equal length, each a pitch behind the one before, on either side: CUDA_MEMCPY2D of version 3.2 on.
+struct Rectangle {
+  struct Side {
+    std::size_t x_bytes = 0;
+    std::size_t y = 0;
+    int type = 0;  // memory_type_host or memory_type_device
+    const void* host = nullptr;
+    DevicePtr device = 0;
+    void* array = nullptr;
+    std::size_t pitch_bytes = 0;
+  };
+  Side from;
+  Side to;
+  std::size_t row_bytes = 0;
+  std::size_t num_rows = 0;
+};
+static_assert(sizeof(Rectangle) == 128);
 
 struct Api {
   Result (*cuInit)(unsigned flags);
@@ -64,6 +84,7 @@ struct Api {
   Result (*cuMemFreeHost)(void* address);
   Result (*cuMemcpyHtoDAsync)(DevicePtr to, const void* from, std::size_t bytes, Stream stream);
   Result (*cuMemcpyDtoHAsync)(void* to, DevicePtr from, std::size_t bytes, Stream stream);
+  Result (*cuMemcpy2DAsync)(const Rectangle* rectangle, Stream stream);
   Result (*cuModuleLoadData)(Module* module, const void* image);
   Result (*cuModuleUnload)(Module module);
   Result (*cuModuleGetFunction)(Function* function, Module module, const char* name);

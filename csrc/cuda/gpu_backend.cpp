@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/gpu_copier.h"
+#include "cuda/host_runs.h"
 #include "transfer/host_pool.h"
 #include "transfer/native_thread.h"
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <memory>
 
-#include "cuda/gpu_copier.h"
+#include "cuda/gpu_shared.h"
 #include "transfer/block_copier.h"
 
 namespace flexkv::cuda {

@@ -26,6 +26,7 @@ namespace flexkv::cuda {
 
 class FakeCuda {
  public:
+  static constexpr Result invalid_value = 1;
   static constexpr Result out_of_memory = 2;
   static constexpr Result failure = 700;
 
@@ -58,6 +59,12 @@ class FakeCuda {
   [[nodiscard]] bool has_failed() const {
     const std::lock_guard lock(mutex_);
     return fault_.nth == 0;
+  }
+  // How often the function was called.
+  [[nodiscard]] std::uint64_t num_calls(const std::string& call) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = num_calls_.find(call);
+    return found == num_calls_.end() ? 0 : found->second;
   }
   void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
   [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
@@ -116,6 +123,7 @@ class FakeCuda {
 
   [[nodiscard]] Result fault_of(const char* call) {
     const std::lock_guard lock(mutex_);
+    ++num_calls_[call];
     if (fault_.nth == 0 || fault_.call != call || --fault_.nth > 0) return success;
     return fault_.result;
   }
@@ -172,6 +180,24 @@ class FakeCuda {
     }
   }
 
+  // As the driver, refuses what would overlap itself.
+  static Result copy_rectangle(const Rectangle& what, Stream stream) {
+    if (what.row_bytes > what.from.pitch_bytes || what.row_bytes > what.to.pitch_bytes) return invalid_value;
+    if (std::max(what.from.pitch_bytes, what.to.pitch_bytes) > 0x7fffffff) return invalid_value;
+    const auto address = [](const Rectangle::Side& side) {
+      CHECK(side.x_bytes == 0 && side.y == 0 && side.array == nullptr);
+      CHECK(side.type == memory_type_host || side.type == memory_type_device);
+      return side.type == memory_type_host ? reinterpret_cast<std::uintptr_t>(side.host) : side.device;
+    };
+    self().add_work(stream, [what, from = address(what.from), to = address(what.to)] {
+      for (std::size_t row = 0; row < what.num_rows; ++row) {
+        std::memcpy(reinterpret_cast<void*>(to + row * what.to.pitch_bytes),
+                    reinterpret_cast<const void*>(from + row * what.from.pitch_bytes), what.row_bytes);
+      }
+    });
+    return success;
+  }
+
   void fill();
 
   static inline FakeCuda* current_ = nullptr;
@@ -185,6 +211,7 @@ class FakeCuda {
   std::map<DevicePtr, std::unique_ptr<std::byte[]>> memory_;
   std::set<void*> registered_;
   Fault fault_;
+  std::map<std::string, std::uint64_t> num_calls_;
   int num_contexts_ = 0;
   std::uintptr_t next_handle_ = 1;
   bool stops_ = false;
@@ -341,6 +368,10 @@ inline void FakeCuda::fill() {
     if (const Result fault = self().fault_of("cuMemcpyDtoHAsync"); fault != success) return fault;
     self().add_work(stream, [=] { std::memcpy(to, reinterpret_cast<const void*>(from), bytes); });
     return success;
+  };
+  api_.cuMemcpy2DAsync = [](const Rectangle* what, Stream stream) {
+    if (const Result fault = self().fault_of("cuMemcpy2DAsync"); fault != success) return fault;
+    return copy_rectangle(*what, stream);
   };
   api_.cuModuleLoadData = [](Module* module, const void* image) {
     if (const Result fault = self().fault_of("cuModuleLoadData"); fault != success) return fault;

@@ -1,0 +1,140 @@
+// Planes in this process's memory, host slots, and a GPU backend between them, over a CUDA driver in software.
+#pragma once
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "cuda/gpu_backend.h"
+#include "cuda/gpu_copier.h"
+#include "tests/check.h"
+#include "tests/choices.h"
+#include "tests/fake_cuda.h"
+#include "transfer/host_pool.h"
+
+namespace flexkv::cuda {
+
+using protocol::Direction;
+using Ids = std::vector<std::int64_t>;
+
+class GpuRig {
+ public:
+  GpuRig(FakeCuda& cuda, Choices& choices, std::vector<std::uint64_t> chunks, std::uint64_t num_blocks,
+         std::int64_t num_slots, std::uint64_t gap = 0)
+      : choices_(choices) {
+    layout_.num_blocks = num_blocks;
+    for (const std::uint64_t chunk : chunks) {
+      tensors_.emplace_back(num_blocks * (chunk + gap) + 64);
+      const std::uint64_t base = (reinterpret_cast<std::uintptr_t>(tensors_.back().data()) + 63) / 64 * 64;
+      layout_.planes.push_back({base, chunk + gap, chunk});
+    }
+    stride_ = slot_stride_bytes(layout_.slot_bytes());
+    host_.resize(static_cast<std::size_t>(num_slots) * stride_);
+    shard_ = {host_.data(), stride_, num_slots};
+    backend_ = std::make_unique<GpuBackend>(cuda.api(), layout_);
+    loads_ = backend_->make_copier(Direction::load);
+    stores_ = backend_->make_copier(Direction::store);
+    randomize();
+  }
+
+  void randomize() {
+    for (auto& tensor : tensors_) fill(tensor);
+    fill(host_);
+  }
+
+  std::uint64_t copy(Direction direction, const Ids& slots, const Ids& blocks, std::uint64_t after_step = 0) {
+    return (direction == Direction::load ? loads_ : stores_)->copy(shard_, slots, blocks, after_step);
+  }
+
+  std::uint64_t copy_part(Direction direction, const Ids& slots, const Ids& blocks, const SlotPart& part) {
+    return gpu_copier(direction).copy_part(shard_, slots, blocks, part, 0);
+  }
+  [[nodiscard]] const BlockMap& map() { return gpu_copier(Direction::load).map(); }
+
+  void fill(std::vector<std::byte>& bytes) {
+    std::mt19937_64 random(choices_.below(UINT64_MAX));
+    for (std::size_t at = 0; at < bytes.size(); at += 8) {
+      const std::uint64_t word = random();
+      std::memcpy(bytes.data() + at, &word, std::min<std::size_t>(8, bytes.size() - at));
+    }
+  }
+
+  // What a copy of these would make of what is there now.
+  struct Contents {
+    std::vector<std::vector<std::byte>> tensors;
+    std::vector<std::byte> host;
+  };
+  [[nodiscard]] Contents contents() const { return {tensors_, host_}; }
+  void expect(Contents& to, const Contents& from, Direction direction, const Ids& slots, const Ids& blocks) const {
+    expect(to, from, direction, slots, blocks, 0, layout_.slot_bytes());
+  }
+  // The same of the bytes [begin, end) of each slot.
+  void expect(Contents& to, const Contents& from, Direction direction, const Ids& slots, const Ids& blocks,
+              std::uint64_t begin, std::uint64_t end) const {
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const std::uint64_t slot = static_cast<std::uint64_t>(slots[i]) * stride_;
+      std::uint64_t chunk = 0;  // where in the slot the plane's chunk begins
+      for (std::size_t p = 0; p < tensors_.size(); ++p) {
+        const Plane& plane = layout_.planes[p];
+        const std::uint64_t first = std::max(begin, chunk);
+        const std::uint64_t last = std::min(end, chunk + plane.chunk_bytes);
+        const std::uint64_t skew = plane.base - reinterpret_cast<std::uintptr_t>(tensors_[p].data());
+        const std::uint64_t block = skew + static_cast<std::uint64_t>(blocks[i]) * plane.block_stride_bytes;
+        if (first < last && direction == Direction::load) {
+          std::copy_n(from.host.data() + slot + first, last - first, to.tensors[p].data() + block + first - chunk);
+        } else if (first < last) {
+          std::copy_n(from.tensors[p].data() + block + first - chunk, last - first, to.host.data() + slot + first);
+        }
+        chunk += plane.chunk_bytes;
+      }
+    }
+  }
+  // The bytes between the end of a block and that of its slot may be anything.
+  void check(const Contents& want) const {
+    CHECK(tensors_ == want.tensors);
+    const std::uint64_t slot_bytes = layout_.slot_bytes();
+    for (std::int64_t slot = 0; slot < shard_.num_slots; ++slot) {
+      const std::uint64_t at = static_cast<std::uint64_t>(slot) * stride_;
+      CHECK(std::equal(host_.data() + at, host_.data() + at + slot_bytes, want.host.data() + at));
+    }
+  }
+
+  [[nodiscard]] Ids some(std::uint64_t count, std::uint64_t end, bool in_a_run) {
+    Ids ids(end);
+    std::iota(ids.begin(), ids.end(), 0);
+    if (in_a_run) {
+      const std::uint64_t first = choices_.below(end - count + 1);
+      return {ids.begin() + static_cast<std::ptrdiff_t>(first),
+              ids.begin() + static_cast<std::ptrdiff_t>(first + count)};
+    }
+    choices_.shuffle(ids);
+    ids.resize(count);
+    return ids;
+  }
+
+  GpuBackend& backend() { return *backend_; }
+  [[nodiscard]] const HostShard& shard() const { return shard_; }
+  [[nodiscard]] std::byte* block(std::size_t plane, std::uint64_t number) const {
+    const Plane& where = layout_.planes[plane];
+    return reinterpret_cast<std::byte*>(where.base + number * where.block_stride_bytes);
+  }
+  [[nodiscard]] const std::byte* slot(std::uint64_t number) const { return host_.data() + number * stride_; }
+
+ private:
+  GpuCopier& gpu_copier(Direction direction) {
+    return static_cast<GpuCopier&>(direction == Direction::load ? *loads_ : *stores_);
+  }
+
+  Choices& choices_;
+  DeviceLayout layout_;
+  std::vector<std::vector<std::byte>> tensors_;
+  std::vector<std::byte> host_;
+  std::uint64_t stride_ = 0;
+  HostShard shard_;
+  std::unique_ptr<GpuBackend> backend_;
+  std::unique_ptr<BlockCopier> loads_;
+  std::unique_ptr<BlockCopier> stores_;
+};
+
+}  // namespace flexkv::cuda
