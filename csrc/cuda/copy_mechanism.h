@@ -1,4 +1,5 @@
 // CopyMechanism: one way of moving blocks between GPU and host memory, for one direction; and what is to be moved.
+// Which one moves an op is the choice of CopyChoices (copy_choices.h).
 //
 // Thread safety: one thread at a time.
 #pragma once
@@ -26,8 +27,10 @@ class CopyMechanism {
   CopyMechanism(const CopyMechanism&) = delete;
   CopyMechanism& operator=(const CopyMechanism&) = delete;
 
+  // Whether it can move this. Depends on the layout, the driver and the slots, and costs little.
+  [[nodiscard]] virtual bool takes(const CopyOp& op) const = 0;
   // Returns once all bytes are there. Throws Error; then the lane's streams must be drained, and `settle` called.
-  // REQUIRES: the thread has entered, and there is at least one slot.
+  // REQUIRES: the thread has entered, and it takes the op, and there is at least one slot.
   virtual void copy(const CopyOp& op) = 0;
   virtual void settle() noexcept {}  // gives back what an op that failed still held
 };

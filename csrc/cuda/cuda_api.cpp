@@ -9,6 +9,7 @@ namespace {
 
 // CUDA 12.0: the oldest driver that is asked for. Each function's signature is that of this version.
 constexpr int api_version = 12000;
+constexpr int batch_version = 12080;  // the first with batches of copies
 
 using GetProcAddress = Result (*)(const char* symbol, void** function, int version, std::uint64_t flags,
                                   int* symbol_status);
@@ -21,10 +22,14 @@ class Symbols {
 
   template <typename Function>
   void find(Function& function, const char* name) {
+    find_if_there(function, name, api_version);
+    if (function == nullptr && missing_.empty()) missing_ = name;
+  }
+  template <typename Function>
+  void find_if_there(Function& function, const char* name, int version) {
     void* found = nullptr;
     int status = 0;
-    if (by_version_ == nullptr || by_version_(name, &found, api_version, 0, &status) != success) found = nullptr;
-    if (found == nullptr && missing_.empty()) missing_ = name;
+    if (by_version_ == nullptr || by_version_(name, &found, version, 0, &status) != success) found = nullptr;
     function = reinterpret_cast<Function>(found);
   }
 
@@ -72,11 +77,13 @@ bool load(Api& api, std::string& why_not) {
   symbols.find(api.cuMemFree, "cuMemFree");
   symbols.find(api.cuMemHostRegister, "cuMemHostRegister");
   symbols.find(api.cuMemHostUnregister, "cuMemHostUnregister");
+  symbols.find(api.cuMemHostGetDevicePointer, "cuMemHostGetDevicePointer");
   symbols.find(api.cuMemHostAlloc, "cuMemHostAlloc");
   symbols.find(api.cuMemFreeHost, "cuMemFreeHost");
   symbols.find(api.cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync");
   symbols.find(api.cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync");
   symbols.find(api.cuMemcpy2DAsync, "cuMemcpy2DAsync");
+  symbols.find_if_there(api.cuMemcpyBatchAsync, "cuMemcpyBatchAsync", batch_version);
   symbols.find(api.cuModuleLoadData, "cuModuleLoadData");
   symbols.find(api.cuModuleUnload, "cuModuleUnload");
   symbols.find(api.cuModuleGetFunction, "cuModuleGetFunction");

@@ -29,6 +29,8 @@ inline constexpr unsigned event_blocking_sync = 1;
 inline constexpr unsigned event_disable_timing = 2;
 inline constexpr unsigned host_register_portable = 1;
 inline constexpr int pointer_attribute_device_ordinal = 9;
+inline constexpr int pointer_attribute_range_start = 11;
+inline constexpr int pointer_attribute_range_bytes = 12;
 inline constexpr int device_attribute_multiprocessors = 16;
 inline constexpr int device_attribute_capability_major = 75;
 inline constexpr int device_attribute_capability_minor = 76;
@@ -53,6 +55,21 @@ struct Rectangle {
   std::size_t num_rows = 0;
 };
 static_assert(sizeof(Rectangle) == 128);
+
+inline constexpr int source_access_in_stream_order = 1;
+
+// CUmemcpyAttributes; the hints are for managed memory only.
+struct CopyAttributes {
+  struct Location {
+    int type = 0;
+    int id = 0;
+  };
+  int source_access_order = 0;
+  Location from;
+  Location to;
+  unsigned flags = 0;
+};
+static_assert(sizeof(CopyAttributes) == 24);
 
 struct Api {
   Result (*cuInit)(unsigned flags);
@@ -80,11 +97,16 @@ struct Api {
   Result (*cuMemFree)(DevicePtr address);
   Result (*cuMemHostRegister)(void* address, std::size_t bytes, unsigned flags);
   Result (*cuMemHostUnregister)(void* address);
+  Result (*cuMemHostGetDevicePointer)(DevicePtr* address, void* host, unsigned flags);
   Result (*cuMemHostAlloc)(void** address, std::size_t bytes, unsigned flags);
   Result (*cuMemFreeHost)(void* address);
   Result (*cuMemcpyHtoDAsync)(DevicePtr to, const void* from, std::size_t bytes, Stream stream);
   Result (*cuMemcpyDtoHAsync)(void* to, DevicePtr from, std::size_t bytes, Stream stream);
   Result (*cuMemcpy2DAsync)(const Rectangle* rectangle, Stream stream);
+  // As of 12.8; later ones take one argument less. nullptr where the driver is older.
+  Result (*cuMemcpyBatchAsync)(DevicePtr* to, DevicePtr* from, std::size_t* bytes, std::size_t count,
+                               CopyAttributes* attributes, std::size_t* first_with_them, std::size_t num_attributes,
+                               std::size_t* failed_at, Stream stream);
   Result (*cuModuleLoadData)(Module* module, const void* image);
   Result (*cuModuleUnload)(Module module);
   Result (*cuModuleGetFunction)(Function* function, Module module, const char* name);

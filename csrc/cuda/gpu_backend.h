@@ -1,7 +1,10 @@
 // GpuBackend: what a copy agent moves blocks with when its rank's tensors lie on an NVIDIA GPU.
 #pragma once
 #include <memory>
+#include <string>
 
+#include "cuda/copy_choices.h"
+#include "cuda/copy_tuner.h"
 #include "cuda/gpu_shared.h"
 #include "transfer/block_copier.h"
 
@@ -10,16 +13,27 @@ namespace flexkv::cuda {
 class GpuBackend final : public CopyBackend {
  public:
   // On the device on which the layout's memory lies. Throws Error, std::invalid_argument.
-  GpuBackend(const Api& api, const DeviceLayout& layout);
+  GpuBackend(const Api& api, const DeviceLayout& layout, const TunerLimits& limits = {});
 
   [[nodiscard]] std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) override;
-  // Registers the memory with the driver, a piece after the other.
+  // Registers the memory with the driver, a piece after the other. Then the mechanisms are measured, once.
   [[nodiscard]] std::unique_ptr<HostRegistration> use_host(
       const HostShard& host, std::function<void(std::int64_t num_slots)> progress) override;
   void record_step(std::uint64_t step, std::uintptr_t stream) override;
 
+  [[nodiscard]] CopyChoices& choices() { return *choices_; }
+  [[nodiscard]] const CopyChoices& choices() const { return *choices_; }
+  // What figures are true of.
+  [[nodiscard]] const std::string& gpu_name() const { return shared_->device.name(); }
+  [[nodiscard]] int driver_version() const { return driver_version_; }  // as CUDA counts: 13000 is 13.0
+  [[nodiscard]] std::string layout_class() const { return shared_->map.layout_class(); }
+
  private:
+  const TunerLimits limits_;
   std::shared_ptr<GpuShared> shared_;
+  GpuLanes lanes_;
+  std::shared_ptr<CopyChoices> choices_;
+  int driver_version_ = 0;
 };
 
 }  // namespace flexkv::cuda

@@ -2,35 +2,32 @@
 
 #include <utility>
 
+#include "cuda/host_runs.h"
+
 namespace flexkv::cuda {
-namespace {
 
-// Shorter pieces are faster as stages: a copy of 2 MiB after the other comes to 0.95 of long ones.
-constexpr std::uint64_t direct_chunk_bytes = std::uint64_t{16} << 20;
+GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, std::shared_ptr<GpuLane> lane,
+                     std::shared_ptr<const CopyChoices> choices)
+    : shared_(std::move(shared)), lane_(std::move(lane)), choices_(std::move(choices)) {}
 
-}  // namespace
-
-GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, protocol::Direction direction) : shared_(std::move(shared)) {
-  shared_->device.enter();
-  mechanisms_ = std::make_unique<Mechanisms>(*shared_, direction);
-}
-
-GpuCopier::~GpuCopier() {
-  (void)shared_->device.try_enter();
-  mechanisms_.reset();
-}
-
-CopyMechanism& GpuCopier::choose(const CopyOp& op) const {
-  const auto& planes = op.map.layout.planes;
-  const bool is_direct =
-      planes.size() == 1 && planes.front().chunk_bytes >= direct_chunk_bytes && op.part == op.map.whole();
-  if (is_direct) return mechanisms_->direct;
-  return mechanisms_->staged;
+// The driver is asked whether the engine is busy only where that makes a difference.
+MechanismKind GpuCopier::choose(const CopyOp& op) const {
+  const CopyCell cell = cell_of(lane_->direction(), op.slots, slots_per_piece(op.host.stride_bytes));
+  MechanismKind kind = choices_->choose(cell, false);
+  const MechanismKind beside_work = choices_->choose(cell, true);
+  if (kind != beside_work && shared_->steps.is_engine_busy()) kind = beside_work;
+  for (const MechanismKind able : {kind, choices_->usual()}) {
+    if (lane_->takes(able, op)) return able;
+  }
+  return MechanismKind::staged;
 }
 
 std::uint64_t GpuCopier::copy(const HostShard& host, std::span<const std::int64_t> slots,
                               std::span<const std::int64_t> blocks, std::uint64_t after_step) {
-  return copy_part(host, slots, blocks, shared_->map.whole(), after_step);
+  if (slots.empty()) return 0;
+  shared_->device.enter();
+  const CopyOp op = {shared_->map, host, slots, blocks, shared_->map.whole(), after_step};
+  return run(choose(op), op);
 }
 
 std::uint64_t GpuCopier::copy_part(const HostShard& host, std::span<const std::int64_t> slots,
@@ -38,16 +35,13 @@ std::uint64_t GpuCopier::copy_part(const HostShard& host, std::span<const std::i
                                    std::uint64_t after_step) {
   if (slots.empty()) return 0;
   shared_->device.enter();
-  const CopyOp op = {shared_->map, host, slots, blocks, part, after_step};
-  CopyMechanism& mechanism = choose(op);
-  try {
-    mechanism.copy(op);
-  } catch (...) {
-    mechanisms_->streams.drain();
-    mechanism.settle();
-    throw;
-  }
-  return part.bytes * slots.size();
+  return run(MechanismKind::staged, {shared_->map, host, slots, blocks, part, after_step});
+}
+
+std::uint64_t GpuCopier::run(MechanismKind kind, const CopyOp& op) {
+  const RunningOps::One running(shared_->ops);
+  (void)lane_->copy(kind, op);
+  return op.part.bytes * op.slots.size();
 }
 
 }  // namespace flexkv::cuda

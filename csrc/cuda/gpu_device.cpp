@@ -77,11 +77,15 @@ GpuEvent::GpuEvent(const GpuDevice& device) : device_(device) {
   device_.check(device_.api().cuEventCreate(&event_, event_blocking_sync | event_disable_timing), "cuEventCreate");
 }
 
+bool GpuEvent::is_done() const {
+  const Result result = device_.api().cuEventQuery(event_);
+  if (result != error_not_ready) device_.check(result, "cuEventQuery");
+  return result == success;
+}
+
 void GpuEvent::wait() const {
   for (int look = 0; look < num_looks; ++look) {
-    const Result result = device_.api().cuEventQuery(event_);
-    if (result == success) return;
-    if (result != error_not_ready) device_.check(result, "cuEventQuery");
+    if (is_done()) return;
     (void)::ppoll(nullptr, 0, &between_looks, nullptr);  // the device has no descriptor that could be waited for
   }
   device_.check(device_.api().cuEventSynchronize(event_), "cuEventSynchronize");

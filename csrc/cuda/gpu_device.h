@@ -88,6 +88,7 @@ class GpuEvent {
   GpuEvent& operator=(const GpuEvent&) = delete;
   [[nodiscard]] Event get() const { return event_; }
   void record(Stream stream) const { device_.check(device_.api().cuEventRecord(event_, stream), "cuEventRecord"); }
+  [[nodiscard]] bool is_done() const;
   // Looks a few times, with short sleeps between, and then sleeps until the device interrupts: no core is kept busy.
   void wait() const;
 

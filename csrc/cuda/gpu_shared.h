@@ -7,6 +7,8 @@
 
 #include "cuda/block_map.h"
 #include "cuda/gpu_device.h"
+#include "cuda/host_pieces.h"
+#include "cuda/running_ops.h"
 #include "cuda/stage_pool.h"
 #include "cuda/step_events.h"
 
@@ -24,6 +26,8 @@ struct GpuShared {
   const BlockMap map;
   StepEvents steps;
   StagePool stages;
+  HostPieces pieces;
+  RunningOps ops;
 };
 
 }  // namespace flexkv::cuda

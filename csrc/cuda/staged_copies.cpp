@@ -1,29 +1,15 @@
 #include "cuda/staged_copies.h"
 
 #include <algorithm>
-#include <array>
 
 #include "cuda/host_runs.h"
+#include "cuda/kernel_launch.h"
 
 namespace flexkv::cuda {
 namespace {
 
-constexpr std::size_t max_blocks_at_once = 960;  // as many as a launch's arguments have room for
-constexpr unsigned threads_per_group = 1024;
-constexpr unsigned warps_per_group = threads_per_group / 32;
 constexpr unsigned most_groups = 32;
 constexpr std::uint64_t part_alignment = 512;
-
-// The kernels' argument; csrc/cuda/gather.cu has the same.
-struct StageArgument {
-  DevicePtr units = 0;
-  DevicePtr memory = 0;
-  std::uint64_t slot_stride = 0;
-  std::uint32_t units_per_block = 0;
-  std::uint32_t num_blocks = 0;
-  std::array<std::uint32_t, max_blocks_at_once> blocks{};
-};
-static_assert(sizeof(StageArgument) == 3872);
 
 bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
 
@@ -36,7 +22,7 @@ std::uint64_t pitch_of(const CopyOp& op) {
 }  // namespace
 
 StagedCopies::StagedCopies(GpuShared& shared, const LaneStreams& streams)
-    : shared_(shared), device_(shared.device), streams_(streams), side_(streams.is_store() ? 1 : 0) {}
+    : shared_(shared), streams_(streams), side_(streams.is_store() ? 1 : 0) {}
 
 void StagedCopies::copy(const CopyOp& op) {
   begin();
@@ -50,7 +36,7 @@ void StagedCopies::issue(const CopyOp& op) {
   // What touches the engine's blocks waits for its step; what only fills a stage does not.
   for (const auto& stream : streams_.kernels()) shared_.steps.make_wait(*stream, op.after_step);
   const std::uint64_t pitch_bytes = pitch_of(op);
-  const std::size_t at_once = std::min(max_blocks_at_once, shared_.stages.stage_bytes() / pitch_bytes);
+  const std::size_t at_once = std::min(max_ids_in_launch, shared_.stages.stage_bytes() / pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += at_once) {
     const std::size_t count = std::min(at_once, op.slots.size() - first);
     pass(op, {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes}, next_stage());
@@ -100,22 +86,8 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch, GpuStage& stage) {
 }
 
 void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, Stream stream) const {
-  StageArgument argument;
-  argument.units = op.map.device_table.address() + std::uint64_t{op.part.first_unit} * sizeof(Unit);
-  argument.memory = stage.memory - op.part.begin_byte;  // where the slot would begin
-  argument.slot_stride = batch.pitch_bytes;
-  argument.units_per_block = op.part.num_units;
-  argument.num_blocks = static_cast<std::uint32_t>(batch.blocks.size());
-  for (std::size_t i = 0; i < batch.blocks.size(); ++i)
-    argument.blocks[i] = static_cast<std::uint32_t>(batch.blocks[i]);
-  const std::uint64_t num_units = std::uint64_t{argument.units_per_block} * argument.num_blocks;
-  const auto groups = static_cast<unsigned>(
-      std::clamp<std::uint64_t>((num_units + warps_per_group - 1) / warps_per_group, 1, most_groups));
-  void* arguments[] = {&argument};
-  Function kernel = device_.kernel(streams_.is_store(), op.map.table.word_bytes);
-  device_.check(
-      device_.api().cuLaunchKernel(kernel, groups, 1, 1, threads_per_group, 1, 1, 0, stream, arguments, nullptr),
-      "cuLaunchKernel");
+  const DevicePtr where_slots_would_begin = stage.memory - op.part.begin_byte;
+  launch_kernel(streams_, op, {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups}, stream);
 }
 
 // Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows.

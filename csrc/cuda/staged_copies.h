@@ -21,6 +21,7 @@ class StagedCopies final : public CopyMechanism {
  public:
   StagedCopies(GpuShared& shared, const LaneStreams& streams);
 
+  [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
   void copy(const CopyOp& op) override;
   void settle() noexcept override;
 
@@ -45,7 +46,6 @@ class StagedCopies final : public CopyMechanism {
   void finish_oldest();
 
   GpuShared& shared_;
-  const GpuDevice& device_;
   const LaneStreams& streams_;
   const std::size_t side_;
   std::deque<GpuStage*> in_flight_;  // the oldest first

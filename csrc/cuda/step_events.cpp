@@ -26,4 +26,10 @@ void StepEvents::make_wait(const GpuStream& stream, std::uint64_t step) const {
   }
 }
 
+bool StepEvents::is_engine_busy() const {
+  const std::lock_guard lock(mutex_);
+  const Entry& last = entries_[(next_ + num_kept - 1) % num_kept];
+  return last.step != 0 && !last.event->is_done();
+}
+
 }  // namespace flexkv::cuda

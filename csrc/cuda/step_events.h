@@ -24,6 +24,9 @@ class StepEvents {
   // nothing. Throws Error.
   void make_wait(const GpuStream& stream, std::uint64_t step) const;
 
+  // Whether the engine still works on what was recorded last. Throws Error.
+  [[nodiscard]] bool is_engine_busy() const;
+
  private:
   struct Entry {
     std::uint64_t step = 0;

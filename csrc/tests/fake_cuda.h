@@ -12,7 +12,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -43,7 +42,8 @@ class FakeCuda {
     }
     changed_.notify_all();
     worker_.join();
-    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && num_contexts_ == 0);
+    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && host_memory_.empty() &&
+          num_contexts_ == 0);
     current_ = nullptr;
   }
   FakeCuda(const FakeCuda&) = delete;
@@ -68,10 +68,20 @@ class FakeCuda {
   }
   void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
   [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
+  // Pieces of memory that is not the driver's own.
   [[nodiscard]] std::size_t num_registered() const {
     const std::lock_guard lock(mutex_);
-    return registered_.size();
+    return registered_.size() - host_memory_.size();
   }
+  // Device memory [begin, end) is one allocation; an address in none of them is in one that has everything.
+  void add_allocation(std::uint64_t begin, std::uint64_t end) {
+    const std::lock_guard lock(mutex_);
+    allocations_.emplace_back(begin, end);
+  }
+  // The GPU has other addresses for the host's memory than the process.
+  void move_host_memory() { moves_host_memory_ = true; }
+  // A driver older than 12.8. Before the first use.
+  void take_batches_away() { api_.cuMemcpyBatchAsync = nullptr; }
   // Nothing that was put into a stream and touches memory is still to be done.
   [[nodiscard]] bool is_idle() const {
     const std::lock_guard lock(mutex_);
@@ -86,6 +96,25 @@ class FakeCuda {
     Stream stream = nullptr;
     CHECK(api_.cuStreamCreateWithPriority(&stream, 0, 0) == success);
     return stream;
+  }
+  // What is put into the stream from now on waits until it is let go.
+  [[nodiscard]] Event hold(Stream stream) {
+    const auto state = std::make_shared<EventState>();
+    state->recorded = 1;
+    Event event = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      event = reinterpret_cast<Event>(next_handle_++);
+      events_[event] = state;
+    }
+    push(stream, {{}, state, 1});
+    return event;
+  }
+  void let_go(Event held) {
+    const std::lock_guard lock(mutex_);
+    events_.at(held)->completed = 1;
+    events_.erase(held);
+    changed_.notify_all();
   }
   void add_work(Stream stream, std::function<void()> work) { push(stream, {std::move(work), {}, 0, true}); }
 
@@ -116,7 +145,8 @@ class FakeCuda {
     std::uint64_t slot_stride;
     std::uint32_t units_per_block;
     std::uint32_t num_blocks;
-    std::uint32_t blocks[960];
+    std::uint32_t has_slots;
+    std::uint32_t ids[960];
   };
 
   static FakeCuda& self() { return *current_; }
@@ -173,11 +203,23 @@ class FakeCuda {
         const Unit& unit = stage.units[i];
         const std::uint64_t word = std::stoul(name.substr(name.find('_') + 1));
         CHECK(unit.bytes % word == 0 && unit.base % word == 0 && unit.stride % word == 0 && unit.offset % word == 0);
-        auto* const device = reinterpret_cast<void*>(unit.base + stage.blocks[block] * unit.stride);
-        auto* const staged = reinterpret_cast<void*>(stage.memory + block * stage.slot_stride + unit.offset);
+        auto* const device = reinterpret_cast<void*>(unit.base + stage.ids[block] * unit.stride);
+        const std::uint64_t slot = stage.has_slots != 0 ? stage.ids[480 + block] : block;
+        auto* const staged = reinterpret_cast<void*>(stage.memory + slot * stage.slot_stride + unit.offset);
+        if (stage.has_slots != 0) CHECK(self().reaches(staged, unit.bytes));
         std::memcpy(is_gather ? staged : device, is_gather ? device : staged, unit.bytes);
       }
     }
+  }
+
+  // Whether the memory is registered: a kernel that touches other host memory would fault.
+  [[nodiscard]] bool reaches(const void* address, std::size_t bytes) const {
+    const std::lock_guard lock(mutex_);
+    const auto begin = reinterpret_cast<std::uintptr_t>(address);
+    const auto after = registered_.upper_bound(begin);
+    if (after == registered_.begin()) return false;
+    const auto piece = std::prev(after);
+    return begin + bytes <= piece->first + piece->second;
   }
 
   // As the driver, refuses what would overlap itself.
@@ -209,7 +251,10 @@ class FakeCuda {
   std::map<Stream, StreamState> streams_;
   std::map<Event, std::shared_ptr<EventState>> events_;  // work in a queue may outlive its event
   std::map<DevicePtr, std::unique_ptr<std::byte[]>> memory_;
-  std::set<void*> registered_;
+  std::map<std::uintptr_t, std::size_t> registered_;  // begin -> bytes
+  std::map<std::uintptr_t, std::unique_ptr<std::byte[]>> host_memory_;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> allocations_;
+  bool moves_host_memory_ = false;
   Fault fault_;
   std::map<std::string, std::uint64_t> num_calls_;
   int num_contexts_ = 0;
@@ -256,8 +301,18 @@ inline void FakeCuda::fill() {
     return success;
   };
   api_.cuThreadExchangeStreamCaptureMode = [](int*) { return success; };
-  api_.cuPointerGetAttribute = [](void* value, int, DevicePtr) {
-    *static_cast<int*>(value) = 0;
+  api_.cuPointerGetAttribute = [](void* value, int attribute, DevicePtr pointer) {
+    if (attribute == pointer_attribute_device_ordinal) {
+      *static_cast<int*>(value) = 0;
+      return success;
+    }
+    const std::lock_guard lock(self().mutex_);
+    const auto found = std::ranges::find_if(
+        self().allocations_, [pointer](const auto& range) { return range.first <= pointer && pointer < range.second; });
+    const bool is_known = found != self().allocations_.end();
+    const std::uint64_t begin = is_known ? found->first : 0;
+    const std::uint64_t end = is_known ? found->second : UINT64_MAX;
+    *static_cast<std::uint64_t*>(value) = attribute == pointer_attribute_range_start ? begin : end - begin;
     return success;
   };
   api_.cuStreamCreateWithPriority = [](Stream* stream, unsigned, int) {
@@ -348,15 +403,53 @@ inline void FakeCuda::fill() {
     CHECK(self().memory_.erase(address) == 1);
     return success;
   };
-  api_.cuMemHostRegister = [](void* address, std::size_t, unsigned) {
+  api_.cuMemHostRegister = [](void* address, std::size_t bytes, unsigned) {
     if (const Result fault = self().fault_of("cuMemHostRegister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
-    CHECK(self().registered_.insert(address).second);
+    CHECK(self().registered_.emplace(reinterpret_cast<std::uintptr_t>(address), bytes).second);
     return success;
   };
   api_.cuMemHostUnregister = [](void* address) {
     const std::lock_guard lock(self().mutex_);
-    CHECK(self().registered_.erase(address) == 1);
+    CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    return success;
+  };
+  api_.cuMemHostGetDevicePointer = [](DevicePtr* address, void* host, unsigned) {
+    if (const Result fault = self().fault_of("cuMemHostGetDevicePointer"); fault != success) return fault;
+    CHECK(self().reaches(host, 1));
+    *address = reinterpret_cast<DevicePtr>(host) + (self().moves_host_memory_ ? 4096 : 0);
+    return success;
+  };
+  api_.cuMemHostAlloc = [](void** address, std::size_t bytes, unsigned) {
+    if (const Result fault = self().fault_of("cuMemHostAlloc"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    auto memory = std::make_unique<std::byte[]>(bytes);
+    *address = memory.get();
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory.get());
+    self().registered_[begin] = bytes;
+    self().host_memory_[begin] = std::move(memory);
+    return success;
+  };
+  api_.cuMemFreeHost = [](void* address) {
+    const std::lock_guard lock(self().mutex_);
+    CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    CHECK(self().host_memory_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    return success;
+  };
+  api_.cuMemcpyBatchAsync = [](DevicePtr* to, DevicePtr* from, std::size_t* bytes, std::size_t count,
+                               CopyAttributes* attributes, std::size_t* first_with_them, std::size_t num_attributes,
+                               std::size_t*, Stream stream) {
+    if (const Result fault = self().fault_of("cuMemcpyBatchAsync"); fault != success) return fault;
+    CHECK(count > 0 && num_attributes == 1 && *first_with_them == 0);
+    CHECK(attributes->source_access_order == source_access_in_stream_order && attributes->flags == 0);
+    const std::vector<DevicePtr> targets(to, to + count);
+    const std::vector<DevicePtr> sources(from, from + count);
+    const std::vector<std::size_t> sizes(bytes, bytes + count);
+    self().add_work(stream, [targets, sources, sizes] {
+      for (std::size_t i = 0; i < sizes.size(); ++i) {
+        std::memcpy(reinterpret_cast<void*>(targets[i]), reinterpret_cast<const void*>(sources[i]), sizes[i]);
+      }
+    });
     return success;
   };
   api_.cuMemcpyHtoDAsync = [](DevicePtr to, const void* from, std::size_t bytes, Stream stream) {

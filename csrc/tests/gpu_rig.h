@@ -1,9 +1,11 @@
 // Planes in this process's memory, host slots, and a GPU backend between them, over a CUDA driver in software.
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <numeric>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "cuda/gpu_backend.h"
@@ -21,22 +23,41 @@ using Ids = std::vector<std::int64_t>;
 class GpuRig {
  public:
   GpuRig(FakeCuda& cuda, Choices& choices, std::vector<std::uint64_t> chunks, std::uint64_t num_blocks,
-         std::int64_t num_slots, std::uint64_t gap = 0)
-      : choices_(choices) {
+         std::int64_t num_slots, std::uint64_t gap = 0, bool in_one_tensor = false, const TunerLimits& limits = small)
+      : choices_(choices), in_one_tensor_(in_one_tensor) {
     layout_.num_blocks = num_blocks;
+    std::uint64_t all_bytes = 0;
+    for (const std::uint64_t chunk : chunks) all_bytes += num_blocks * (chunk + gap);
+    if (in_one_tensor_) tensors_.emplace_back(all_bytes + 64);
+    std::uint64_t base = in_one_tensor_ ? aligned(tensors_.back()) : 0;
     for (const std::uint64_t chunk : chunks) {
-      tensors_.emplace_back(num_blocks * (chunk + gap) + 64);
-      const std::uint64_t base = (reinterpret_cast<std::uintptr_t>(tensors_.back().data()) + 63) / 64 * 64;
+      if (!in_one_tensor_) {
+        tensors_.emplace_back(num_blocks * (chunk + gap) + 64);
+        base = aligned(tensors_.back());
+      }
       layout_.planes.push_back({base, chunk + gap, chunk});
+      base += num_blocks * (chunk + gap);
     }
     stride_ = slot_stride_bytes(layout_.slot_bytes());
     host_.resize(static_cast<std::size_t>(num_slots) * stride_);
     shard_ = {host_.data(), stride_, num_slots};
-    backend_ = std::make_unique<GpuBackend>(cuda.api(), layout_);
+    backend_ = std::make_unique<GpuBackend>(cuda.api(), layout_, limits);
     loads_ = backend_->make_copier(Direction::load);
     stores_ = backend_->make_copier(Direction::store);
     randomize();
   }
+
+  // The host's memory is registered from now on, and the mechanisms are measured or it is said why not.
+  void use_host() {
+    registration_ = backend_->use_host(shard_, [](std::int64_t) {});
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    for (auto state = TuningState::untuned; state == TuningState::untuned || state == TuningState::measuring;
+         state = backend_->choices().report().state) {
+      CHECK(std::chrono::steady_clock::now() < limit);
+      std::this_thread::yield();
+    }
+  }
+  void leave_host() { registration_.reset(); }
 
   void randomize() {
     for (auto& tensor : tensors_) fill(tensor);
@@ -75,16 +96,17 @@ class GpuRig {
     for (std::size_t i = 0; i < slots.size(); ++i) {
       const std::uint64_t slot = static_cast<std::uint64_t>(slots[i]) * stride_;
       std::uint64_t chunk = 0;  // where in the slot the plane's chunk begins
-      for (std::size_t p = 0; p < tensors_.size(); ++p) {
+      for (std::size_t p = 0; p < layout_.planes.size(); ++p) {
         const Plane& plane = layout_.planes[p];
         const std::uint64_t first = std::max(begin, chunk);
         const std::uint64_t last = std::min(end, chunk + plane.chunk_bytes);
-        const std::uint64_t skew = plane.base - reinterpret_cast<std::uintptr_t>(tensors_[p].data());
+        const std::size_t tensor = in_one_tensor_ ? 0 : p;
+        const std::uint64_t skew = plane.base - reinterpret_cast<std::uintptr_t>(tensors_[tensor].data());
         const std::uint64_t block = skew + static_cast<std::uint64_t>(blocks[i]) * plane.block_stride_bytes;
         if (first < last && direction == Direction::load) {
-          std::copy_n(from.host.data() + slot + first, last - first, to.tensors[p].data() + block + first - chunk);
+          std::copy_n(from.host.data() + slot + first, last - first, to.tensors[tensor].data() + block + first - chunk);
         } else if (first < last) {
-          std::copy_n(from.tensors[p].data() + block + first - chunk, last - first, to.host.data() + slot + first);
+          std::copy_n(from.tensors[tensor].data() + block + first - chunk, last - first, to.host.data() + slot + first);
         }
         chunk += plane.chunk_bytes;
       }
@@ -122,11 +144,17 @@ class GpuRig {
   [[nodiscard]] const std::byte* slot(std::uint64_t number) const { return host_.data() + number * stride_; }
 
  private:
+  static constexpr TunerLimits small = {std::chrono::milliseconds(150), 1 << 20, 1 << 20};
+
+  static std::uint64_t aligned(const std::vector<std::byte>& tensor) {
+    return (reinterpret_cast<std::uintptr_t>(tensor.data()) + 63) / 64 * 64;
+  }
   GpuCopier& gpu_copier(Direction direction) {
     return static_cast<GpuCopier&>(direction == Direction::load ? *loads_ : *stores_);
   }
 
   Choices& choices_;
+  const bool in_one_tensor_;
   DeviceLayout layout_;
   std::vector<std::vector<std::byte>> tensors_;
   std::vector<std::byte> host_;
@@ -135,6 +163,7 @@ class GpuRig {
   std::unique_ptr<GpuBackend> backend_;
   std::unique_ptr<BlockCopier> loads_;
   std::unique_ptr<BlockCopier> stores_;
+  std::unique_ptr<HostRegistration> registration_;
 };
 
 }  // namespace flexkv::cuda
