@@ -750,6 +750,16 @@ class CopyAgent:
     def last_error(self) -> str:
         """Why a copy failed, or else the last connection; empty when none has."""
 
+    def give_copy_figures(self, us: Annotated[NDArray[numpy.float64], dict(shape=(16, 5), order='C', device='cpu', writable=False)]) -> bool:
+        """
+        Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.
+        """
+
+    def tuning(self) -> dict:
+        """
+        Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.
+        """
+
     def stats(self) -> dict:
         """Counters since start."""
 
@@ -783,6 +793,24 @@ class BlockCopies:
 
     def record_step(self, step: int, stream: int) -> None:
         """What the stream holds now belongs to steps up to this one."""
+
+    def wait_tuned(self, timeout_s: float) -> bool:
+        """
+        Wait until the mechanisms are measured, or will not be; False after the timeout.
+        """
+
+    def tuning(self) -> dict:
+        """As CopyAgent.tuning."""
+
+    def use_mechanism(self, name: str) -> None:
+        """
+        Use this one from now on, wherever it can be; nothing is measured any more.
+        """
+
+    def mechanism_for(self, direction: int, slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> str:
+        """
+        The name of what a copy of these slots would use now; empty without a GPU.
+        """
 
 def copy_nontemporal(dst: int, src: int, bytes: int) -> None:
     """

@@ -16,8 +16,10 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/copy_tuning.h"
 #include "bindings/gil.h"
 #include "cuda/gpu_backend.h"
+#include "cuda/gpu_copier.h"
 #include "transfer/copy_agent.h"
 #include "transfer/copy_engine.h"
 #include "transfer/device_layout.h"
@@ -129,6 +131,29 @@ class BlockCopies {
     backend_->record_step(step, stream);
   }
 
+  bool wait_tuned(double timeout_s) {
+    const auto gpu = gpu_backend(backend_);
+    const GilRelease release;
+    return gpu == nullptr || gpu->choices().wait_settled(timeout_s);
+  }
+
+  nb::dict tuning() { return tuning_of(gpu_backend(backend_).get()); }
+
+  void use_mechanism(const std::string& name) {
+    const auto gpu = gpu_backend(backend_);
+    if (gpu == nullptr) throw std::invalid_argument("a CPU has one mechanism only");
+    gpu->choices().force(mechanism_named(name));
+  }
+
+  std::string mechanism_for(int direction, const Ids& slots) {
+    if (direction != 0 && direction != 1) throw std::invalid_argument("direction must be 0 (load) or 1 (store)");
+    const auto slot_ids = to_ids(slots, "slots", host_.num_slots);
+    if (slot_ids.empty() || gpu_backend(backend_) == nullptr) return {};
+    const auto& copier = static_cast<const cuda::GpuCopier&>(*copiers_[static_cast<std::size_t>(direction)]);
+    const GilRelease release;
+    return std::string(cuda::mechanism_names[static_cast<std::size_t>(copier.mechanism_for(host_, slot_ids))]);
+  }
+
  private:
   const DeviceLayout layout_;
   const HostShard host_;
@@ -200,6 +225,18 @@ void bind_copy_agent(nb::module_& m) {
       .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
       .def_prop_ro("last_error", &CopyAgent::last_error,
                    "Why a copy failed, or else the last connection; empty when none has.")
+      .def(
+          "give_copy_figures",
+          [](const Agent& self, const CopyFiguresArray& us) {
+            const auto gpu = gpu_backend(self.backend());
+            return gpu != nullptr && gpu->choices().give(to_figures(us));
+          },
+          "us"_a.noconvert(),
+          "Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of "
+          "tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.")
+      .def(
+          "tuning", [](const Agent& self) { return tuning_of(gpu_backend(self.backend()).get()); },
+          "Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.")
       .def("stats", [](const Agent& self) { return to_dict(self.stats()); }, "Counters since start.");
 }
 
@@ -225,7 +262,14 @@ void bind_agent(nb::module_& m) {
            "Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the "
            "bytes moved. One call at a time for each direction. RuntimeError: the device failed.")
       .def("record_step", &BlockCopies::record_step, "step"_a, "stream"_a,
-           "What the stream holds now belongs to steps up to this one.");
+           "What the stream holds now belongs to steps up to this one.")
+      .def("wait_tuned", &BlockCopies::wait_tuned, "timeout_s"_a,
+           "Wait until the mechanisms are measured, or will not be; False after the timeout.")
+      .def("tuning", &BlockCopies::tuning, "As CopyAgent.tuning.")
+      .def("use_mechanism", &BlockCopies::use_mechanism, "name"_a,
+           "Use this one from now on, wherever it can be; nothing is measured any more.")
+      .def("mechanism_for", &BlockCopies::mechanism_for, "direction"_a, "slots"_a.noconvert(),
+           "The name of what a copy of these slots would use now; empty without a GPU.");
   m.def("copy_nontemporal", &copy_range, "dst"_a, "src"_a, "bytes"_a,
         "Copy one range between two addresses with stores that bypass the caches (for benchmarks).");
 }

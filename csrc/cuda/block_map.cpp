@@ -1,10 +1,14 @@
 #include "cuda/block_map.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <utility>
 
 namespace flexkv::cuda {
 namespace {
+
+constexpr std::size_t most_name_chars = 64;
 
 DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
   DevicePtr address = 0;
@@ -63,6 +67,15 @@ std::uint64_t plane_pitch(const Api& api, const DeviceLayout& layout) {
   return allocation_of(api, all.begin).holds(all) ? pitch : 0;
 }
 
+// FNV-1a, in hexadecimal.
+std::string digest(const std::string& text) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  std::array<char, 17> hex{};
+  (void)std::snprintf(hex.data(), hex.size(), "%016llx", static_cast<unsigned long long>(hash));
+  return hex.data();
+}
+
 }  // namespace
 
 BlockMap::BlockMap(const GpuDevice& device, DeviceLayout layout_in, std::uint32_t most_word_bytes)
@@ -91,6 +104,7 @@ std::string BlockMap::layout_class() const {
     name += (name.empty() ? "" : "+") + std::to_string(end - begin) + "x" + std::to_string(chunk);
     begin = end;
   }
+  if (name.size() > most_name_chars) name = name.substr(0, most_name_chars) + "...-" + digest(name);
   name += "-w" + std::to_string(word_bytes);
   if (plane_pitch_bytes != 0) name += "-regular";
   if (!chunks_are_within_allocations) name += "-split";

@@ -1,6 +1,7 @@
 #include "cuda/copy_choices.h"
 
 #include "cuda/host_runs.h"
+#include "transfer/timeout.h"
 
 namespace flexkv::cuda {
 namespace {
@@ -60,11 +61,16 @@ void CopyChoices::use(const CopyFigures& figures) {
   }
 }
 
+void CopyChoices::become(TuningState state) {
+  report_.state = state;
+  changed_.notify_all();
+}
+
 bool CopyChoices::give(const CopyFigures& figures) {
   const std::lock_guard lock(mutex_);
   if (report_.state != TuningState::untuned) return false;
   use(figures);
-  report_.state = TuningState::given;
+  become(TuningState::given);
   return true;
 }
 
@@ -73,14 +79,14 @@ void CopyChoices::force(MechanismKind kind) {
   for (auto& cell : chosen_) {
     for (auto& chosen : cell) chosen = kind;
   }
-  report_.state = TuningState::failed;
   report_.why_not = "one mechanism was asked for";
+  become(TuningState::failed);
 }
 
 bool CopyChoices::begin_measuring() {
   const std::lock_guard lock(mutex_);
   if (report_.state != TuningState::untuned) return false;
-  report_.state = TuningState::measuring;
+  become(TuningState::measuring);
   return true;
 }
 
@@ -88,19 +94,26 @@ void CopyChoices::end_measuring(const CopyFigures& figures) {
   const std::lock_guard lock(mutex_);
   if (report_.state != TuningState::measuring) return;
   use(figures);
-  report_.state = TuningState::measured;
+  become(TuningState::measured);
 }
 
 void CopyChoices::postpone() {
   const std::lock_guard lock(mutex_);
-  if (report_.state == TuningState::measuring) report_.state = TuningState::untuned;
+  if (report_.state == TuningState::measuring) become(TuningState::untuned);
 }
 
 void CopyChoices::give_up(const std::string& why) {
   const std::lock_guard lock(mutex_);
   if (report_.state != TuningState::measuring) return;
-  report_.state = TuningState::failed;
   report_.why_not = why;
+  become(TuningState::failed);
+}
+
+bool CopyChoices::wait_settled(double timeout_s) const {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, bounded_timeout(timeout_s), [this] {
+    return report_.state != TuningState::untuned && report_.state != TuningState::measuring;
+  });
 }
 
 CopyChoices::Report CopyChoices::report() const {

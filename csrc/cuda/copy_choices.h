@@ -8,6 +8,7 @@
 #pragma once
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -79,14 +80,18 @@ class CopyChoices {
     CopyFigures figures{};
   };
   [[nodiscard]] Report report() const;
+  // Until it is measured, given or failed; false after timeout_s.
+  [[nodiscard]] bool wait_settled(double timeout_s) const;
 
  private:
   void use(const CopyFigures& figures);  // REQUIRES: mutex_ held
+  void become(TuningState state);        // REQUIRES: mutex_ held
 
   const MechanismKind usual_;
   std::array<std::array<std::atomic<MechanismKind>, 2>, CopyCell::count>
       chosen_{};  // beside an idle engine, a busy one
   mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
   Report report_;  // guarded by mutex_
 };
 

@@ -22,6 +22,11 @@ MechanismKind GpuCopier::choose(const CopyOp& op) const {
   return MechanismKind::staged;
 }
 
+MechanismKind GpuCopier::mechanism_for(const HostShard& host, std::span<const std::int64_t> slots) const {
+  shared_->device.enter();
+  return choose({shared_->map, host, slots, {}, shared_->map.whole()});
+}
+
 std::uint64_t GpuCopier::copy(const HostShard& host, std::span<const std::int64_t> slots,
                               std::span<const std::int64_t> blocks, std::uint64_t after_step) {
   if (slots.empty()) return 0;

@@ -23,6 +23,8 @@ class GpuCopier final : public BlockCopier {
   // As `copy`, of each block only this part, through stages.
   std::uint64_t copy_part(const HostShard& host, std::span<const std::int64_t> slots,
                           std::span<const std::int64_t> blocks, const SlotPart& part, std::uint64_t after_step);
+  // What `copy` of these would use now. REQUIRES: there is at least one slot.
+  [[nodiscard]] MechanismKind mechanism_for(const HostShard& host, std::span<const std::int64_t> slots) const;
   [[nodiscard]] const BlockMap& map() const { return shared_->map; }
 
  private:

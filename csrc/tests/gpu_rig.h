@@ -5,7 +5,6 @@
 #include <memory>
 #include <numeric>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "cuda/gpu_backend.h"
@@ -50,12 +49,7 @@ class GpuRig {
   // The host's memory is registered from now on, and the mechanisms are measured or it is said why not.
   void use_host() {
     registration_ = backend_->use_host(shard_, [](std::int64_t) {});
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    for (auto state = TuningState::untuned; state == TuningState::untuned || state == TuningState::measuring;
-         state = backend_->choices().report().state) {
-      CHECK(std::chrono::steady_clock::now() < limit);
-      std::this_thread::yield();
-    }
+    CHECK(backend_->choices().wait_settled(60));
   }
   void leave_host() { registration_.reset(); }
 

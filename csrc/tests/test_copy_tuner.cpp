@@ -268,6 +268,12 @@ void layouts_that_are_copied_alike_have_one_class() {
   CHECK(GpuRig(cuda, choices, {1024, 1024, 1024}, 8, 8, 0, true).map().layout_class() == "3x1024-w16-regular");
   CHECK(GpuRig(cuda, choices, {1024, 36, 36}, 8, 8).map().layout_class() == "1x1024+2x36-w4");
   CHECK(GpuRig(cuda, choices, {17}, 8, 8).map().layout_class() == "1x17-w1");
+  std::vector<std::uint64_t> chunks(100);
+  std::iota(chunks.begin(), chunks.end(), 1);
+  const std::string many = GpuRig(cuda, choices, chunks, 2, 2).map().layout_class();
+  std::swap(chunks[90], chunks[91]);
+  const std::string others = GpuRig(cuda, choices, chunks, 2, 2).map().layout_class();
+  CHECK(many.size() < 100 && others.size() == many.size() && many != others);
 }
 
 }  // namespace

@@ -162,6 +162,8 @@ void CopyAgent::hold(bool held) {
   core_->stores.hold(held);
 }
 
+std::shared_ptr<CopyBackend> CopyAgent::backend() const { return in_owner() ? core_->backend : nullptr; }
+
 AgentState CopyAgent::state() const { return in_owner() ? core_->link.state() : AgentState::stopped; }
 
 bool CopyAgent::wait_serving(double timeout_s) const { return in_owner() && core_->link.wait_serving(timeout_s); }

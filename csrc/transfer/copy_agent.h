@@ -67,6 +67,8 @@ class CopyAgent {
   // Why a copy failed, or else the last connection, for a log line; empty when none has.
   [[nodiscard]] std::string last_error() const;
   [[nodiscard]] AgentStats stats() const;
+  // What moves the blocks; nullptr in a forked child.
+  [[nodiscard]] std::shared_ptr<CopyBackend> backend() const;
   // For tests of fences and quarantine: while held, no op starts (those running run on).
   void hold(bool held);
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from flexkv import _core
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.ring_buffer import RingBuffer
+from flexkv.server.copy_tuning import CopyTuning, CopyTuningReport
 
 __all__ = ["AgentReport", "Registration", "StepTicket"]
 
@@ -51,15 +52,23 @@ class AgentReport:
     load_ns: int
     store_ns: int
     connections: int
+    copy_tuning: CopyTuningReport | None = None  # on a GPU: what copies what, and the figures for it
 
 
 class Registration:
     """The agent, and the tensors it may write to. When `owner` goes without `close`, the agent is stopped first."""
 
     def __init__(
-        self, owner: object, rank: int, agent: _core.CopyAgent, tensors: list[object], device: str = "cpu"
+        self,
+        owner: object,
+        rank: int,
+        agent: _core.CopyAgent,
+        tensors: list[object],
+        device: str = "cpu",
+        tuning: CopyTuning | None = None,
     ) -> None:
         self.agent = agent
+        self._tuning = CopyTuning(agent) if tuning is None else tuning
         self._device = device
         self._rank = rank
         self._steps: RingBuffer[StepTicket] = RingBuffer(MAX_STEP_TICKETS)
@@ -101,6 +110,7 @@ class Registration:
             state=state.name,
             last_step=max((ticket.step for ticket in steps), default=0),
             last_error=self.agent.refusal or self.agent.last_error,
+            copy_tuning=self._tuning.report(),
             **self.agent.stats(),
         )
 
@@ -109,6 +119,7 @@ class Registration:
 
         That the cache is not there yet is worth a line only once the engine is well into its steps.
         """
+        self._tuning.note()
         state = self.agent.state
         with self._steps_lock:
             is_early = self._reported_state == _core.AgentState.IDLE and self._num_steps < STATE_CHECK_STEPS
@@ -132,6 +143,7 @@ class Registration:
         """Stop the agent and let the tensors go. False, with nothing let go, when a copy did not end in time."""
         if not self.agent.stop(timeout_s):
             return False
+        self._tuning.finish(timeout_s)
         self._finalizer.detach()
         return True
 

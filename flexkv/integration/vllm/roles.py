@@ -119,6 +119,7 @@ def make_worker_role(
         num_ranks=config.num_ranks,
         tokens_per_block=config.cache_config.tokens_per_block,
         copy_threads=config.cache_config.copy_threads,
+        gpu_tuning_cache=config.cache_config.gpu_tuning_cache,
     )
     if kv_cache_config is not None:
         return FlexKVWorkerConnector(client, int(kv_cache_config.num_blocks))
