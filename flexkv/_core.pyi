@@ -755,6 +755,11 @@ class CopyAgent:
         Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.
         """
 
+    def wait_tuned(self, timeout_s: float) -> bool:
+        """
+        Wait until the mechanisms are measured, given, or will not be; False after the timeout.
+        """
+
     def tuning(self) -> dict:
         """
         Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.

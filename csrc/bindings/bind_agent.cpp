@@ -235,6 +235,14 @@ void bind_copy_agent(nb::module_& m) {
           "Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of "
           "tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.")
       .def(
+          "wait_tuned",
+          [](const Agent& self, double timeout_s) {
+            const auto gpu = gpu_backend(self.backend());
+            const GilRelease release;
+            return gpu == nullptr || gpu->choices().wait_settled(timeout_s);
+          },
+          "timeout_s"_a, "Wait until the mechanisms are measured, given, or will not be; False after the timeout.")
+      .def(
           "tuning", [](const Agent& self) { return tuning_of(gpu_backend(self.backend()).get()); },
           "Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.")
       .def("stats", [](const Agent& self) { return to_dict(self.stats()); }, "Counters since start.");
