@@ -2,8 +2,12 @@
 
 #include <utility>
 
+#include "cuda/gpu_wait.h"
+
 namespace flexkv::cuda {
 namespace {
+
+constexpr nanoseconds upload_limit = std::chrono::seconds(30);
 
 DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
   DevicePtr address = 0;
@@ -15,7 +19,9 @@ void upload(const GpuDevice& device, const std::vector<Unit>& units, DevicePtr t
   const GpuStream stream(device, device.low_priority());
   const std::size_t bytes = units.size() * sizeof(Unit);
   device.check(device.api().cuMemcpyHtoDAsync(to, units.data(), bytes, stream.get()), "cuMemcpyHtoDAsync");
-  device.check(device.api().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
+  if (!wait_until([&stream] { return stream.has_ended(); }, Looks::close, upload_limit)) {
+    throw Error(error_not_ready, "the device does not take the layout's table");
+  }
 }
 
 }  // namespace

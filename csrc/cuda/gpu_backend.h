@@ -13,10 +13,12 @@ class GpuBackend final : public CopyBackend {
   GpuBackend(const Api& api, const DeviceLayout& layout);
 
   [[nodiscard]] std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) override;
-  // Registers the memory with the driver, a piece after the other.
-  [[nodiscard]] std::unique_ptr<HostRegistration> use_host(
-      const HostShard& host, std::function<void(std::int64_t num_slots)> progress) override;
+  // Registers the memory with the driver in pieces; see csrc/cuda/host_registration.h.
+  [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,
+                                                           std::function<void(const HostProgress&)> progress) override;
   void record_step(std::uint64_t step, std::uintptr_t stream) override;
+  // See GpuShared. For tests.
+  void set_start_limit(nanoseconds limit) { shared_->start_limit = limit; }
 
  private:
   std::shared_ptr<GpuShared> shared_;

@@ -7,6 +7,7 @@
 
 #include "cuda/block_map.h"
 #include "cuda/gpu_device.h"
+#include "cuda/gpu_wait.h"
 #include "cuda/stage_pool.h"
 #include "cuda/step_events.h"
 
@@ -24,6 +25,9 @@ struct GpuShared {
   const BlockMap map;
   StepEvents steps;
   StagePool stages;
+  // How long an op waits, before any of its copies is on its way, for what must come first: then it has failed. Set
+  // before the first op.
+  nanoseconds start_limit = std::chrono::seconds(60);
 };
 
 }  // namespace flexkv::cuda

@@ -18,11 +18,18 @@ namespace flexkv::cuda {
 using protocol::Direction;
 using Ids = std::vector<std::int64_t>;
 
+// first, first + 1, ...
+inline Ids numbered(std::int64_t first, std::size_t count) {
+  Ids ids(count);
+  std::iota(ids.begin(), ids.end(), first);
+  return ids;
+}
+
 class GpuRig {
  public:
   GpuRig(FakeCuda& cuda, Choices& choices, std::vector<std::uint64_t> chunks, std::uint64_t num_blocks,
          std::int64_t num_slots, std::uint64_t gap = 0)
-      : choices_(choices) {
+      : cuda_(cuda), choices_(choices) {
     layout_.num_blocks = num_blocks;
     for (const std::uint64_t chunk : chunks) {
       tensors_.emplace_back(num_blocks * (chunk + gap) + 64);
@@ -45,6 +52,16 @@ class GpuRig {
 
   std::uint64_t copy(Direction direction, const Ids& slots, const Ids& blocks, std::uint64_t after_step = 0) {
     return (direction == Direction::load ? loads_ : stores_)->copy(shard_, slots, blocks, after_step);
+  }
+
+  // A copy of random bytes: afterwards every byte is what it should be, and nothing is still on its way.
+  void copy_and_check(Direction direction, const Ids& slots, const Ids& blocks) {
+    randomize();
+    auto want = contents();
+    expect(want, contents(), direction, slots, blocks);
+    CHECK(copy(direction, slots, blocks) == slots.size() * layout_.slot_bytes());
+    CHECK(cuda_.is_idle());
+    check(want);
   }
 
   std::uint64_t copy_part(Direction direction, const Ids& slots, const Ids& blocks, const SlotPart& part) {
@@ -101,8 +118,7 @@ class GpuRig {
   }
 
   [[nodiscard]] Ids some(std::uint64_t count, std::uint64_t end, bool in_a_run) {
-    Ids ids(end);
-    std::iota(ids.begin(), ids.end(), 0);
+    Ids ids = numbered(0, end);
     if (in_a_run) {
       const std::uint64_t first = choices_.below(end - count + 1);
       return {ids.begin() + static_cast<std::ptrdiff_t>(first),
@@ -126,6 +142,7 @@ class GpuRig {
     return static_cast<GpuCopier&>(direction == Direction::load ? *loads_ : *stores_);
   }
 
+  FakeCuda& cuda_;
   Choices& choices_;
   DeviceLayout layout_;
   std::vector<std::vector<std::byte>> tensors_;
