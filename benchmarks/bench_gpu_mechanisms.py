@@ -1,10 +1,10 @@
 """Which way of copying blocks between a GPU and host memory is fastest, by size, number and order? Is it the tuner's?
 
 Unit: microseconds of one copy, from the call to its return, on an idle GPU; medians, the mechanisms taking turns.
-Blocks have 2 MiB or 64 chunks, whichever is less, in planes at a regular stride; they lie scattered over the GPU, their slots
-in one run (adjacent) or no two of them side by side (scattered). Beside it, in the same turns, the limit: one contiguous
-copy of pinned memory of as many bytes, waited for by a spin. Contents of every mechanism are compared byte by byte, over
-poisoned memory.
+Blocks have 2 MiB or 64 chunks, whichever is less, in planes at a regular stride; they lie scattered over the GPU, their
+slots in one run (adjacent) or no two of them side by side (scattered). Beside it, in the same turns, the limit: one
+contiguous copy of pinned memory of as many bytes, waited for by a spin. Contents of every mechanism are compared
+byte by byte, over poisoned memory.
 
 `ours` is the time of the mechanism that the tuner has chosen, from its own short measurement; "lost" is how much longer
 that takes than the fastest one. A dash: the mechanism cannot copy this.

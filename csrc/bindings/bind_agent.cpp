@@ -103,9 +103,9 @@ class BlockCopies {
     for (const auto direction : {protocol::Direction::load, protocol::Direction::store}) {
       copiers_.push_back(backend_->make_copier(direction));
     }
-    registration_ = backend_->use_host(host_, [this](std::int64_t usable) {
+    registration_ = backend_->use_host(host_, [this](const HostProgress& progress) {
       const std::lock_guard lock(mutex_);
-      usable_ = usable;
+      usable_ = progress.num_slots;
       changed_.notify_all();
     });
   }
@@ -177,6 +177,11 @@ nb::dict to_dict(const AgentStats& stats) {
   dict["store_ns"] = stats.store_ns;
   dict["ops_outstanding"] = stats.ops_outstanding;
   dict["connections"] = stats.connections;
+  dict["registered_bytes"] = stats.registered_bytes;
+  dict["unregistered_bytes"] = stats.unregistered_bytes;
+  dict["registration_error"] = stats.registration_error;
+  dict["is_load_stuck"] = stats.is_load_stuck;
+  dict["is_store_stuck"] = stats.is_store_stuck;
   return dict;
 }
 
@@ -207,7 +212,7 @@ void bind_copy_agent(nb::module_& m) {
           "socket_path"_a, "rank"_a, "num_ranks"_a, "tokens_per_block"_a, "layout_tag"_a, "copy_threads"_a,
           "num_blocks"_a, "planes"_a.noconvert(), "device"_a = "cpu",
           "Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: "
-          "'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.")
+          "'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.")
       .def("start", &CopyAgent::start, Release(), "Connect in the background and serve; returns at once. Once only.")
       .def("stop", &CopyAgent::stop, "timeout_s"_a, Release(),
            "Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.")
@@ -251,6 +256,13 @@ void bind_copy_agent(nb::module_& m) {
 }  // namespace
 
 void bind_agent(nb::module_& m) {
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void* /*unused*/) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const cuda::Error& error) {
+      PyErr_SetString(error.code() == cuda::error_out_of_memory ? PyExc_MemoryError : PyExc_RuntimeError, error.what());
+    }
+  });
   bind_copy_agent(m);
   nb::class_<CopyEngine>(m, "CopyEngine", "Moves blocks between device planes and host slots with CPU threads.")
       .def(nb::init<int>(), "num_threads"_a)
@@ -263,7 +275,8 @@ void bind_agent(nb::module_& m) {
       "tests. The memory must stay while it lives.")
       .def(nb::init<const std::string&, std::uint64_t, const Planes&, std::uintptr_t, std::uint64_t, std::int64_t>(),
            "device"_a, "num_blocks"_a, "planes"_a.noconvert(), "host_base"_a, "stride"_a, "num_slots"_a,
-           "device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.")
+           "device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory "
+           "left.")
       .def("wait_usable", &BlockCopies::wait_usable, "timeout_s"_a,
            "Wait until the device may use all host slots; False after the timeout.")
       .def("copy", &BlockCopies::copy, "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(), "after_step"_a = 0,

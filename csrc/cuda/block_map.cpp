@@ -5,10 +5,13 @@
 #include <cstdio>
 #include <utility>
 
+#include "cuda/gpu_wait.h"
+
 namespace flexkv::cuda {
 namespace {
 
 constexpr std::size_t most_name_chars = 64;
+constexpr nanoseconds upload_limit = std::chrono::seconds(30);
 
 DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
   DevicePtr address = 0;
@@ -20,7 +23,9 @@ void upload(const GpuDevice& device, const std::vector<Unit>& units, DevicePtr t
   const GpuStream stream(device, device.low_priority());
   const std::size_t bytes = units.size() * sizeof(Unit);
   device.check(device.api().cuMemcpyHtoDAsync(to, units.data(), bytes, stream.get()), "cuMemcpyHtoDAsync");
-  device.check(device.api().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
+  if (!wait_until([&stream] { return stream.has_ended(); }, Looks::close, upload_limit)) {
+    throw Error(error_not_ready, "the device does not take the layout's table");
+  }
 }
 
 struct Range {

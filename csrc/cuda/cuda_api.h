@@ -6,6 +6,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -21,11 +22,12 @@ using Module = struct ModuleTag*;
 using Function = struct FunctionTag*;
 
 inline constexpr Result success = 0;
+inline constexpr Result error_out_of_memory = 2;
+inline constexpr Result error_no_device = 100;
 inline constexpr Result error_not_ready = 600;
 inline constexpr Result error_host_memory_already_registered = 712;
 
 inline constexpr unsigned stream_non_blocking = 1;
-inline constexpr unsigned event_blocking_sync = 1;
 inline constexpr unsigned event_disable_timing = 2;
 inline constexpr unsigned host_register_portable = 1;
 inline constexpr int pointer_attribute_device_ordinal = 9;
@@ -86,13 +88,12 @@ struct Api {
   Result (*cuPointerGetAttribute)(void* value, int attribute, DevicePtr pointer);
   Result (*cuStreamCreateWithPriority)(Stream* stream, unsigned flags, int priority);
   Result (*cuStreamDestroy)(Stream stream);
-  Result (*cuStreamSynchronize)(Stream stream);
+  Result (*cuStreamQuery)(Stream stream);
   Result (*cuStreamWaitEvent)(Stream stream, Event event, unsigned flags);
   Result (*cuEventCreate)(Event* event, unsigned flags);
   Result (*cuEventDestroy)(Event event);
   Result (*cuEventRecord)(Event event, Stream stream);
   Result (*cuEventQuery)(Event event);
-  Result (*cuEventSynchronize)(Event event);
   Result (*cuMemAlloc)(DevicePtr* address, std::size_t bytes);
   Result (*cuMemFree)(DevicePtr address);
   Result (*cuMemHostRegister)(void* address, std::size_t bytes, unsigned flags);
@@ -125,8 +126,14 @@ class Error : public std::runtime_error {
   Result code_;
 };
 
-// The driver of this machine, loaded and initialized once for the process; nullptr when it cannot be had, and why.
+// The driver of this machine, loaded and initialized once for the process; nullptr when it cannot be had, and why, and
+// what to do about it.
 [[nodiscard]] const Api* driver(std::string& why_not);
+// The same, from what a library has under a name (nullptr: nothing), for tests. False: it cannot be used.
+[[nodiscard]] bool load_driver(Api& api, const std::function<void*(const char* symbol)>& library, std::string& why_not);
+
+// What a call that failed says: its name, and the driver's name of the error.
+[[nodiscard]] std::string error_text(const Api& api, Result result, const char* call);
 
 // Throws Error with the call's name and the driver's name of the error.
 void check(const Api& api, Result result, const char* call);

@@ -1,6 +1,7 @@
 #include "cuda/engine_copies.h"
 
 #include "cuda/host_runs.h"
+#include "cuda/step_wait.h"
 
 namespace flexkv::cuda {
 namespace {
@@ -35,7 +36,7 @@ EngineCopies::EngineCopies(const GpuShared& shared, const LaneStreams& streams) 
 }
 
 void EngineCopies::copy(const CopyOp& op) {
-  for (const auto& stream : streams_.copies()) shared_.steps.make_wait(*stream, op.after_step);
+  wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
   issue(op);
   for (std::size_t i = 0; i < done_.size(); ++i) done_[i]->record(streams_.copies()[i]->get());
   for (const auto& done : done_) done->wait();

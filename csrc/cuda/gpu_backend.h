@@ -16,10 +16,13 @@ class GpuBackend final : public CopyBackend {
   GpuBackend(const Api& api, const DeviceLayout& layout, const TunerLimits& limits = {});
 
   [[nodiscard]] std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) override;
-  // Registers the memory with the driver, a piece after the other. Then the mechanisms are measured, once.
-  [[nodiscard]] std::unique_ptr<HostRegistration> use_host(
-      const HostShard& host, std::function<void(std::int64_t num_slots)> progress) override;
+  // Registers the memory with the driver in pieces; see csrc/cuda/host_registration.h. Then the mechanisms are
+  // measured, once.
+  [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,
+                                                           std::function<void(const HostProgress&)> progress) override;
   void record_step(std::uint64_t step, std::uintptr_t stream) override;
+  // See GpuShared. For tests.
+  void set_start_limit(nanoseconds limit) { shared_->start_limit = limit; }
 
   [[nodiscard]] CopyChoices& choices() { return *choices_; }
   [[nodiscard]] const CopyChoices& choices() const { return *choices_; }

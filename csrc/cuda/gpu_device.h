@@ -74,6 +74,8 @@ class GpuStream {
   void wait_for(Event event) const {
     device_.check(device_.api().cuStreamWaitEvent(stream_, event, 0), "cuStreamWaitEvent");
   }
+  // Nothing of it is still to be done: also when the device has failed, and does nothing any more.
+  [[nodiscard]] bool has_ended() const noexcept { return device_.api().cuStreamQuery(stream_) != error_not_ready; }
 
  private:
   const GpuDevice& device_;
@@ -88,8 +90,9 @@ class GpuEvent {
   GpuEvent& operator=(const GpuEvent&) = delete;
   [[nodiscard]] Event get() const { return event_; }
   void record(Stream stream) const { device_.check(device_.api().cuEventRecord(event_, stream), "cuEventRecord"); }
+  // What it was recorded behind is done. Throws Error when the device has failed.
   [[nodiscard]] bool is_done() const;
-  // Looks a few times, with short sleeps between, and then sleeps until the device interrupts: no core is kept busy.
+  // Waits until it is done, as csrc/cuda/gpu_wait.h says. Throws Error when the device has failed.
   void wait() const;
 
  private:

@@ -7,6 +7,7 @@
 
 #include "cuda/block_map.h"
 #include "cuda/gpu_device.h"
+#include "cuda/gpu_wait.h"
 #include "cuda/host_pieces.h"
 #include "cuda/running_ops.h"
 #include "cuda/stage_pool.h"
@@ -28,6 +29,9 @@ struct GpuShared {
   StagePool stages;
   HostPieces pieces;
   RunningOps ops;
+  // How long an op waits, before any of its copies is on its way, for what must come first: then it has failed. Set
+  // before the first op.
+  nanoseconds start_limit = std::chrono::seconds(60);
 };
 
 }  // namespace flexkv::cuda

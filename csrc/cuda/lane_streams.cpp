@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cuda/gpu_wait.h"
+
 namespace flexkv::cuda {
 namespace {
 
@@ -49,10 +51,12 @@ void LaneStreams::move_rows(std::byte* host, DevicePtr device, const Rows& rows,
   device_.check(device_.api().cuMemcpy2DAsync(&rectangle, stream), "cuMemcpy2DAsync");
 }
 
-// Twice: what waits in a stream for another's event may still add to that one's work.
+// Without a bound: what still runs may write to memory that would be used again (D16).
 void LaneStreams::drain() const noexcept {
-  for (const auto* streams : {&copies_, &kernels_, &copies_, &kernels_}) {
-    for (const auto& stream : *streams) (void)device_.api().cuStreamSynchronize(stream->get());
+  for (const auto* streams : {&copies_, &kernels_}) {
+    for (const auto& stream : *streams) {
+      (void)wait_until([&stream] { return stream->has_ended(); }, Looks::leisurely, no_limit);
+    }
   }
 }
 

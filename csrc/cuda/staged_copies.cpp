@@ -4,6 +4,7 @@
 
 #include "cuda/host_runs.h"
 #include "cuda/kernel_launch.h"
+#include "cuda/step_wait.h"
 
 namespace flexkv::cuda {
 namespace {
@@ -25,22 +26,30 @@ StagedCopies::StagedCopies(GpuShared& shared, const LaneStreams& streams)
     : shared_(shared), streams_(streams), side_(streams.is_store() ? 1 : 0) {}
 
 void StagedCopies::copy(const CopyOp& op) {
+  if (streams_.is_store()) wait_for_step(op.after_step);  // before it counts as one that shares the stages
   begin();
   issue(op);
   finish();
 }
 
-void StagedCopies::begin() { shared_.stages.begin(side_); }
+void StagedCopies::begin() {
+  shared_.stages.begin(side_);
+  pace_.begin();
+}
 
 void StagedCopies::issue(const CopyOp& op) {
-  // What touches the engine's blocks waits for its step; what only fills a stage does not.
-  for (const auto& stream : streams_.kernels()) shared_.steps.make_wait(*stream, op.after_step);
+  wait_for_step(op.after_step);
   const std::uint64_t pitch_bytes = pitch_of(op);
   const std::size_t at_once = std::min(max_ids_in_launch, shared_.stages.stage_bytes() / pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += at_once) {
     const std::size_t count = std::min(at_once, op.slots.size() - first);
     pass(op, {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes}, next_stage());
   }
+}
+
+// What only fills a stage does not wait.
+void StagedCopies::wait_for_step(std::uint64_t step) const {
+  cuda::wait_for_step(shared_, streams_, streams_.kernels(), step);
 }
 
 void StagedCopies::finish() {
@@ -50,17 +59,17 @@ void StagedCopies::finish() {
 
 GpuStage& StagedCopies::next_stage() {
   while (shared_.stages.holds_too_many(side_)) finish_oldest();
-  GpuStage* stage = shared_.stages.take(side_);
+  GpuStage* stage = shared_.stages.take(side_, shared_.start_limit);
   while (stage == nullptr) {
     finish_oldest();
-    stage = shared_.stages.take(side_);
+    stage = shared_.stages.take(side_, shared_.start_limit);
   }
   return *stage;
 }
 
 void StagedCopies::finish_oldest() {
   GpuStage* const stage = in_flight_.front();
-  stage->done.wait();
+  pace_.wait(stage->done, in_flight_.size() == 1);
   in_flight_.pop_front();
   shared_.stages.give_back(side_, stage);
 }

@@ -40,6 +40,7 @@ class StagedCopies final : public CopyMechanism {
   };
 
   void pass(const CopyOp& op, const Batch& batch, GpuStage& stage);
+  void wait_for_step(std::uint64_t step) const;
   void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, Stream stream) const;
   void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory, Stream stream) const;
   [[nodiscard]] GpuStage& next_stage();
@@ -50,6 +51,7 @@ class StagedCopies final : public CopyMechanism {
   const std::size_t side_;
   std::deque<GpuStage*> in_flight_;  // the oldest first
   std::size_t num_passed_ = 0;       // batches
+  StagePace pace_;
 };
 
 }  // namespace flexkv::cuda

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/kernel_launch.h"
+#include "cuda/step_wait.h"
 
 namespace flexkv::cuda {
 namespace {
@@ -19,7 +20,7 @@ bool ZeroCopies::takes(const CopyOp& op) const { return shared_.pieces.hold(op.h
 
 void ZeroCopies::copy(const CopyOp& op) {
   const GpuStream& stream = *streams_.kernels().front();
-  shared_.steps.make_wait(stream, op.after_step);
+  wait_for_step(shared_, streams_, streams_.kernels(), op.after_step);
   const auto memory = static_cast<DevicePtr>(reinterpret_cast<std::uintptr_t>(op.host.base));
   for (std::size_t first = 0; first < op.slots.size(); first += most_blocks) {
     const std::size_t count = std::min(most_blocks, op.slots.size() - first);

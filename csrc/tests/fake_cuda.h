@@ -1,9 +1,11 @@
 // A CUDA driver in software: device memory is memory of this process, streams are queues that one thread works off, in
 // a random order wherever streams leave it open. What a missing wait would allow on a GPU happens here soon.
 //
-// One at a time. A fault makes the n-th call of a function fail. Kernels are those of csrc/cuda/gather.cu.
+// One at a time. A fault makes the n-th call of a function fail; a held stream does nothing. Kernels are those of
+// csrc/cuda/gather.cu.
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -26,7 +28,6 @@ namespace flexkv::cuda {
 class FakeCuda {
  public:
   static constexpr Result invalid_value = 1;
-  static constexpr Result out_of_memory = 2;
   static constexpr Result failure = 700;
 
   explicit FakeCuda(std::uint64_t seed) : choices_(seed) {
@@ -66,6 +67,19 @@ class FakeCuda {
     const auto found = num_calls_.find(call);
     return found == num_calls_.end() ? 0 : found->second;
   }
+  // While it is held, work of the stream waits.
+  void hold(Stream stream, bool held) {
+    const std::lock_guard lock(mutex_);
+    streams_.at(stream).is_held = held;
+    changed_.notify_all();
+  }
+  // Returns when the function has been called so often.
+  void await_calls(const std::string& call, std::uint64_t count) {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return num_calls_[call] >= count; }));
+  }
+  // What registering memory does before it succeeds: given the address. Any thread may call it.
+  void on_register(std::function<void(void*)> action) { on_register_ = std::move(action); }
   void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
   [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
   // Pieces of memory that is not the driver's own.
@@ -97,25 +111,6 @@ class FakeCuda {
     CHECK(api_.cuStreamCreateWithPriority(&stream, 0, 0) == success);
     return stream;
   }
-  // What is put into the stream from now on waits until it is let go.
-  [[nodiscard]] Event hold(Stream stream) {
-    const auto state = std::make_shared<EventState>();
-    state->recorded = 1;
-    Event event = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      event = reinterpret_cast<Event>(next_handle_++);
-      events_[event] = state;
-    }
-    push(stream, {{}, state, 1});
-    return event;
-  }
-  void let_go(Event held) {
-    const std::lock_guard lock(mutex_);
-    events_.at(held)->completed = 1;
-    events_.erase(held);
-    changed_.notify_all();
-  }
   void add_work(Stream stream, std::function<void()> work) { push(stream, {std::move(work), {}, 0, true}); }
 
  private:
@@ -133,6 +128,7 @@ class FakeCuda {
     std::deque<Work> queue;
     bool is_running = false;
     bool is_touching = false;
+    bool is_held = false;
   };
   struct Fault {
     std::string call;
@@ -154,6 +150,7 @@ class FakeCuda {
   [[nodiscard]] Result fault_of(const char* call) {
     const std::lock_guard lock(mutex_);
     ++num_calls_[call];
+    changed_.notify_all();
     if (fault_.nth == 0 || fault_.call != call || --fault_.nth > 0) return success;
     return fault_.result;
   }
@@ -165,7 +162,7 @@ class FakeCuda {
   }
 
   [[nodiscard]] bool may_run(const StreamState& state) const {
-    if (state.queue.empty() || state.is_running) return false;
+    if (state.queue.empty() || state.is_running || state.is_held) return false;
     const Work& head = state.queue.front();
     return head.waits_for == nullptr || head.waits_for->completed >= head.generation;
   }
@@ -263,6 +260,7 @@ class FakeCuda {
   std::uint64_t free_bytes_ = UINT64_MAX;
   std::uint64_t largest_allocation_ = 0;
   std::map<Function, std::string> functions_;
+  std::function<void(void*)> on_register_;
   std::thread worker_;
 };
 
@@ -322,15 +320,16 @@ inline void FakeCuda::fill() {
     self().streams_[*stream];
     return success;
   };
-  api_.cuStreamSynchronize = [](Stream stream) {
+  api_.cuStreamQuery = [](Stream stream) {
+    if (const Result fault = self().fault_of("cuStreamQuery"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    const StreamState& state = self().streams_.at(stream);
+    return state.queue.empty() && !state.is_running ? success : error_not_ready;
+  };
+  api_.cuStreamDestroy = [](Stream stream) {
     std::unique_lock lock(self().mutex_);
     const StreamState& state = self().streams_.at(stream);
     self().changed_.wait(lock, [&] { return state.queue.empty() && !state.is_running; });
-    return success;
-  };
-  api_.cuStreamDestroy = [](Stream stream) {
-    CHECK(self().api_.cuStreamSynchronize(stream) == success);
-    const std::lock_guard lock(self().mutex_);
     self().streams_.erase(stream);
     return success;
   };
@@ -381,17 +380,10 @@ inline void FakeCuda::fill() {
     const EventState& state = *self().events_.at(event);
     return state.completed >= state.recorded ? success : error_not_ready;
   };
-  api_.cuEventSynchronize = [](Event event) {
-    if (const Result fault = self().fault_of("cuEventSynchronize"); fault != success) return fault;
-    std::unique_lock lock(self().mutex_);
-    const EventState& state = *self().events_.at(event);
-    self().changed_.wait(lock, [&] { return state.completed >= state.recorded; });
-    return success;
-  };
   api_.cuMemAlloc = [](DevicePtr* address, std::size_t bytes) {
     if (const Result fault = self().fault_of("cuMemAlloc"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
-    if (bytes > self().free_bytes_) return out_of_memory;
+    if (bytes > self().free_bytes_) return error_out_of_memory;
     self().largest_allocation_ = std::max<std::uint64_t>(self().largest_allocation_, bytes);
     auto memory = std::make_unique<std::byte[]>(bytes);
     *address = reinterpret_cast<DevicePtr>(memory.get());
@@ -404,12 +396,14 @@ inline void FakeCuda::fill() {
     return success;
   };
   api_.cuMemHostRegister = [](void* address, std::size_t bytes, unsigned) {
+    if (self().on_register_) self().on_register_(address);
     if (const Result fault = self().fault_of("cuMemHostRegister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
     CHECK(self().registered_.emplace(reinterpret_cast<std::uintptr_t>(address), bytes).second);
     return success;
   };
   api_.cuMemHostUnregister = [](void* address) {
+    if (const Result fault = self().fault_of("cuMemHostUnregister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
     CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
     return success;

@@ -19,11 +19,18 @@ namespace flexkv::cuda {
 using protocol::Direction;
 using Ids = std::vector<std::int64_t>;
 
+// first, first + 1, ...
+inline Ids numbered(std::int64_t first, std::size_t count) {
+  Ids ids(count);
+  std::iota(ids.begin(), ids.end(), first);
+  return ids;
+}
+
 class GpuRig {
  public:
   GpuRig(FakeCuda& cuda, Choices& choices, std::vector<std::uint64_t> chunks, std::uint64_t num_blocks,
          std::int64_t num_slots, std::uint64_t gap = 0, bool in_one_tensor = false, const TunerLimits& limits = small)
-      : choices_(choices), in_one_tensor_(in_one_tensor) {
+      : cuda_(cuda), choices_(choices), in_one_tensor_(in_one_tensor) {
     layout_.num_blocks = num_blocks;
     std::uint64_t all_bytes = 0;
     for (const std::uint64_t chunk : chunks) all_bytes += num_blocks * (chunk + gap);
@@ -48,7 +55,7 @@ class GpuRig {
 
   // The host's memory is registered from now on, and the mechanisms are measured or it is said why not.
   void use_host() {
-    registration_ = backend_->use_host(shard_, [](std::int64_t) {});
+    registration_ = backend_->use_host(shard_, [](const HostProgress&) {});
     CHECK(backend_->choices().wait_settled(60));
   }
   void leave_host() { registration_.reset(); }
@@ -60,6 +67,16 @@ class GpuRig {
 
   std::uint64_t copy(Direction direction, const Ids& slots, const Ids& blocks, std::uint64_t after_step = 0) {
     return (direction == Direction::load ? loads_ : stores_)->copy(shard_, slots, blocks, after_step);
+  }
+
+  // A copy of random bytes: afterwards every byte is what it should be, and nothing is still on its way.
+  void copy_and_check(Direction direction, const Ids& slots, const Ids& blocks) {
+    randomize();
+    auto want = contents();
+    expect(want, contents(), direction, slots, blocks);
+    CHECK(copy(direction, slots, blocks) == slots.size() * layout_.slot_bytes());
+    CHECK(cuda_.is_idle());
+    check(want);
   }
 
   std::uint64_t copy_part(Direction direction, const Ids& slots, const Ids& blocks, const SlotPart& part) {
@@ -117,8 +134,7 @@ class GpuRig {
   }
 
   [[nodiscard]] Ids some(std::uint64_t count, std::uint64_t end, bool in_a_run) {
-    Ids ids(end);
-    std::iota(ids.begin(), ids.end(), 0);
+    Ids ids = numbered(0, end);
     if (in_a_run) {
       const std::uint64_t first = choices_.below(end - count + 1);
       return {ids.begin() + static_cast<std::ptrdiff_t>(first),
@@ -147,6 +163,7 @@ class GpuRig {
     return static_cast<GpuCopier&>(direction == Direction::load ? *loads_ : *stores_);
   }
 
+  FakeCuda& cuda_;
   Choices& choices_;
   const bool in_one_tensor_;
   DeviceLayout layout_;

@@ -174,11 +174,11 @@ void nothing_is_concluded_beside_a_busy_engine() {
   cuda.set_free_bytes(few_bytes);
   GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
   Stream engine = cuda.make_stream();
-  const Event never = cuda.hold(engine);
+  cuda.hold(engine, true);
   rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
   rig.use_host();
   CHECK(rig.backend().choices().report().figures == CopyFigures{});
-  cuda.let_go(never);
+  cuda.hold(engine, false);
   CHECK(cuda.api().cuStreamDestroy(engine) == success);
 }
 
@@ -197,7 +197,7 @@ void an_op_beside_a_busy_engine_takes_the_way_for_that() {
   CHECK(rig.backend().choices().give(figures));
   rig.use_host();
   Stream engine = cuda.make_stream();
-  const Event never = cuda.hold(engine);
+  cuda.hold(engine, true);
   for (const bool is_busy : {false, true}) {
     if (is_busy) rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
     const std::uint64_t num_kernels = cuda.num_calls("cuLaunchKernel");
@@ -206,7 +206,7 @@ void an_op_beside_a_busy_engine_takes_the_way_for_that() {
     CHECK(cuda.num_calls("cuLaunchKernel") == num_kernels + (is_busy ? 0 : 1));
     CHECK(cuda.num_calls("cuMemcpyBatchAsync") == num_batches + (is_busy ? 1 : 0));
   }
-  cuda.let_go(never);
+  cuda.hold(engine, false);
   CHECK(cuda.api().cuStreamDestroy(engine) == success);
 }
 

@@ -217,7 +217,7 @@ void a_call_that_fails_ends_the_copy_and_nothing_runs_on() {
   std::size_t num_failed = 0;
   for (const MechanismKind kind : all_kinds) {
     for (const char* call : {"cuLaunchKernel", "cuMemcpy2DAsync", "cuMemcpyBatchAsync", "cuMemcpyDtoHAsync",
-                             "cuEventRecord", "cuEventSynchronize"}) {
+                             "cuEventRecord", "cuEventQuery"}) {
       for (std::uint64_t nth = 1; nth <= 4; ++nth) {
         Choices choices(nth);
         FakeCuda cuda(nth);

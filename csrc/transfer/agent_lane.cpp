@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -12,8 +11,8 @@ namespace flexkv {
 using protocol::AckBody;
 using protocol::AckStatus;
 
-AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake)
-    : wake_(wake), copier_(std::move(copier)) {}
+AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, Clock::duration stuck_after)
+    : wake_(wake), copier_(std::move(copier)), stuck_after_(stuck_after) {}
 
 void AgentLane::run() {
   std::unique_lock lock(mutex_);
@@ -26,6 +25,7 @@ void AgentLane::run() {
     CopyTask task = std::move(*ready);
     queue_.erase(ready);
     running_ = true;
+    running_since_ = Clock::now();
     lock.unlock();
     const AckBody result = copy(task);
     task.pool.reset();  // before the result is seen: whoever sees it may drop the pool
@@ -42,7 +42,7 @@ AgentLane::Queue::iterator AgentLane::next_ready() {
 
 AckBody AgentLane::copy(const CopyTask& task) {
   AckBody result = {task.op_id, 0, 0, AckStatus::done, 0};
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   try {
     result.bytes = copier_->copy(task.pool->shard(), task.slots, task.blocks, task.after_step);
   } catch (const std::bad_alloc&) {
@@ -54,7 +54,7 @@ AckBody AgentLane::copy(const CopyTask& task) {
     const std::lock_guard lock(mutex_);
     last_error_ = error.what();
   }
-  const auto elapsed = std::chrono::steady_clock::now() - begin;
+  const auto elapsed = Clock::now() - begin;
   result.duration_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(elapsed).count());
   return result;
 }
@@ -145,6 +145,7 @@ LaneStats AgentLane::stats() const {
   const std::lock_guard lock(mutex_);
   LaneStats stats = stats_;
   stats.outstanding = queue_.size() + (running_ ? 1 : 0) + results_.size();
+  stats.is_stuck = running_ && Clock::now() - running_since_ >= stuck_after_;
   return stats;
 }
 

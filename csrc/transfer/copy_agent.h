@@ -11,6 +11,9 @@
 // lost pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped and
 // before the agent registers again.
 //
+// A copy that does not end is not acknowledged, whatever it takes: what it may still write to is not to be used again
+// (D16). After `stuck_after_s` the stats say so; whoever asked for the op has a bound of its own.
+//
 // `stop` drains running ops, acknowledges the queued ones as cancelled, says BYE, joins all threads; bounded by
 // timeout_s, idempotent. The device memory must stay valid until stop() has returned true.
 //
@@ -35,7 +38,8 @@ struct AgentConfig {
   std::uint32_t num_ranks = 1;
   std::uint32_t tokens_per_block = 0;
   std::string layout_tag;
-  int copy_threads = 1;  // per direction
+  int copy_threads = 1;         // per direction
+  double stuck_after_s = 10.0;  // a copy that runs for longer shows in the stats
 };
 
 struct AgentStats {
@@ -44,6 +48,9 @@ struct AgentStats {
   std::uint64_t load_ns = 0, store_ns = 0;
   std::uint64_t ops_outstanding = 0;  // received, not acknowledged
   std::uint64_t connections = 0;
+  std::uint64_t registered_bytes = 0, unregistered_bytes = 0;  // of the pool, with the device; see HostProgress
+  std::string registration_error;
+  bool is_load_stuck = false, is_store_stuck = false;  // a copy does not end, or the step before it
 };
 
 class CopyAgent {
