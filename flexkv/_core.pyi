@@ -715,7 +715,7 @@ class CopyAgent:
 
     def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], device: str = 'cpu') -> None:
         """
-        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.
+        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.
         """
 
     def start(self) -> None:
@@ -770,7 +770,7 @@ class BlockCopies:
 
     def __init__(self, device: str, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], host_base: int, stride: int, num_slots: int) -> None:
         """
-        device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.
+        device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.
         """
 
     def wait_usable(self, timeout_s: float) -> bool:
