@@ -230,8 +230,8 @@ class KVTPClient:
             if spec.device == "cpu":
                 raise
             message = (
-                f"KV tensors on {spec.device} cannot be copied: {error}; up to {STAGING_MIB} MiB of the GPU's memory are "
-                "needed, leave them free (in vLLM: a lower gpu_memory_utilization)"
+                f"KV tensors on {spec.device} cannot be copied: {error}; up to {STAGING_MIB} MiB of the GPU's memory "
+                "are needed, leave them free (in vLLM: a lower gpu_memory_utilization)"
             )
             raise CapacityError(message, rank=self.rank, value=spec.device) from error
         except RuntimeError as error:
