@@ -179,6 +179,7 @@ nb::dict to_dict(const AgentStats& stats) {
   dict["connections"] = stats.connections;
   dict["registered_bytes"] = stats.registered_bytes;
   dict["unregistered_bytes"] = stats.unregistered_bytes;
+  dict["is_registration_complete"] = stats.is_registration_complete;
   dict["registration_error"] = stats.registration_error;
   dict["is_load_stuck"] = stats.is_load_stuck;
   dict["is_store_stuck"] = stats.is_store_stuck;

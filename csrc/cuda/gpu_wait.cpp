@@ -17,7 +17,7 @@ constexpr nanoseconds close_sleep = microseconds(5);
 constexpr nanoseconds leisurely_sleep = microseconds(50);
 constexpr nanoseconds longest_sleep = microseconds(1000);
 
-void sleep_for(nanoseconds duration) {
+void pause(nanoseconds duration) {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(duration);
   const timespec time = {static_cast<std::time_t>(seconds.count()), static_cast<long>((duration - seconds).count())};
   (void)::ppoll(nullptr, 0, &time, nullptr);
@@ -35,7 +35,7 @@ bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseco
   for (std::size_t num_looks = 1; !has_happened(); ++num_looks) {
     const nanoseconds waited = WaitClock::now() - begin;
     if (waited >= limit) return false;
-    sleep_for(std::min(sleep_after(looks, num_looks, waited), limit - waited));
+    pause(std::min(sleep_after(looks, num_looks, waited), limit - waited));
   }
   return true;
 }
@@ -64,7 +64,7 @@ void StagePace::wait(const GpuEvent& done, bool is_last) {
     done.wait();
   } else if (!has_happened()) {
     const nanoseconds first = first_sleep(WaitClock::now());
-    if (first > nanoseconds(0)) sleep_for(first);
+    if (first > nanoseconds(0)) pause(first);
     (void)wait_until(has_happened, Looks::leisurely, no_limit);
   }
   ended(WaitClock::now());

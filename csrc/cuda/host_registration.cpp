@@ -78,6 +78,7 @@ bool GpuHostRegistration::settle(std::size_t piece, Result result) {
   }
   while (num_settled_ < pieces_.size() && pieces_[num_settled_] != Piece::waiting) ++num_settled_;
   if (num_settled_ > 0) told_.num_slots = range(num_settled_ - 1).end_slot;
+  told_.is_complete = num_settled_ == pieces_.size();
   progress_(told_);
   return num_settled_ == pieces_.size();
 }

@@ -38,6 +38,7 @@ class BlockCopier {
 // How far a shard's memory is usable, and what the device took of it.
 struct HostProgress {
   std::int64_t num_slots = 0;            // may be used, from 0 on; grows
+  bool is_complete = false;              // nothing more is said
   std::uint64_t registered_bytes = 0;    // with the device's driver, so that it reaches them at full speed
   std::uint64_t unregistered_bytes = 0;  // it refused these: usable, but slower
   std::string error;                     // what it said of the first of them

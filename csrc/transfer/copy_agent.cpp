@@ -200,6 +200,7 @@ AgentStats CopyAgent::stats() const {
   HostProgress host = core_->link.host();
   stats.registered_bytes = host.registered_bytes;
   stats.unregistered_bytes = host.unregistered_bytes;
+  stats.is_registration_complete = host.is_complete;
   stats.registration_error = std::move(host.error);
   stats.is_load_stuck = loads.is_stuck;
   stats.is_store_stuck = stores.is_stuck;

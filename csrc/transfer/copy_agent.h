@@ -49,6 +49,7 @@ struct AgentStats {
   std::uint64_t ops_outstanding = 0;  // received, not acknowledged
   std::uint64_t connections = 0;
   std::uint64_t registered_bytes = 0, unregistered_bytes = 0;  // of the pool, with the device; see HostProgress
+  bool is_registration_complete = false;
   std::string registration_error;
   bool is_load_stuck = false, is_store_stuck = false;  // a copy does not end, or the step before it
 };

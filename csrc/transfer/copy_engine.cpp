@@ -282,7 +282,7 @@ std::unique_ptr<BlockCopier> CpuBackend::make_copier(protocol::Direction directi
 
 std::unique_ptr<HostRegistration> CpuBackend::use_host(const HostShard& host,
                                                        std::function<void(const HostProgress&)> progress) {
-  progress({host.num_slots, 0, 0, {}});
+  progress({host.num_slots, true, 0, 0, {}});
   return std::make_unique<HostRegistration>();
 }
 

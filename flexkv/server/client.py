@@ -19,7 +19,7 @@ from flexkv.common.checks import as_block_size, as_config_int, as_tuning_cache
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.kv_tensors import layout_from_kv_caches
-from flexkv.errors import ConfigError, ServerError
+from flexkv.errors import CapacityError, ConfigError, DeviceError, ServerError
 from flexkv.server.copy_tuning import CopyTuning
 from flexkv.server.registration import AgentReport, Registration, StepTicket
 
@@ -31,6 +31,8 @@ __all__ = ["KVTPClient"]
 _logger = flexkv_logger(__name__)
 STOP_TIMEOUT_S = 5.0
 MAX_COPY_THREADS = 64
+STAGING_MIB = 128
+"""GPU memory that both directions of an agent copy through; see csrc/cuda/stage_pool.h."""
 
 
 class KVTPClient:
@@ -112,6 +114,8 @@ class KVTPClient:
 
         Raises:
             ConfigError: no backend for the tensors' device; no block size; indexer buffers.
+            DeviceError: the GPU or its driver cannot be used: none, too old, or it failed.
+            CapacityError: the GPU has no memory left for what blocks are copied through.
             ServerError: tensors are registered already, or the client has been shut down.
             ValueError: naming the layer, when its blocks cannot be described. Nothing was registered.
         """
@@ -230,6 +234,14 @@ class KVTPClient:
                 planes=spec.planes,
                 device=spec.device.partition(":")[0],
             )
+        except MemoryError as error:
+            if spec.device == "cpu":
+                raise
+            message = (
+                f"KV tensors on {spec.device} cannot be copied: {error}; up to {STAGING_MIB} MiB of the GPU's memory "
+                "are needed, leave them free (in vLLM: a lower gpu_memory_utilization)"
+            )
+            raise CapacityError(message, rank=self.rank, value=spec.device) from error
         except RuntimeError as error:
             message = f"KV tensors on {spec.device} cannot be copied: {error}"
-            raise ConfigError(message, key="kv_caches", value=spec.device) from error
+            raise DeviceError(message, rank=self.rank, value=spec.device) from error
