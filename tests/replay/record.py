@@ -1,0 +1,175 @@
+"""Makes the recordings of `tests/replay/recordings/`: a real vLLM on this machine's CPU, a tiny model, one workload.
+
+    python -m tests.replay.record [--out DIR] [NAME ...]        in an environment with vLLM; about 20 s each
+
+The workload: long prompts in chunks, prompts that repeat (from the GPU's own cache, from ours, from both), so little
+room that requests are preempted, arrivals while others run, aborts of requests that compute, load and wait. The
+recording is folded into `Recording`'s form. Needs what `tests/e2e` needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.replay.recorder import DIRECTORY
+from tests.replay.recording import FOLDER, fold
+
+BLOCK = 32
+NUM_BLOCKS = 26
+MAX_TOKENS_A_STEP = 128
+MAX_REQUESTS = 6
+MAX_MODEL_LEN = 512
+NAMES: dict[str, dict[str, Any]] = {
+    "uni": {},
+    "mp": {"executor": "mp"},
+    "uni-async": {"asynchronous": True},
+    "mp-async": {"executor": "mp", "asynchronous": True},
+    "mp-async-tp2": {"executor": "mp", "asynchronous": True, "tensor_parallel_size": 2},
+}
+
+
+class Workload:
+    """Runs on one engine (tests/e2e/conftest.py: Engine)."""
+
+    def __init__(self, engine: Any, prompt: Any) -> None:
+        self._engine, self._prompt = engine, prompt
+        self._count = 0
+
+    def run(self) -> None:
+        one, other = self._prompt(1, 150), self._prompt(1, 64) + self._prompt(2, 116)
+        cold = self._ask([one, other], 6)
+        self._drop()
+        self._ask([one, other, self._prompt(3, 200)], 6)
+        self._ask([one, other + self._prompt(4, 70)], 6)
+        self._ask([one], 8, stop_token_ids=cold[0][3:4])
+        self._drop()
+        self._ask([one + cold[0]], 8, stop_token_ids=cold[0][3:4])
+        self._preemptions()
+        self._arrivals(one)
+        self._aborts(one, other)
+        self._engine.settle()
+
+    def _preemptions(self) -> None:
+        prompts = [self._prompt(seed, 130) for seed in (10, 11, 12, 13)]
+        answers = self._ask(prompts, 90)
+        self._ask([text + answer + self._prompt(14, 20) for text, answer in zip(prompts, answers, strict=True)], 4)
+        self._drop()
+        self._ask(prompts, 70)
+
+    def _arrivals(self, text: list[int]) -> None:
+        """Prompts with one beginning, a few steps apart, beside a long answer."""
+        self._drop()
+        self._add(self._prompt(20, 90), 40)
+        for seed in (21, 22, 23, 24):
+            self._add(text + self._prompt(seed, 50), 5)
+            self._step(3)
+        self._finish()
+
+    def _aborts(self, one: list[int], other: list[int]) -> None:
+        """Of loads, of prompts that are being computed, of answers; what comes next loads into their blocks."""
+        self._drop()
+        beside = self._add(self._prompt(30, 100), 50)
+        for text, num_steps in ((one, 1), (other, 2), (self._prompt(31, 100), 5)):
+            aborted = self._add(text, 50)
+            self._step(num_steps)
+            self._abort(aborted)
+            self._step(1)
+        for seed in (10, 11, 12):
+            aborted = self._add(self._prompt(seed + 30, 200), 50)
+            self._step(2)
+            self._abort(aborted)
+            self._add(self._prompt(seed, 130), 3)
+            self._step(4)
+        self._abort(beside)
+        self._finish()
+        self._drop()
+        self._ask([one, other], 4)
+
+    def _abort(self, request_id: str) -> None:
+        self._engine.llm.llm_engine.abort_request([request_id])
+
+    def _ask(self, prompts: list[list[int]], max_tokens: int, **sampling: Any) -> list[list[int]]:
+        outputs = self._engine.generate(prompts, max_tokens=max_tokens, **sampling)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    def _add(self, prompt: list[int], max_tokens: int) -> str:
+        self._count += 1
+        self._engine.add(f"added-{self._count}", prompt, max_tokens)
+        return f"added-{self._count}"
+
+    def _step(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self._engine.llm.llm_engine.step()
+
+    def _finish(self) -> None:
+        self._engine.finish()
+        self._engine.settle()
+
+    def _drop(self) -> None:
+        self._engine.settle()
+        self._engine.drop_gpu_cache()
+
+
+def record(name: str, out: Path) -> None:
+    """Run the workload on an engine of its own, and write what it recorded."""
+    from tests.e2e.conftest import MODELS, Engine, random_prompt
+    from tests.models import make_model
+
+    options = NAMES[name]
+    transfer = {
+        "kv_connector": "RecordingConnector",
+        "kv_connector_module_path": "tests.replay.recorder",
+        "kv_load_failure_policy": "recompute",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[DIRECTORY] = folder
+        engine = Engine(
+            make_model("llama", MODELS),
+            transfer,
+            block_size=BLOCK,
+            num_gpu_blocks_override=NUM_BLOCKS,
+            max_num_batched_tokens=MAX_TOKENS_A_STEP,
+            max_num_seqs=MAX_REQUESTS,
+            max_model_len=MAX_MODEL_LEN,
+            disable_log_stats=False,
+            **options,
+        )
+        try:
+            Workload(engine, random_prompt).run()
+            assert engine.num_preemptions() > 0
+        finally:
+            engine.close()
+        import vllm
+
+        geometry = {
+            "name": name,
+            "vllm": vllm.__version__,
+            "executor": options.get("executor", "uni"),
+            "asynchronous": options.get("asynchronous", False),
+            "num_ranks": options.get("tensor_parallel_size", 1),
+            "tokens_per_block": BLOCK,
+            "num_blocks": NUM_BLOCKS,
+            "max_tokens_a_step": MAX_TOKENS_A_STEP,
+            "max_requests": MAX_REQUESTS,
+            "max_model_len": MAX_MODEL_LEN,
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        written = fold(sorted(Path(folder).glob("*.jsonl")), geometry).write(out / f"{name}.json.gz")
+    print(f"{name}: {written} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    arguments = parser.parse_args()
+    for name in arguments.names or NAMES:
+        record(name, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
