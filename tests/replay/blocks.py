@@ -1,7 +1,7 @@
 """The engine's own device blocks, as vLLM hands them out: which block a request gets is which one vLLM would give it.
 
-Free blocks stand in a queue. One with contents that may be hit again goes to its end when it is freed, one without to its
-front; a block keeps its contents until it is handed out. Block 0 is never handed out.
+Free blocks stand in a queue. One with contents that may be hit again goes to its end when it is freed, one without to
+its front; a block keeps its contents until it is handed out. Block 0 is never handed out.
 """
 
 from __future__ import annotations

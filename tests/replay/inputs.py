@@ -11,10 +11,10 @@ from tests.replay.scheduler import Scheduler
 
 @dataclass(frozen=True)
 class Input:
-    """Comes when as many steps were built and outputs taken.
+    """Comes when as many steps were built and outputs taken since the input before.
 
-    `to_idle`: the engine had nothing to do any more. Where steps take their own time that is waited for: what came to an
-    idle engine is to find there what was stored before.
+    `to_idle`: the engine had nothing to do any more. Where steps take their own time that is waited for: what came to
+    an idle engine is to find there what was stored before.
     """
 
     kind: str  # new, abort, drop
@@ -27,11 +27,12 @@ class Input:
 def inputs_of(recording: Recording) -> list[Input]:
     """Return the inputs in their order."""
     found: list[Input] = []
-    num_built = num_taken = 0
+    num_built = num_taken = 0  # since the last input
     unfinished: set[int] = set()
     held: set[int] = set()
     for name, *fields in recording.calls:
         to_idle = not unfinished and not held
+        num_inputs = len(found)
         if name == "build":
             num_built += 1
         elif name == "output":
@@ -49,6 +50,8 @@ def inputs_of(recording: Recording) -> list[Input]:
                 found.append(Input("abort", fields[0], num_built, num_taken, False))
             if fields[4]:
                 held.add(fields[0])
+        if len(found) > num_inputs:
+            num_built = num_taken = 0
     return found
 
 
@@ -58,7 +61,14 @@ class Inputs:
     def __init__(self, recording: Recording, scheduler: Scheduler) -> None:
         self._recording, self._scheduler = recording, scheduler
         self._left = inputs_of(recording)
-        self.num_built = self.num_taken = 0
+        self._num_built = self._num_taken = 0  # since the last input
+        self.num_built = 0
+
+    def count(self, *, built: int = 0, taken: int = 0) -> None:
+        """A step was built, or an output taken by the connector."""
+        self.num_built += built
+        self._num_built += built
+        self._num_taken += taken
 
     @property
     def are_left(self) -> bool:
@@ -74,11 +84,12 @@ class Inputs:
         dropped = False
         while self._left:
             head = self._left[0]
-            has_come = self.num_built >= head.num_built and self.num_taken >= head.num_taken
+            has_come = self._num_built >= head.num_built and self._num_taken >= head.num_taken
             is_idle = self._scheduler.is_idle
             if (head.to_idle and not is_idle) or not (has_come or (is_idle and is_at_rest)):
                 break
             self._left.pop(0)
+            self._num_built = self._num_taken = 0
             dropped |= head.kind == "drop"
             self._give(head)
         return dropped

@@ -65,7 +65,7 @@ class Loop:
         if not self._scheduler.has_requests:
             return False
         plan = self._scheduler.schedule()
-        self._inputs.num_built += 1
+        self._inputs.count(built=1)
         self._in_flight.append(plan)
         for waiting in self._to_run:
             waiting.append(plan)
@@ -105,7 +105,7 @@ class Loop:
         self._inputs.give(is_at_rest=False)
         output = self._connector_output(plan)
         self._scheduler.take_output(plan, output)
-        self._inputs.num_taken += output is not None
+        self._inputs.count(taken=output is not None)
 
     def _connector_output(self, plan: Plan) -> SimpleNamespace | None:
         """As vLLM's executors make it of what the workers answer, which is nothing but the step's name."""

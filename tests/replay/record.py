@@ -16,13 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from tests.replay.recorder import DIRECTORY
-from tests.replay.recording import FOLDER, fold
+from tests.replay.recording import FOLDER, Recording, fold
 
 BLOCK = 32
 NUM_BLOCKS = 26
 MAX_TOKENS_A_STEP = 128
 MAX_REQUESTS = 6
 MAX_MODEL_LEN = 512
+TRANSFER = {
+    "kv_connector": "RecordingConnector",
+    "kv_connector_module_path": "tests.replay.recorder",
+    "kv_load_failure_policy": "recompute",
+}
+SETTINGS = {
+    "block_size": BLOCK,
+    "num_gpu_blocks_override": NUM_BLOCKS,
+    "max_num_batched_tokens": MAX_TOKENS_A_STEP,
+    "max_num_seqs": MAX_REQUESTS,
+    "max_model_len": MAX_MODEL_LEN,
+    "disable_log_stats": False,
+}
 NAMES: dict[str, dict[str, Any]] = {
     "uni": {},
     "mp": {"executor": "mp"},
@@ -72,7 +85,7 @@ class Workload:
     def _aborts(self, one: list[int], other: list[int]) -> None:
         """Of loads, of prompts that are being computed, of answers; what comes next loads into their blocks."""
         self._drop()
-        beside = self._add(self._prompt(30, 100), 50)
+        beside = self._add(self._prompt(30, 100), 90)
         for text, num_steps in ((one, 1), (other, 2), (self._prompt(31, 100), 5)):
             aborted = self._add(text, 50)
             self._step(num_steps)
@@ -83,6 +96,12 @@ class Workload:
             self._step(2)
             self._abort(aborted)
             self._add(self._prompt(seed, 130), 3)
+            self._step(4)
+        for seed, num_tokens in ((13, 130), (3, 200)):  # the last block of an answer in flight is handed out first
+            aborted = self._add(self._prompt(seed + 50, 100), 50)
+            self._step(10)
+            self._abort(aborted)
+            self._add(self._prompt(seed, num_tokens), 3)
             self._step(4)
         self._abort(beside)
         self._finish()
@@ -114,52 +133,42 @@ class Workload:
         self._engine.drop_gpu_cache()
 
 
-def record(name: str, out: Path) -> None:
-    """Run the workload on an engine of its own, and write what it recorded."""
+def record(engine: Any, prompt: Any, folder: Path, name: str) -> Recording:
+    """Run the workload on an engine that writes to `folder`, close it, and return the recording."""
+    import vllm
+
+    try:
+        Workload(engine, prompt).run()
+        assert engine.num_preemptions() > 0
+    finally:
+        engine.close()
+    options = NAMES[name]
+    geometry = {
+        "name": name,
+        "vllm": vllm.__version__,
+        "executor": options.get("executor", "uni"),
+        "asynchronous": options.get("asynchronous", False),
+        "num_ranks": options.get("tensor_parallel_size", 1),
+        "tokens_per_block": BLOCK,
+        "num_blocks": NUM_BLOCKS,
+        "max_tokens_a_step": MAX_TOKENS_A_STEP,
+        "max_requests": MAX_REQUESTS,
+        "max_model_len": MAX_MODEL_LEN,
+    }
+    return fold(sorted(folder.glob("*.jsonl")), geometry)
+
+
+def write(name: str, out: Path) -> None:
+    """Make one recording and its file."""
     from tests.e2e.conftest import MODELS, Engine, random_prompt
     from tests.models import make_model
 
-    options = NAMES[name]
-    transfer = {
-        "kv_connector": "RecordingConnector",
-        "kv_connector_module_path": "tests.replay.recorder",
-        "kv_load_failure_policy": "recompute",
-    }
     with tempfile.TemporaryDirectory() as folder:
         os.environ[DIRECTORY] = folder
-        engine = Engine(
-            make_model("llama", MODELS),
-            transfer,
-            block_size=BLOCK,
-            num_gpu_blocks_override=NUM_BLOCKS,
-            max_num_batched_tokens=MAX_TOKENS_A_STEP,
-            max_num_seqs=MAX_REQUESTS,
-            max_model_len=MAX_MODEL_LEN,
-            disable_log_stats=False,
-            **options,
-        )
-        try:
-            Workload(engine, random_prompt).run()
-            assert engine.num_preemptions() > 0
-        finally:
-            engine.close()
-        import vllm
-
-        geometry = {
-            "name": name,
-            "vllm": vllm.__version__,
-            "executor": options.get("executor", "uni"),
-            "asynchronous": options.get("asynchronous", False),
-            "num_ranks": options.get("tensor_parallel_size", 1),
-            "tokens_per_block": BLOCK,
-            "num_blocks": NUM_BLOCKS,
-            "max_tokens_a_step": MAX_TOKENS_A_STEP,
-            "max_requests": MAX_REQUESTS,
-            "max_model_len": MAX_MODEL_LEN,
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        written = fold(sorted(Path(folder).glob("*.jsonl")), geometry).write(out / f"{name}.json.gz")
-    print(f"{name}: {written} bytes")
+        engine = Engine(make_model("llama", MODELS), TRANSFER, **SETTINGS, **NAMES[name])
+        recording = record(engine, random_prompt, Path(folder), name)
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"{name}: {recording.write(out / f'{name}.json.gz')} bytes")
 
 
 def main() -> None:
@@ -168,7 +177,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     arguments = parser.parse_args()
     for name in arguments.names or NAMES:
-        record(name, arguments.out)
+        write(name, arguments.out)
 
 
 if __name__ == "__main__":

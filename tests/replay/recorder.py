@@ -3,9 +3,9 @@
     CONNECTOR_RECORDING=DIR, --kv-transfer-config '{"kv_connector": "RecordingConnector",
                                                     "kv_connector_module_path": "tests.replay.recorder", ...}'
 
-Each role writes lines of JSON ``[time_ns, name, ...]`` to a file of its own in DIR, in the order of its calls; times are
-of one clock for all processes of a machine. `tests.replay.recording` says what the fields are. Questions about counters
-and events are left out: they carry nothing and answer nothing that a scheduler acts on.
+Each role writes lines of JSON ``[time_ns, name, ...]`` to a file of its own in DIR, in the order of its calls; times
+are of one clock for all processes of a machine. `tests.replay.recording` says what the fields are. Questions about
+counters and events are left out: they carry nothing and answer nothing that a scheduler acts on.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ class RecordingConnector(FlexKVConnector):
         self._write(
             "build",
             metadata.notice.step,
-            [[new.req_id, list(new.block_ids[0]), new.num_computed_tokens] for new in scheduler_output.scheduled_new_reqs],
+            [
+                [new.req_id, list(new.block_ids[0]), new.num_computed_tokens]
+                for new in scheduler_output.scheduled_new_reqs
+            ],
             [
                 [request_id, None if ids is None else list(ids[0]), computed, int(request_id in cached.resumed_req_ids)]
                 for request_id, ids, computed in zip(

@@ -8,7 +8,7 @@ Calls of the scheduler role, in their order, as lists; a request is its number i
     ["build", step, new, cached, scheduled, preempted, finished, sync]   build_connector_meta
          new: [request, block ids, computed]     cached: [request, new block ids or null, computed, was preempted]
          scheduled: [request, tokens]            sync: whether a load must end before the forward pass
-    ["output", sending, receiving, invalid blocks, named step, sending', receiving']     update_connector_output; ' after
+    ["output", sending, receiving, invalid blocks, named step, sending', receiving']   update_connector_output; ': after
     ["finish", request, block ids, computed, reason, holds]              request_finished
     ["pending", answer]                                                  has_pending_block_frees
     ["drop"]                                                             vLLM forgot its own prefix cache (no call)

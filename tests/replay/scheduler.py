@@ -222,7 +222,10 @@ class Scheduler:
             computed = local + external
         count = 0 if is_async else min(request.num_tokens - computed, draft.budget)
         reserved = sum(self._num_missing(other) for other in self._prefilling) if is_async else 0
-        if self._allocate(request, count, hits, external, must_fit=True, reserved=reserved, caches=not is_async) is None:
+        if (
+            self._allocate(request, count, hits, external, must_fit=True, reserved=reserved, caches=not is_async)
+            is None
+        ):
             return "no room"
         self._connector.alloc(request, external)
         request.num_computed_tokens = computed

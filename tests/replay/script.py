@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flexkv.integration.vllm.scheduler_role import StepNotice
+from tests.replay.loop import Loop
 from tests.replay.recording import Call, Recording
 from tests.replay.request import Request
+from tests.replay.scheduler import Scheduler
 
 
 class ScriptedConnector:
@@ -63,7 +65,11 @@ class ScriptedConnector:
     def output(self, output: Any, step: int | None) -> None:
         if self.is_over:
             return  # the recorded engine was shut down with this step, which has no tokens, in flight
-        fields = [_numbers(output.finished_sending), _numbers(output.finished_recving), sorted(output.invalid_block_ids)]
+        fields = [
+            _numbers(output.finished_sending),
+            _numbers(output.finished_recving),
+            sorted(output.invalid_block_ids),
+        ]
         sending, receiving = self._next("output", [*fields, step], 2)
         output.finished_sending = [str(number) for number in sending or ()]  # in this order their blocks were freed
         output.finished_recving = [str(number) for number in receiving or ()]
@@ -82,3 +88,10 @@ class ScriptedConnector:
 
 def _numbers(names: set[str] | None) -> list[int] | None:
     return None if names is None else sorted(int(name) for name in names)
+
+
+def check_conforms(recording: Recording) -> None:
+    """Assert that our scheduler, given the recorded answers, makes the recorded calls: all of them, in their order."""
+    connector = ScriptedConnector(recording)
+    Loop(recording, Scheduler(recording, connector, defers_frees=recording.asynchronous), []).run()
+    connector.check_end()
