@@ -11,7 +11,7 @@ from tests.replay.script import check_conforms
 pytestmark = pytest.mark.vllm
 
 
-@pytest.mark.parametrize("name", ["uni", "mp-async"])
+@pytest.mark.parametrize("name", ["uni", "uni-async"])
 def test_the_scheduler_of_the_replay_follows_this_vllm_call_by_call(name, make_engine, prompt, tmp_path, monkeypatch):
     monkeypatch.setenv(DIRECTORY, str(tmp_path))
     engine = make_engine("llama", TRANSFER, **SETTINGS, **NAMES[name])

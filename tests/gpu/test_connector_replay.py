@@ -16,8 +16,7 @@ from tests.replay.recording import Recording, load
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")]
 
-NAMES = ("mp", "mp-async", "mp-async-tp2", "uni", "uni-async")
-MIN_LOADS = 12
+NAMES = ("mp", "mp-apart", "mp-async", "mp-async-tp2", "uni", "uni-async")
 LATE_CYCLES = 40_000_000
 """About 20 ms of a GPU: much longer than a transfer that waits for nothing."""
 
@@ -29,7 +28,7 @@ def geometry(order: str = "LBNHC", dtype: str = "bf16") -> Geometry:
 def check_replay(recording: Recording, cuda_geometry: Geometry, **options: bool) -> None:
     with Live(recording, cuda_geometry, **options) as live:
         live.run()
-        assert live.connector.num_loads >= MIN_LOADS
+        assert live.connector.num_loads >= recording.num_loads // 2
         assert live.connector.num_held > 0
         assert live.scheduler.num_preemptions > 0
 

@@ -106,6 +106,7 @@ class Live:
         unfenced: tuple[str, ...] = (),
         sleep_cycles: int = SLEEP_CYCLES,
     ) -> None:
+        self.recording = recording
         self._patches = pytest.MonkeyPatch()
         self.pools: list[Any] = []
         self._memories: list[Memory] = []

@@ -97,7 +97,8 @@ class Rank:
 
     def _indices(self, plan: Plan) -> tuple[tuple[Any, Any, Any], int]:
         """Return blocks, places in them, and rows of `contents`, of the earlier tokens and then of the step's own."""
-        self._wait_a_while()
+        if plan.parts:
+            self._wait_a_while()
         parts = [(part, 0, part.start) for part in plan.parts]
         num_old = sum(end for _, _, end in parts)
         parts += [(part, part.start, part.start + part.num_tokens) for part in plan.parts]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ NUM_BLOCKS = 26
 MAX_TOKENS_A_STEP = 128
 MAX_REQUESTS = 6
 MAX_MODEL_LEN = 512
+SETTLE_S = 30.0
 TRANSFER = {
     "kv_connector": "RecordingConnector",
     "kv_connector_module_path": "tests.replay.recorder",
@@ -41,12 +43,54 @@ NAMES: dict[str, dict[str, Any]] = {
     "mp": {"executor": "mp"},
     "uni-async": {"asynchronous": True},
     "mp-async": {"executor": "mp", "asynchronous": True},
+    "mp-apart": {"apart": True},
     "mp-async-tp2": {"executor": "mp", "asynchronous": True, "tensor_parallel_size": 2},
 }
 
 
+class EngineApart:
+    """An engine in a process of its own, as `vllm serve` has it (VLLM_ENABLE_V1_MULTIPROCESSING=1): cannot be stepped.
+
+    Its worker is in one more process.
+    """
+
+    is_apart = True
+
+    def __init__(self, model: Path, transfer: dict[str, Any], *, apart: bool, **settings: Any) -> None:
+        from vllm import LLM
+        from vllm.config import KVTransferConfig
+
+        assert apart
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+        config = KVTransferConfig(kv_role="kv_both", **transfer)
+        common = {"dtype": "float32", "enforce_eager": True, "seed": 0}
+        self._llm = LLM(model=str(model), kv_transfer_config=config, **common, **settings)
+
+    def generate(self, prompts: list[list[int]], max_tokens: int, **sampling: Any) -> list[Any]:
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, **sampling)
+        inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs: list[Any] = self._llm.generate(inputs, parameters, use_tqdm=False)
+        return outputs
+
+    def settle(self) -> None:
+        """It steps by itself."""
+
+    def drop_gpu_cache(self) -> None:
+        deadline_s = time.monotonic() + SETTLE_S
+        while not self._llm.reset_prefix_cache():  # stores hold blocks
+            assert time.monotonic() < deadline_s
+
+    def num_preemptions(self) -> float:
+        return float(sum(metric.value for metric in self._llm.get_metrics() if metric.name == "vllm:num_preemptions"))
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+
 class Workload:
-    """Runs on one engine (tests/e2e/conftest.py: Engine)."""
+    """Runs on one engine (tests/e2e/conftest.py: Engine); on one that cannot be stepped without arrivals and aborts."""
 
     def __init__(self, engine: Any, prompt: Any) -> None:
         self._engine, self._prompt = engine, prompt
@@ -62,8 +106,9 @@ class Workload:
         self._drop()
         self._ask([one + cold[0]], 8, stop_token_ids=cold[0][3:4])
         self._preemptions()
-        self._arrivals(one)
-        self._aborts(one, other)
+        if not getattr(self._engine, "is_apart", False):
+            self._arrivals(one)
+            self._aborts(one, other)
         self._engine.settle()
 
     def _preemptions(self) -> None:
@@ -146,7 +191,8 @@ def record(engine: Any, prompt: Any, folder: Path, name: str) -> Recording:
     geometry = {
         "name": name,
         "vllm": vllm.__version__,
-        "executor": options.get("executor", "uni"),
+        "is_apart": options.get("apart", False),
+        "executor": "mp" if options.get("apart") else options.get("executor", "uni"),
         "asynchronous": options.get("asynchronous", False),
         "num_ranks": options.get("tensor_parallel_size", 1),
         "tokens_per_block": BLOCK,
@@ -165,7 +211,8 @@ def write(name: str, out: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ[DIRECTORY] = folder
-        engine = Engine(make_model("llama", MODELS), TRANSFER, **SETTINGS, **NAMES[name])
+        engine_type = EngineApart if NAMES[name].get("apart") else Engine
+        engine = engine_type(make_model("llama", MODELS), TRANSFER, **SETTINGS, **NAMES[name])
         recording = record(engine, random_prompt, Path(folder), name)
     out.mkdir(parents=True, exist_ok=True)
     print(f"{name}: {recording.write(out / f'{name}.json.gz')} bytes")

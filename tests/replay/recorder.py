@@ -29,7 +29,8 @@ class RecordingConnector(FlexKVConnector):
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
-        self._file = (Path(os.environ[DIRECTORY]) / f"{role.name.lower()}-{os.getpid()}-{id(self)}.jsonl").open("w")
+        path = Path(os.environ[DIRECTORY]) / f"{role.name.lower()}-{os.getpid()}-{id(self)}.jsonl"
+        self._file = path.open("w", buffering=1)  # an engine in a process of its own may be killed at its end
 
     def _write(self, name: str, *fields: Any) -> None:
         self._file.write(json.dumps([time.monotonic_ns(), name, *fields], separators=(",", ":")) + "\n")

@@ -12,15 +12,14 @@ from tests.replay.rank import WrongBytesError
 from tests.replay.recording import FOLDER, load, names
 from tests.replay.script import check_conforms
 
-NAMES = ("mp", "mp-async", "mp-async-tp2", "uni", "uni-async")
+NAMES = ("mp", "mp-apart", "mp-async", "mp-async-tp2", "uni", "uni-async")
 MAX_RECORDED_BYTES = 200_000
-MIN_LOADS = 12
-"""Of about 20 there are; when an abort comes before its load, or a store after the question, there are fewer."""
 
 
 def check_replay(live: Live) -> None:
+    """Where a store comes after the question, or an abort before the load, there are fewer loads than were recorded."""
     live.run()
-    assert live.connector.num_loads >= MIN_LOADS
+    assert live.connector.num_loads >= live.recording.num_loads // 2
     assert live.connector.num_held > 0
     assert live.scheduler.num_preemptions > 0
 
@@ -28,7 +27,7 @@ def check_replay(live: Live) -> None:
 def test_there_is_a_small_recording_for_each_executor_and_way_of_scheduling() -> None:
     assert tuple(names()) == NAMES
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < MAX_RECORDED_BYTES
-    kinds = {(recording.executor, recording.asynchronous, recording.num_ranks) for recording in map(load, NAMES)}
+    kinds = {(one.executor, one.is_apart, one.asynchronous, one.num_ranks) for one in map(load, NAMES)}
     assert len(kinds) == len(NAMES)
 
 
@@ -44,7 +43,10 @@ def test_a_recording_has_what_it_is_for(name: str) -> None:
     assert any(row[3] for build in builds for row in build[3]), "a preempted request comes back"
     assert any(not build[4] for build in builds), "a step without tokens"
     ends = {(call[4], call[5]) for call in recording.calls if call[0] == "finish"}
-    assert {("ABORTED", True), ("ABORTED", False), ("LENGTH_CAPPED", True), ("STOPPED", False)} <= ends
+    wanted = {("LENGTH_CAPPED", True), ("STOPPED", False)}
+    if not recording.is_apart:
+        wanted |= {("ABORTED", True), ("ABORTED", False)}
+    assert wanted <= ends
     assert sorted("s0" in order for order in recording.orders) == [False, True]
     assert len(recording.workers) == recording.num_ranks
     lags = {lag for rows in recording.workers for _, lag, _ in rows}
