@@ -46,7 +46,7 @@ class LiveConnector:
     def __init__(self, role: FlexKVSchedulerConnector) -> None:
         self.role = role
         self.on_drop: Callable[[], None] = lambda: None
-        self.num_loads = self.num_loaded_tokens = self.num_held = self.num_pending = 0
+        self.num_loads = self.num_held = 0
 
     def new(self, request: Request) -> None:
         """Our connector does nothing then."""
@@ -56,7 +56,6 @@ class LiveConnector:
 
     def alloc(self, request: Request, num_external_tokens: int) -> None:
         self.num_loads += num_external_tokens > 0
-        self.num_loaded_tokens += num_external_tokens
         self.role.update_state_after_alloc(request, _Blocks(request.table), num_external_tokens)
 
     def build(self, output: Any) -> Any:
@@ -71,9 +70,7 @@ class LiveConnector:
         return holds
 
     def pending(self) -> bool:
-        answer = self.role.has_pending_block_frees()
-        self.num_pending += answer
-        return answer
+        return self.role.has_pending_block_frees()
 
     def drop(self) -> None:
         """Not told to connectors."""

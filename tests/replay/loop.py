@@ -7,8 +7,9 @@ steps are planned before it does is what was recorded, or, if the ranks are to b
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Protocol
 
 from tests.replay.inputs import Inputs
 from tests.replay.recording import Recording
@@ -33,7 +34,9 @@ class Loop:
         is_late: run each step as late as an executor "mp" may.
     """
 
-    def __init__(self, recording: Recording, scheduler: Scheduler, ranks: list[Any], *, is_late: bool = False) -> None:
+    def __init__(
+        self, recording: Recording, scheduler: Scheduler, ranks: Sequence[Rank], *, is_late: bool = False
+    ) -> None:
         self._recording, self._scheduler, self._ranks = recording, scheduler, ranks
         self._is_late = is_late
         self._inputs = Inputs(recording, scheduler)

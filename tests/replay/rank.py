@@ -52,7 +52,6 @@ class Rank:
         self._first_rows = first_rows
         self._size = tokens_per_block
         self._wrong: dict[int, list[Any]] = {}  # by step: of each check, which tokens are wrong
-        self._bound: Plan | None = None
 
     # ---- what the loop calls
 
@@ -63,13 +62,11 @@ class Rank:
             old, new = tuple(part[:num_old] for part in index), tuple(part[num_old:] for part in index)
             checks: list[Any] = []
             for call in order:
-                if call == "B":
-                    self._bound = plan
-                elif call == "S":
+                if call == "S":
                     self._worker.bind_step(plan.notice)
                 elif call == "E":
                     assert self._worker.failed_block_ids() == set(), "a load failed"
-                elif call.startswith("w"):
+                elif call.startswith("w"):  # where a layer of a layerwise load is to be waited for
                     layer = int(call[1:])
                     if layer < len(self._memory.layers):
                         checks.append(self._check(layer, old))
@@ -81,7 +78,6 @@ class Rank:
                     self._wrong[plan.notice.step] = checks
                     self._submitted(plan.notice.step, checks)
                     self._worker.record_step()
-            self._bound = None
 
     def finish(self, plan: Plan) -> None:
         """Wait until the step has run, and raise WrongBytesError if it read something wrong."""
