@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks import gpu_plot, gpu_slots, gpu_table
 from benchmarks.bench_trace_replay import made_trace, read_trace
+from benchmarks.gpu_plan import Plan
 from benchmarks.gpu_rows import GIB, KIB, MIB, PARTS, WAYS, figures_of
 from benchmarks.report import emit, machine, parser, say
 
@@ -117,7 +118,10 @@ def aged_pool(options: argparse.Namespace) -> gpu_slots.Aged:
         prompts = made_trace(400 if options.tiny else 4000)[: options.requests]
     largest = max(options.size_bytes["pools"])
     smallest_block = min(64 * chunk if chunk < MIB else chunk for chunk in options.chunk_bytes[largest])
-    return gpu_slots.age(prompts, largest // smallest_block, options.pool_percent)
+    aged = gpu_slots.age(prompts, largest // smallest_block, options.pool_percent)
+    for way in ("load", "store"):
+        aged.take(way, largest // smallest_block)
+    return aged
 
 
 def pool_line(aged: gpu_slots.Aged, source: str) -> str:
@@ -164,8 +168,8 @@ def why_not() -> str | None:
     return None if torch.cuda.is_available() else "no GPU is here: nothing is measured"
 
 
-def measure(options: argparse.Namespace) -> int:
-    """Run the parts. What was measured before an error is printed, too."""
+def measure(options: argparse.Namespace, aged: gpu_slots.Aged | None) -> int:
+    """Run the parts. What was measured before an error is printed, too. `aged`: for the part `pools`."""
     from benchmarks import gpu_parts
     from benchmarks.gpu_rig import Driver, TooLittleMemoryError, check_room
 
@@ -173,7 +177,9 @@ def measure(options: argparse.Namespace) -> int:
         "rows": [], "pools": [], "warnings": [], "not_measured": [], "verified": False, "tiny": options.tiny,
         "machine": machine(), "device": gpu_parts.device_facts(),
     }  # fmt: skip
-    plan = gpu_parts.Plan(
+    if aged is not None:
+        result["pools"].append(pool_line(aged, options.trace.name if options.trace else "a made trace"))
+    plan = Plan(
         driver=Driver(), sizes=options.size_bytes, chunks=options.chunk_bytes, ways=options.ways, loads=options.loads,
         rounds=options.rounds, seconds=options.seconds, samples=options.samples,
         register_bytes=options.register_gib * GIB, agent_blocks=16 if options.tiny else 256, is_tiny=options.tiny,
@@ -185,18 +191,19 @@ def measure(options: argparse.Namespace) -> int:
             largest = max(options.size_bytes[part])
             check_room(largest, 2 * largest if part == "pools" else largest)
         for part in dict.fromkeys(options.parts):
+            if not plan.has_time(f"the part {part}"):
+                continue
             if part == "pools":
-                aged = aged_pool(options)
-                result["pools"].append(pool_line(aged, options.trace.name if options.trace else "a made trace"))
+                assert aged is not None
                 gpu_parts.pools(plan, aged)
             else:
                 getattr(gpu_parts, part)(plan)
         result["verified"] = True
-    except (TooLittleMemoryError, ValueError) as error:
-        say(f"{type(error).__name__}: {error}")
+    except TooLittleMemoryError as error:
+        say(f"too little memory: {error}")
         return 2
     finally:
-        if result["rows"]:
+        if result["rows"] or result["not_measured"]:
             finish(options, result)
     return 0
 
@@ -209,7 +216,12 @@ def main(arguments: list[str] | None = None) -> int:
     if reason is not None:
         emit("gpu_copy", options, [], [], verified=False, shown=reason, skipped=reason)
         return 0
-    return measure(options)
+    try:
+        aged = aged_pool(options) if "pools" in options.parts else None
+    except ValueError as error:
+        say(f"--trace: {error}")
+        return 2
+    return measure(options, aged)
 
 
 if __name__ == "__main__":

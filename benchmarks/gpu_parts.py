@@ -6,66 +6,25 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks import gpu_agent, gpu_load
+from benchmarks.gpu_plan import Plan
 from benchmarks.gpu_rate import LOAD, STORE, WAIT_S, Mover, rate
-from benchmarks.gpu_rig import Arena, Dma, Driver, Rig, check_room
+from benchmarks.gpu_rig import Arena, Dma, Rig, check_room
 from benchmarks.gpu_rows import GIB, KIB, MIB, CopyRow, CpuRow, LatencyRow, RegisterRow, name_of_bytes
 from benchmarks.gpu_slots import Aged, fresh, mean_run, random_slots
 from benchmarks.gpu_table import copy_cell
-from benchmarks.report import percentile, say
+from benchmarks.report import percentile
 from flexkv import _core
 
 NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
 LATENCY_BLOCKS = ((2 * MIB, 64), (64 * KIB, 16))
 """Bytes of a block, and its chunks."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Plan:
-    """What to measure and how long; the rows that came of it."""
-
-    driver: Driver
-    sizes: dict[str, list[int]]
-    """Bytes, by part."""
-    chunks: dict[int, list[int]]
-    """Bytes, by size."""
-    ways: list[str]
-    loads: list[str]
-    rounds: int
-    seconds: float
-    samples: int
-    register_bytes: int
-    agent_blocks: int
-    is_tiny: bool
-    budget_s: float
-    begin_s: float = field(default_factory=time.monotonic)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    not_measured: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def has_time(self, what: str) -> bool:
-        """Return whether the budget lasts; what is left out is told in the result."""
-        if time.monotonic() - self.begin_s <= self.budget_s:
-            return True
-        self.not_measured.append(what)
-        return False
-
-    def add(self, row: CopyRow | LatencyRow | CpuRow | RegisterRow, told: str) -> None:
-        """Keep a row, and say so."""
-        self.rows.append(asdict(row))
-        say(told)
-
-    def warn(self, text: str) -> None:
-        """Tell once of what makes figures doubtful."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-            say(f"warning: {text}")
 
 
 def device_facts() -> dict[str, str]:
@@ -175,18 +134,20 @@ def load(plan: Plan) -> None:
                     what = f"load: {name}, {name_of_bytes(chunk)}, {name_of_bytes(size)}"
                     if not plan.has_time(what):
                         continue
+                    clock = ""
                     with _rig(plan, arena, chunk) as rig:
                         for way in plan.ways:
                             if plan.has_time(f"{what}, {way}"):
-                                _beside(plan, arena, rig, engine, way)
+                                clock = _beside(plan, arena, rig, engine, way, clock)
         del engine
         torch.cuda.empty_cache()
 
 
-def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: str) -> None:
+def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: str, clock: str) -> str:
+    """Measure one way. Returns the SM clock under the load; `clock`: it, where it is known: asking is slow."""
     limit, ours = arena.dma.movers(way), rig.movers(way)
     with gpu_load.Running(engine) as running:
-        clock = _asked(["clocks.sm"])
+        clock = clock or (_asked(["clocks.sm"]) or ["unknown"])[0]
         rounds = [
             gpu_load.beside(
                 running, limit, ours, plan.seconds, 4 if plan.is_tiny else 12, is_ours_first=number % 2 == 1
@@ -199,9 +160,10 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
         "load", rig, arena.device_bytes, way, rounds, load=engine.name, slots="fresh", engine_unit=engine.unit,
         engine_alone=_median(rounds, "alone"), engine_slower=_median(rounds, "slower"),
         engine_slower_by_limit=_median(rounds, "slower_by_limit"), points=percentile(points, 50),
-        sm_mhz=clock[0] if clock else "unknown",
+        sm_mhz=clock,
     )  # fmt: skip
     plan.add(row, f"{_told(row)}; alone {row.engine_alone:.1f} {row.engine_unit}, SM {row.sm_mhz} MHz")
+    return clock
 
 
 def pools(plan: Plan, aged: Aged) -> None:

@@ -10,7 +10,7 @@ from benchmarks.gpu_rows import WAYS, Row, must_of, name_of_bytes
 
 _COLORS = {"load": "#2a6f9d", "store": "#c8553d", "both": "#2a9d5c"}
 _WIDTH, _HEIGHT, _COLUMNS = 400, 250, 3
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 34, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 24, 34, 40
 _HEAD = 62
 _FONT = 'font-family="system-ui, sans-serif" font-size="11" fill="#333"'
 _DASHES = {"ours": "", "DMA": ' stroke-dasharray="5 4"'}
@@ -54,12 +54,12 @@ def _panels(rows: Sequence[Row]) -> list[list[str]]:
         groups = dict.fromkeys((row["load"], row["slots"], row["size_bytes"]) for row in of_part)
         for load, slots, size in groups:
             own = [row for row in of_part if (row["load"], row["slots"], row["size_bytes"]) == (load, slots, size)]
-            where = f"{load}, {slots} slots, {name_of_bytes(size)}"
+            where = f"{part}: {load}, {slots} slots, {name_of_bytes(size)}"
             musts = sorted({must for row in own if (must := must_of(row)) is not None})
-            panels.append(_panel(f"{where}: share of DMA", _lines(own, _ratio, "ours"), musts, "{:.2f}"))
+            panels.append(_panel(f"{where}, share of DMA", _lines(own, _ratio, "ours"), musts, "{:.2f}"))
             if load != "idle":
                 lines = _lines(own, _slower, "ours") + _lines(own, _slower_by_limit, "DMA")
-                panels.append(_panel(f"{where}: engine slower by, %", lines, [], "{:.1f}"))
+                panels.append(_panel(f"{where}, engine slower by %", lines, [], "{:.1f}"))
     return panels
 
 

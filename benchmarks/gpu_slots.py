@@ -1,7 +1,7 @@
 """Which host slots blocks lie in: those of a fresh pool, of one aged by a trace, and random ones. Pure.
 
 An aged pool is made by the cache engine itself: a trace of prompts is replayed through GlobalCacheEngine, with a CPU
-tier that holds a tenth of the trace's footprint, say, and evicts as it does in service. What is moved then is what the last
+tier that holds a part of the trace's footprint and evicts as it does in service. What is moved then is what the last
 prompts found there (loads) and what they were given (stores).
 """
 
