@@ -7,7 +7,8 @@
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   flexkv::Choices choices(std::span(data, size));
-  const auto num_ranks = static_cast<std::uint32_t>(1 + choices.below(3));
-  flexkv::OpGraphHistory(choices, num_ranks).run(400);
+  const auto num_segments = static_cast<std::uint32_t>(1 + choices.below(3));
+  const auto replicas = static_cast<std::uint32_t>(1 + choices.below(3));
+  flexkv::OpGraphHistory(choices, num_segments * replicas, replicas).run(400);
   return 0;
 }
