@@ -91,6 +91,21 @@ def test_each_rank_stores_its_share_and_loads_everything(rig: Rig) -> None:
     assert routes[TransferType.H2D].bytes == 13 * len(rig.clients) * BLOCK_BYTES
 
 
+def test_each_rank_stores_one_run_of_the_blocks_and_all_load_what_is_there() -> None:
+    """Ranks that are no replicas at all show which of them stored a block."""
+    rig = Rig(num_ranks=2, use_mla=True, block_shape=BLOCK_SHAPE)
+    rig.gpus[1].fill()
+    expected = [gpu.read(range(12)) for gpu in rig.gpus]
+    assert rig.store(tokens(12), range(12)) is Status.SUCCESS
+    assert rig.load(tokens(12), range(30, 42)) is Status.SUCCESS
+    found = rig.gpus[0].read(range(30, 42))
+    assert np.array_equal(found, rig.gpus[1].read(range(30, 42)))
+    sources = [[np.array_equal(found[:, block], bytes_of[:, block]) for bytes_of in expected] for block in range(12)]
+    runs = [sources[:6], sources[6:]]
+    assert sorted(runs) == [[[False, True]] * 6, [[True, False]] * 6]
+    rig.close()
+
+
 def test_single_blocks_are_not_always_stored_by_the_same_rank() -> None:
     rig = Rig(num_ranks=2, use_mla=True, block_shape=BLOCK_SHAPE, num_cpu_blocks=64)
     for block in range(60):
@@ -123,14 +138,11 @@ def test_a_replica_of_another_layout_is_refused_and_told_why() -> None:
     model = ModelConfig(3, 1, 24, True, dtype="uint8", tp_size=2)
     manager = KVManager(model, CacheConfig(tokens_per_block=TPB, num_cpu_blocks=4))
     manager.start()
-    shapes: list[tuple[int, ...]] = [BLOCK_SHAPE, (TPB, 2, 288)]
-    clients = []
-    for rank, shape in enumerate(shapes):
-        clients.append(KVTPClient(manager.gpu_register_port, rank=rank, num_ranks=2, tokens_per_block=TPB))
-        clients[rank].register_to_server(Gpu(block_shape=shape).layers, block_dim=0)
-        assert eventually(
-            lambda rank=rank: clients[rank].state in (_core.AgentState.REGISTERED, _core.AgentState.REFUSED)
-        )  # type: ignore[misc]
+    clients = [KVTPClient(manager.gpu_register_port, rank=rank, num_ranks=2, tokens_per_block=TPB) for rank in (0, 1)]
+    clients[0].register_to_server(Gpu(block_shape=BLOCK_SHAPE).layers, block_dim=0)
+    assert eventually(lambda: len(manager._engine._transfer.ranks()) == 1)
+    clients[1].register_to_server(Gpu(block_shape=(TPB, 2, 288)).layers, block_dim=0)
+    assert eventually(lambda: clients[1].state is _core.AgentState.REFUSED)
     report = clients[1].stats()
     assert report is not None
     assert report.state == "REFUSED"
