@@ -63,8 +63,7 @@ class EngineHistory {
   EngineHistory(Choices choices, const std::string& path)
       : choices_(choices),
         path_(path),
-        num_ranks_(static_cast<std::uint32_t>(1 + choices_.below(2))),
-        replicas_(choices_.one_in(2) ? num_ranks_ : 1),
+        shape_(static_cast<std::uint32_t>(choices_.below(128))),
         engine_({path, num_ranks_, 64, replicas_}) {
     engine_.start();
   }
@@ -320,8 +319,9 @@ class EngineHistory {
 
   Choices choices_;
   std::string path_;
-  std::uint32_t num_ranks_;
-  std::uint32_t replicas_;
+  std::uint32_t shape_;  // both of these, in one byte
+  std::uint32_t num_ranks_ = 1 + shape_ % 2;
+  std::uint32_t replicas_ = shape_ < 64 ? 1 : num_ranks_;
   TransferEngine engine_;
   std::vector<std::unique_ptr<Agent>> agents_;
   std::vector<std::shared_ptr<FakeDisk>> disks_;     // the last one is the engine's

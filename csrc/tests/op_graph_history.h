@@ -117,14 +117,15 @@ class OpGraphHistory {
   void give_route(OpSpec& op) {
     op.src = {1, 2};
     op.dst = {3, 4};
-    if (pick(3) == 0) {
+    const std::size_t route = pick(96);  // in one byte
+    if (route % 3 == 0) {
       op.type = pick(2) == 0 ? OpType::disk2h : OpType::h2disk;
       op.chain.keys.resize(2);
       op.chain.parents.resize(op.type == OpType::h2disk ? 2 : 0);
       return;
     }
-    op.type = pick(2) == 0 ? OpType::h2d : OpType::d2h;
-    op.src.resize(1 + pick(5), 7);
+    op.type = route % 2 == 0 ? OpType::h2d : OpType::d2h;
+    op.src.resize(1 + route / 6 % 5, 7);
     op.dst.resize(op.src.size(), 8);
   }
 
