@@ -39,7 +39,9 @@ class Bench:
 
 BENCHES = {
     "ageing": Bench(quick=("--operations", "10000000"), takes_trace=True),
+    "gpu_copy": Bench(quick=("--quick",)),
     "deciding": Bench(quick=("--rounds", "21")),
+    "gpu_model": Bench(quick=("--quick",)),
     "index_growth": Bench(quick=("--prompts", "16", "256", "--rounds", "51")),
     "host_copy": Bench(quick=("--rounds", "3", "--mib", "64")),
     "scheduler_cost": Bench(quick=("--steps", "100"), needs_vllm=True),

@@ -1,310 +1,228 @@
-"""How fast do blocks move between a GPU and host memory, and what does it cost the engine?
+"""How fast do blocks move between a GPU and host memory, and what does it cost the engine and the CPU?
 
-Unit: GB/s (10^9 bytes) of blocks of 64 chunks, all blocks scattered on the GPU; beside it, in the same run, the limit:
-contiguous copies of pinned memory (64 MiB each, through torch). Contents are compared byte by byte, against what was
-there before, with the destination overwritten in between. By size of a chunk, one way and both ways at once:
+Unit: GB/s (10^9 bytes) of blocks of 64 chunks (of one at 2 MiB) that lie scattered over the GPU's memory. Beside it, in
+the same rounds and in turns: contiguous copies of pinned memory by the driver's own calls, 64 MiB each, waited for by
+spinning. Medians over the rounds. Before, after and between, destinations are poisoned and every byte is compared.
 
-    idle     nothing else runs
-    product  bf16 matrix products of 8192 x 8192 x 8192 back to back: how much longer one takes is beside it
-    small    products of 1024 x 1024 x 1024 back to back, like the many short kernels of a decode
+    copies    chunks of 4 KiB to 2 MiB; 64 MiB, 1 GiB, 8 GiB (of three chunks); one way each, and both at once
+    load      1 GiB beside bf16 products of 8192^3, and beside decode steps (many small kernels): also how much longer
+              the engine's work takes beside ours and beside DMA, its own speed measured around each window
+    latency   one block of 2 MiB, of 64 KiB: the call, beside a DMA waited for by spinning, by interrupt
+    cpu       share of a core and seconds per GB at full rate; the copy agent's threads, idle and busy
+    pools     host slots of a fresh pool, of one aged by a trace in the cache engine with eviction, and random ones
+    register  8 GiB of host memory made usable, beside one call of the driver; GPU memory taken
 
-`slots`: fresh, one run of host slots; aged, runs of 32 slots in random order. CPU: seconds of the process per GB moved.
-The latency is that of one block of 2 MiB, from the call to its return, beside one contiguous copy of as many bytes.
+    python -m benchmarks.bench_gpu_copy                                everything, about 20 minutes
+    python -m benchmarks.bench_gpu_copy --parts copies --budget-s 420 --json copies.json
+    python -m benchmarks.bench_gpu_copy --merge copies.json load.json --svg plot.svg --markdown tables.md
+    python -m benchmarks.bench_gpu_copy --quick                        a few cells of each part, a minute
 
-    python -m benchmarks.bench_gpu_copy             a table
-    python -m benchmarks.bench_gpu_copy --tiny      a smoke test; without a GPU it says so and does nothing
+The tables come last; --json also leaves a plot beside its file. --merge needs no GPU; without one nothing else is done.
 """
 
 from __future__ import annotations
 
-import resource
-import statistics
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks import gpu_plot, gpu_slots, gpu_table
+from benchmarks.bench_trace_replay import made_trace, read_trace
+from benchmarks.gpu_plan import Plan
+from benchmarks.gpu_rows import GIB, KIB, MIB, PARTS, WAYS, figures_of
+from benchmarks.report import emit, machine, parser, say
 
-from benchmarks.report import Figure, emit, number, parser, say
-from flexkv import _core
-
-try:
-    import torch
-except ImportError:  # a benchmark of a machine that has no GPU either
-    torch = None  # type: ignore[assignment]
-
-KIB, MIB = 1 << 10, 1 << 20
-WAIT_S = 120.0
-LOAD, STORE = 0, 1
-WAYS = {"load": (LOAD,), "store": (STORE,), "both": (LOAD, STORE)}
-CHUNKS = (4 * KIB, 8 * KIB, 18 * KIB, 32 * KIB, 64 * KIB, 256 * KIB, 2 * MIB)
+CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
+LARGE_BYTES, LARGE_CHUNKS_KIB = 4 * GIB, (8, 32, 2048)
+"""So much is measured with these chunks only, unless chunks are named."""
+LOADS = ("product", "decode")
+SIZES_MIB = {"copies": (64, 1024, 8192), "load": (1024,), "pools": (1024,), "cpu": (1024,)}
+QUICK_CHUNKS_KIB, TINY_CHUNKS_KIB = (4, 32, 2048), (4, 2048)
+LEAST_BLOCKS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    chunk_kib: float
-    way: str
-    load: str
-    slots: str
-    ours_gbs: float
-    limit_gbs: float
-    ratio: float
-    cpu_s_per_gb: float
-    engine_slower: float
-    engine_slower_by_limit: float
-
-
-class Rig:
-    """Planes on the GPU whose blocks are scattered, and a pool of as many slots."""
-
-    def __init__(self, chunk_bytes: int, total_bytes: int, slots: str) -> None:
-        num_planes = 64 if chunk_bytes < MIB else 1
-        self.slot_bytes = num_planes * chunk_bytes
-        self.num_blocks = max(8, total_bytes // self.slot_bytes)
-        self.memory = torch.empty(num_planes * self.num_blocks * chunk_bytes, dtype=torch.uint8, device="cuda")
-        self.memory.random_(0, 256)
-        base = self.memory.data_ptr()
-        plane_bytes = self.num_blocks * chunk_bytes
-        planes = [[base + plane * plane_bytes, chunk_bytes, chunk_bytes] for plane in range(num_planes)]
-        self.pool = _core.HostPool(self.num_blocks, [self.slot_bytes])
-        assert self.pool.wait_prefaulted(self.num_blocks, WAIT_S)
-        host = self.pool.view(0, 0).__array_interface__["data"][0]
-        stride = self.pool.stride_bytes(0)
-        layout = np.array(planes, dtype=np.uint64)
-        self.copies = _core.BlockCopies("cuda", self.num_blocks, layout, host, stride, self.num_blocks)
-        assert self.copies.wait_usable(WAIT_S)
-        rng = np.random.default_rng(chunk_bytes)
-        self.blocks = rng.permutation(self.num_blocks).astype(np.int64)
-        self.slots = np.arange(self.num_blocks, dtype=np.int64)
-        if slots == "aged":
-            runs = np.array_split(self.slots, max(1, self.num_blocks // 32))
-            self.slots = np.concatenate([runs[at] for at in rng.permutation(len(runs))])
-
-    def verify(self) -> None:
-        """Store, wipe, load: every byte must be what it was."""
-        torch.cuda.synchronize()
-        before = self.memory.clone()
-        self.copies.copy(STORE, self.slots, self.blocks)
-        self.memory.fill_(0xA5)
-        torch.cuda.synchronize()
-        self.copies.copy(LOAD, self.slots, self.blocks)
-        assert torch.equal(self.memory, before), "what was loaded is not what was stored"
-
-    def mover(self, direction: int, part: slice) -> Callable[[], int]:
-        """Return what moves a part of the blocks once, and says how many bytes."""
-        slots, blocks = self.slots[part].copy(), self.blocks[part].copy()
-        return lambda: int(self.copies.copy(direction, slots, blocks))
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options, checked; ends the program with a line where they make no sense."""
+    made = parser(__doc__)
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    made.add_argument("--sizes", type=int, nargs="+", metavar="MIB", help="MiB of blocks; default: by part")
+    made.add_argument("--chunks", type=int, nargs="+", metavar="KIB", help=f"KiB; default: {CHUNKS_KIB}")
+    made.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    made.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
+    made.add_argument("--rounds", type=int, help="of which the median counts (5)")
+    made.add_argument("--seconds", type=float, help="of one measurement (0.25)")
+    made.add_argument("--samples", type=int, help="of one latency (2000)")
+    made.add_argument("--register-gib", type=int, help="GiB of host memory (8)")
+    made.add_argument("--budget-s", type=float, default=math.inf, help="measure nothing more after so many seconds")
+    made.add_argument("--trace", type=Path, help="ages the pool (see bench_trace_replay); default: a made one")
+    made.add_argument("--requests", type=int, help="only the first so many of the trace")
+    made.add_argument("--pool-percent", type=float, default=10.0, help="of the trace's blocks that the pool holds (10)")
+    made.add_argument("--quick", action="store_true", help="a few cells of each part")
+    made.add_argument("--svg", type=Path, help="the plot; default: beside the file of --json")
+    made.add_argument("--markdown", type=Path, help="the tables for a document")
+    made.add_argument("--merge", type=Path, nargs="+", metavar="JSON", help="put results together, measure nothing")
+    options = made.parse_args(arguments)
+    small = options.tiny or options.quick
+    for name, usual, quick in (
+        ("rounds", 5, 2), ("seconds", 0.25, 0.1), ("samples", 2000, 200), ("register_gib", 8, 1),
+    ):  # fmt: skip
+        if getattr(options, name) is None:
+            setattr(options, name, quick if small else usual)
+    for name in ("rounds", "seconds", "samples", "register_gib", "budget_s", "requests", "pool_percent"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            made.error(f"--{name.replace('_', '-')} is {value}; it must be above 0")
+    options.size_bytes, options.chunk_bytes = _sizes_of(options), {}
+    for size in sorted({size for sizes in options.size_bytes.values() for size in sizes}):
+        options.chunk_bytes[size] = _chunks_of(options, size)
+        _check_cells(made, size, options.chunk_bytes[size])
+    if options.merge is None and options.trace is not None and not options.trace.is_file():
+        made.error(f"--trace {options.trace} is no file")
+    return options
 
 
-class Contiguous:
-    """The limit: copies of pinned memory, 64 MiB each."""
-
-    def __init__(self, total_bytes: int) -> None:
-        self.host = torch.empty(total_bytes, dtype=torch.uint8, pin_memory=True)
-        self.device = torch.empty(total_bytes, dtype=torch.uint8, device="cuda")
-        self.streams = [torch.cuda.Stream(priority=-1), torch.cuda.Stream(priority=-1)]
-
-    def mover(self, direction: int, part: slice) -> Callable[[], int]:
-        """Return what moves a part once, and says how many bytes."""
-        to, source = (self.device, self.host) if direction == LOAD else (self.host, self.device)
-        to, source = to[part], source[part]
-        done = torch.cuda.Event(blocking=True)
-
-        def move() -> int:
-            with torch.cuda.stream(self.streams[direction]):
-                for start in range(0, len(to), 64 * MIB):
-                    to[start : start + 64 * MIB].copy_(source[start : start + 64 * MIB], non_blocking=True)
-                done.record()
-            done.synchronize()
-            return len(to)
-
-        return move
+def _sizes_of(options: argparse.Namespace) -> dict[str, list[int]]:
+    if options.sizes:
+        return {part: [size * MIB for size in dict.fromkeys(options.sizes)] for part in SIZES_MIB}
+    if options.tiny or options.quick:
+        return {part: [(32 if options.tiny else 64) * MIB] for part in SIZES_MIB}
+    return {part: [size * MIB for size in sizes] for part, sizes in SIZES_MIB.items()}
 
 
-class Engine:
-    """Matrix products on a stream of their own, back to back."""
-
-    def __init__(self, size: int) -> None:
-        self.one = torch.randn(size, size, device="cuda", dtype=torch.bfloat16)
-        self.out = torch.empty_like(self.one)
-        self.at_once = 32 if size > 4096 else 512
-
-    def alone(self) -> float:
-        """Return the seconds of one product."""
-        self._run()
-        return statistics.median(self._run() for _ in range(7))
-
-    def _run(self) -> float:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True, blocking=True)
-        begin.record()
-        for _ in range(self.at_once):
-            torch.matmul(self.one, self.one, out=self.out)
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3 / self.at_once
-
-    @contextmanager
-    def running(self) -> Iterator[list[float]]:
-        """Run until the block ends; the list has the seconds of a product, one for each bundle."""
-        stop = threading.Event()
-        taken: list[float] = []
-
-        def run() -> None:
-            while not stop.is_set():
-                taken.append(self._run())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield taken
-        finally:
-            stop.set()
-            thread.join(WAIT_S)
+def _chunks_of(options: argparse.Namespace, size: int) -> list[int]:
+    if options.chunks:
+        chosen = tuple(options.chunks)
+    elif options.tiny or options.quick:
+        chosen = TINY_CHUNKS_KIB if options.tiny else QUICK_CHUNKS_KIB
+    else:
+        chosen = LARGE_CHUNKS_KIB if size >= LARGE_BYTES else CHUNKS_KIB
+    return [chunk * KIB for chunk in chosen]
 
 
-def rate(movers: list[Callable[[], int]], seconds: float) -> tuple[float, float]:
-    """Return (GB/s, CPU seconds per GB) of movers that run beside each other again and again."""
-    moved = [0] * len(movers)
-    for mover in movers:
-        mover()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    begin_s = time.perf_counter()
-    end_s = begin_s + seconds
-
-    def run(at: int) -> None:
-        while time.perf_counter() < end_s:
-            moved[at] += movers[at]()
-
-    threads = [threading.Thread(target=run, args=(at,)) for at in range(len(movers))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(WAIT_S)
-    taken_s = time.perf_counter() - begin_s
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
-    gigabytes = sum(moved) / 1e9
-    return gigabytes / taken_s, cpu_s / gigabytes
+def _check_cells(made: argparse.ArgumentParser, size: int, chunks: list[int]) -> None:
+    for chunk in chunks:
+        block = 64 * chunk if chunk < MIB else chunk
+        if size <= 0 or chunk <= 0 or size < LEAST_BLOCKS * block:
+            text = f"--sizes {size // MIB} and --chunks {chunk // KIB}: a size must hold {LEAST_BLOCKS} blocks of 64 "
+            made.error(f"{text}chunks (of one chunk from 1 MiB on), and both must be above 0")
 
 
-def movers_of(what: Any, way: str, length: int) -> list[Callable[[], int]]:
-    """Return one mover for each direction; both at once have a half each."""
-    if way != "both":
-        return [what.mover(WAYS[way][0], slice(0, length))]
-    return [what.mover(LOAD, slice(0, length // 2)), what.mover(STORE, slice(length // 2, length))]
+def aged_pool(options: argparse.Namespace) -> gpu_slots.Aged:
+    """Age a pool for the part `pools`. Raises ValueError for a trace that is too short."""
+    if options.trace is not None:
+        prompts = read_trace(options.trace, options.requests)
+    else:
+        prompts = made_trace(400 if options.tiny else 4000)[: options.requests]
+    largest = max(options.size_bytes["pools"])
+    smallest_block = min(64 * chunk if chunk < MIB else chunk for chunk in options.chunk_bytes[largest])
+    aged = gpu_slots.age(prompts, largest // smallest_block, options.pool_percent)
+    for way in ("load", "store"):
+        aged.take(way, largest // smallest_block)
+    return aged
 
 
-def measure(
-    rig: Rig, limit: Contiguous, way: str, engine: Engine | None, rounds: int, seconds: float
-) -> dict[str, float]:
-    """Take turns with the limit; medians over rounds."""
-    ours, limits, cpu, slower, slower_by_limit = [], [], [], [], []
-    pairs = (
-        (movers_of(limit, way, len(limit.host)), limits, slower_by_limit),
-        (movers_of(rig, way, rig.num_blocks), ours, slower),
+def pool_line(aged: gpu_slots.Aged, source: str) -> str:
+    """Return how a pool was aged, and what runs it gives."""
+    return (
+        f"aged by {aged.requests} requests of {source} in a pool of {aged.pool_slots:,} slots: a run of what was hit "
+        f"has {gpu_slots.mean_run(aged.hit):.1f} slots, of what was stored {gpu_slots.mean_run(aged.stored):.1f}, of "
+        f"free ones {aged.mean_free_run:.1f}"
     )
-    for _ in range(rounds):
-        for movers, rates, by in pairs:
-            if engine is None:
-                speed, cost = rate(movers, seconds)
+
+
+def finish(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write plot, document and JSON; print the tables last."""
+    target = options.svg
+    if target is None and options.json not in (None, "-"):
+        target = Path(options.json).with_suffix(".svg")
+    if any(row["part"] in ("copies", "load", "pools") for row in result["rows"]) and target is not None:
+        target.write_text(gpu_plot.svg(result), encoding="utf-8")
+    if options.markdown is not None:
+        options.markdown.write_text(gpu_table.markdown(result), encoding="utf-8")
+    rows = result["rows"]
+    more = {name: result[name] for name in ("device", "pools", "warnings", "not_measured")}
+    emit("gpu_copy", options, figures_of(rows), rows, verified=result["verified"], shown=gpu_table.text(result), **more)
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Put results of several runs together."""
+    try:
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in options.merge]
+        result = gpu_table.merged(results)
+    except (OSError, ValueError) as error:
+        say(f"--merge: {error}")
+        return 2
+    finish(options, result)
+    return 0
+
+
+def why_not() -> str | None:
+    """Return why nothing can be measured here; None where it can."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed: nothing is measured"
+    return None if torch.cuda.is_available() else "no GPU is here: nothing is measured"
+
+
+def measure(options: argparse.Namespace, aged: gpu_slots.Aged | None) -> int:
+    """Run the parts. What was measured before an error is printed, too. `aged`: for the part `pools`."""
+    from benchmarks import gpu_parts
+    from benchmarks.gpu_rig import Driver, TooLittleMemoryError, check_room
+
+    result: dict[str, Any] = {
+        "rows": [], "pools": [], "warnings": [], "not_measured": [], "verified": False, "tiny": options.tiny,
+        "machine": machine(), "device": gpu_parts.device_facts(),
+    }  # fmt: skip
+    if aged is not None:
+        result["pools"].append(pool_line(aged, options.trace.name if options.trace else "a made trace"))
+    plan = Plan(
+        driver=Driver(), sizes=options.size_bytes, chunks=options.chunk_bytes, ways=options.ways, loads=options.loads,
+        rounds=options.rounds, seconds=options.seconds, samples=options.samples,
+        register_bytes=options.register_gib * GIB, agent_blocks=16 if options.tiny else 256, is_tiny=options.tiny,
+        budget_s=options.budget_s, rows=result["rows"], warnings=result["warnings"],
+        not_measured=result["not_measured"],
+    )  # fmt: skip
+    try:
+        for part in set(options.parts) & set(options.size_bytes):
+            largest = max(options.size_bytes[part])
+            check_room(largest, 2 * largest if part == "pools" else largest)
+        for part in dict.fromkeys(options.parts):
+            if not plan.has_time(f"the part {part}"):
+                continue
+            if part == "pools":
+                assert aged is not None
+                gpu_parts.pools(plan, aged)
             else:
-                alone_s = engine.alone()  # now: the GPU's clocks follow its heat
-                with engine.running() as taken:
-                    speed, cost = rate(movers, seconds)
-                by.append(statistics.median(taken) / alone_s - 1)
-            rates.append(speed)
-            if rates is ours and engine is None:
-                cpu.append(cost)
-    return {
-        "ours_gbs": statistics.median(ours),
-        "limit_gbs": statistics.median(limits),
-        "ratio": statistics.median(mine / most for mine, most in zip(ours, limits, strict=True)),
-        "cpu_s_per_gb": statistics.median(cpu) if cpu else 0.0,
-        "engine_slower": statistics.median(slower) if slower else 0.0,
-        "engine_slower_by_limit": statistics.median(slower_by_limit) if slower_by_limit else 0.0,
-    }
+                getattr(gpu_parts, part)(plan)
+        result["verified"] = True
+    except TooLittleMemoryError as error:
+        say(f"too little memory: {error}")
+        return 2
+    finally:
+        if result["rows"] or result["not_measured"]:
+            finish(options, result)
+    return 0
 
 
-def latency_us(mover: Callable[[], int], rounds: int) -> float:
-    """Return the median time of one call."""
-    taken = []
-    for _ in range(rounds):
-        begin_ns = time.perf_counter_ns()
-        mover()
-        taken.append((time.perf_counter_ns() - begin_ns) / 1e3)
-    return statistics.median(taken)
-
-
-def must_of(way: str, load: str, slots: str) -> float | None:
-    """Return the least ratio to the limit (the project's targets); None where there is none."""
-    if load == "product":
-        return 0.90 if way != "both" else None
-    if load == "small":
-        return None
-    if slots == "aged":
-        return 0.92 if way != "both" else None
-    return 0.95 if way == "both" else 0.98
-
-
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--mib", type=int, default=1024, help="MiB of blocks")
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=0.25, help="of one measurement")
-    options.add_argument("--chunks", type=int, nargs="*", default=list(CHUNKS), help="bytes")
-    arguments = options.parse_args()
-    if torch is None or not torch.cuda.is_available():
-        say("no GPU is here: nothing is measured")
-        emit("gpu_copy", arguments, [], [], verified=False)
-        return
-    total = 64 * MIB if arguments.tiny else arguments.mib * MIB
-    seconds, rounds = (0.02, 1) if arguments.tiny else (arguments.seconds, arguments.rounds)
-    limit = Contiguous(total)
-    loads = {"idle": None, "product": Engine(8192), "small": Engine(1024)}
-    rows: list[dict[str, Any]] = []
-    figures: list[Figure] = []
-    for chunk in arguments.chunks:
-        for slots in ("fresh", "aged"):
-            rig = Rig(chunk, total, slots)
-            rig.verify()
-            for load, engine in loads.items():
-                if slots == "aged" and load != "idle":
-                    continue
-                for way in WAYS:
-                    row = Row(
-                        chunk_kib=chunk / KIB, way=way, load=load, slots=slots,
-                        **measure(rig, limit, way, engine, rounds, seconds),
-                    )  # fmt: skip
-                    rows.append(asdict(row))
-                    work = f"{number(row.chunk_kib)} KiB, {way}, {load}, {slots} slots"
-                    beside = f"{number(row.ours_gbs)} of {number(row.limit_gbs)} GB/s"
-                    if engine is not None:
-                        beside += f"; engine {row.engine_slower:+.1%}, by the limit {row.engine_slower_by_limit:+.1%}"
-                    say(f"{work}: {row.ratio:.3f}; {beside}; CPU {number(row.cpu_s_per_gb)} s per GB")
-                    must = must_of(way, load, slots)
-                    figures.append(
-                        Figure(
-                            question=work, unit="of contiguous", ours=row.ratio, must=must, at_least=True, peer=beside
-                        )
-                    )
-            rig.verify()
-            if chunk == 32 * KIB and slots == "fresh":
-                for way, direction in (("load", LOAD), ("store", STORE)):
-                    mine = latency_us(rig.mover(direction, slice(0, 1)), 200)
-                    dma = latency_us(limit.mover(direction, slice(0, rig.slot_bytes)), 200)
-                    rows.append({"latency_us": mine, "contiguous_us": dma, "way": way})
-                    figures.append(
-                        Figure(question=f"one block of 2 MiB, {way}", unit="us beyond contiguous", ours=mine - dma,
-                               must=20.0, peer=f"{number(mine)} us; contiguous", peers=dma)
-                    )  # fmt: skip
-            del rig
-    emit("gpu_copy", arguments, figures, rows)
+def main(arguments: list[str] | None = None) -> int:
+    options = options_of(arguments)
+    if options.merge is not None:
+        return merge(options)
+    reason = why_not()
+    if reason is not None:
+        emit("gpu_copy", options, [], [], verified=False, shown=reason, skipped=reason)
+        return 0
+    try:
+        aged = aged_pool(options) if "pools" in options.parts else None
+    except ValueError as error:
+        say(f"--trace: {error}")
+        return 2
+    return measure(options, aged)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -146,9 +146,13 @@ def emit(
     rows: Sequence[Mapping[str, Any]],
     *,
     verified: bool = True,
+    shown: str | None = None,
     **more: Any,
 ) -> None:
-    """Print the table, and write the JSON where it is wanted. `verified`: what was timed was checked byte by byte."""
+    """Print the table, and write the JSON where it is wanted. `verified`: what was timed was checked byte by byte.
+
+    `shown` is printed in place of the table of figures.
+    """
     if options.tiny:  # nothing is said about times at this size
         figures = [replace(each, must=None) for each in figures]
     header = ("question", "ours", "must", "", "beside it", "")
@@ -157,7 +161,7 @@ def emit(
          each.peer + (" (quoted)" if each.quoted else ""))
         for each in figures
     ]  # fmt: skip
-    say(table(header, lines))
+    say(table(header, lines) if shown is None else shown)
     target = options.json or ("-" if options.tiny else None)
     if target is None:
         return

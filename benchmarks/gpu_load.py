@@ -1,0 +1,181 @@
+"""What an engine does on the GPU meanwhile, and how much longer it takes beside copies.
+
+    product  bf16 matrix products of 8192 x 8192 x 8192 back to back: the GPU never has room
+    decode   decode steps of a small batch, as one CUDA graph each: a stream of many kernels of some microseconds
+
+The engine runs without a pause, two bundles ahead of the device. Its speed is measured in windows: alone, beside
+contiguous DMA, alone, beside ours, alone. Each window beside copies is compared with the mean of the two around it,
+since the clocks of a GPU drift by 10 % with its heat.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_rate import WAIT_S, Mover, rate
+from benchmarks.gpu_timeline import LEAST_BUNDLES, Timeline
+
+BUNDLES_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Work that can be put into the current stream again and again."""
+
+    name: str
+    submit: Callable[[], None]
+    """Puts one bundle into the stream; returns at once."""
+    per_bundle: float
+    """Work in a bundle, in `unit` times seconds."""
+    unit: str
+    keeps: object = None
+    """What its kernels read."""
+
+
+def product(size: int = 8192, per_bundle: int = 8) -> Engine:
+    """Return square bf16 products back to back."""
+    one = torch.randn(size, size, device="cuda", dtype=torch.bfloat16)
+    other = torch.randn(size, size, device="cuda", dtype=torch.bfloat16)
+    out = torch.empty_like(one)
+
+    def submit() -> None:
+        for _ in range(per_bundle):
+            torch.matmul(one, other, out=out)
+
+    submit()
+    torch.cuda.synchronize()
+    return Engine(name="product", submit=submit, per_bundle=per_bundle * 2 * size**3 / 1e12, unit="TFLOP/s")
+
+
+def decode(num_layers: int = 8, hidden: int = 4096, batch: int = 32, per_bundle: int = 8) -> Engine:
+    """Return decode steps of a model with layers of the shape of Llama-3-8B's, without attention, as CUDA graphs."""
+    inner, qkv = hidden * 7 // 2, hidden * 3 // 2
+
+    def weight(rows: int, columns: int) -> Any:
+        return torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16) / rows**0.5
+
+    layers = [
+        (weight(hidden, qkv), weight(hidden, hidden), weight(hidden, 2 * inner), weight(inner, hidden))
+        for _ in range(num_layers)
+    ]
+    start = torch.randn(batch, hidden, device="cuda", dtype=torch.bfloat16)
+
+    def normed(x: Any) -> Any:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+
+    def step() -> Any:
+        x = start
+        for in_attention, out_attention, up, down in layers:
+            x = x + (normed(x) @ in_attention)[:, :hidden] @ out_attention
+            both = normed(x) @ up
+            x = x + (torch.nn.functional.silu(both[:, :inner]) * both[:, inner:]) @ down
+        return x
+
+    with torch.inference_mode():
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # a capture must not be the first time
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    if not torch.isfinite(result).all():
+        raise RuntimeError("the decode steps give numbers that are none")
+
+    def submit() -> None:
+        for _ in range(per_bundle):
+            graph.replay()
+
+    return Engine(name="decode", submit=submit, per_bundle=per_bundle, unit="steps/s", keeps=(layers, start))
+
+
+class Running:
+    """An engine that runs in a thread of its own until the block ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.timeline = Timeline()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine")
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        self.timeline.wait(self.timeline.begin(), LEAST_BUNDLES)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(WAIT_S)
+        if self._thread.is_alive():
+            raise RuntimeError(f"the engine did not stop within {WAIT_S:.0f} s")
+        torch.cuda.synchronize()
+
+    def speed(self, seconds: float) -> float:
+        """Return the work a second of bundles that take so long each."""
+        return self.engine.per_bundle / seconds
+
+    def _run(self) -> None:
+        try:
+            ahead: deque[tuple[Any, Any]] = deque()
+            before = _event()
+            before.record()
+            while not self._stop.is_set():
+                self.engine.submit()
+                after = _event()
+                after.record()
+                ahead.append((before, after))
+                before = after
+                if len(ahead) > BUNDLES_AHEAD:
+                    begin, end = ahead.popleft()
+                    end.synchronize()
+                    self.timeline.add(begin.elapsed_time(end) / 1e3)
+        except BaseException as error:  # noqa: BLE001  raised by the timeline
+            self.timeline.fail(error)
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True, blocking=True)
+
+
+def beside(
+    running: Running,
+    limit: list[Mover],
+    ours: list[Mover],
+    seconds: float,
+    alone_bundles: int,
+    *,
+    is_ours_first: bool,
+) -> dict[str, float]:
+    """Measure one round: both rates, the engine's speed alone, and how much slower it is beside each.
+
+    `limit_gbs`, `ours_gbs`: 10^9 bytes a second; `alone`: in the engine's unit; `slower`, `slower_by_limit`: shares.
+    """
+    timeline = running.timeline
+    alone_s = [timeline.wait(timeline.begin(), alone_bundles)]
+    result: dict[str, float] = {}
+    for is_ours in (is_ours_first, not is_ours_first):
+        movers = ours if is_ours else limit
+        for mover in movers:
+            mover()
+        first = timeline.begin()
+        moved = rate(movers, seconds, warm_calls=0)
+        beside_s = timeline.since(first)
+        alone_s.append(timeline.wait(timeline.begin(), alone_bundles))
+        slower = beside_s / statistics.fmean(alone_s[-2:]) - 1
+        result["ours_gbs" if is_ours else "limit_gbs"] = moved.gbs
+        result["slower" if is_ours else "slower_by_limit"] = slower
+    result["alone"] = running.speed(statistics.median(alone_s))
+    return result

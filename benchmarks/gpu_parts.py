@@ -1,0 +1,317 @@
+"""The parts of bench_gpu_copy that measure: each takes a Plan and adds rows to it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import gpu_agent, gpu_load
+from benchmarks.gpu_plan import Plan
+from benchmarks.gpu_rate import LOAD, STORE, WAIT_S, Mover, rate
+from benchmarks.gpu_rig import Arena, Dma, Rig, check_room
+from benchmarks.gpu_rows import GIB, KIB, MIB, CopyRow, CpuRow, LatencyRow, RegisterRow, name_of_bytes
+from benchmarks.gpu_slots import Aged, fresh, mean_run, random_slots
+from benchmarks.gpu_table import copy_cell
+from benchmarks.report import percentile
+from flexkv import _core
+
+NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
+LATENCY_BLOCKS = ((2 * MIB, 64), (64 * KIB, 16))
+"""Bytes of a block, and its chunks."""
+
+
+def device_facts() -> dict[str, str]:
+    """Return what the figures depend on, of the GPU."""
+    asked = ("driver_version", "clocks.sm", "clocks.max.sm", "pcie.link.gen.current", "pcie.link.width.current")
+    found = _asked(asked) or ["unknown"] * len(asked)
+    return {
+        "name": torch.cuda.get_device_name(),
+        "driver": found[0],
+        "cuda": str(torch.version.cuda),
+        "torch": torch.__version__,
+        "sm_mhz": found[1],
+        "max_sm_mhz": found[2],
+        "pcie": "unknown" if found[3] == "unknown" else f"gen {found[3]} x{found[4]}",
+        "memory_gib": f"{torch.cuda.mem_get_info()[1] / GIB:.1f}",
+    }
+
+
+def _asked(names: Sequence[str]) -> list[str] | None:
+    """Return what nvidia-smi says of the first GPU; None where there is none or it does not answer."""
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = [each.strip() for each in done.stdout.strip().split(",")]
+    return found if done.returncode == 0 and len(found) == len(names) else None
+
+
+def planes_of(chunk_bytes: int) -> int:
+    """Return how many chunks a block has: 64, as a model of 32 layers; one where they are long."""
+    return NUM_PLANES if chunk_bytes < LONG_CHUNK_BYTES else 1
+
+
+@contextmanager
+def _rig(plan: Plan, arena: Arena, chunk: int, planes: int | None = None, slots: Any = None) -> Iterator[Rig]:
+    with Rig(arena, chunk, planes_of(chunk) if planes is None else planes, slots) as rig:
+        if not rig.is_registered:
+            plan.warn("the driver has not registered the host memory: copies are of pageable memory")
+        yield rig
+
+
+def _median(rounds: Sequence[dict[str, float]], name: str) -> float:
+    return percentile([each[name] for each in rounds], 50)
+
+
+def _row(part: str, rig: Rig, size: int, way: str, rounds: Sequence[dict[str, float]], **more: Any) -> CopyRow:
+    ratios = [each["ours_gbs"] / each["limit_gbs"] for each in rounds]
+    return CopyRow(
+        part=part, chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots),
+        ours_gbs=_median(rounds, "ours_gbs"), limit_gbs=_median(rounds, "limit_gbs"),
+        ratio=percentile(ratios, 50), ratio_low=min(ratios), ratio_high=max(ratios), **more,
+    )  # fmt: skip
+
+
+def _told(row: CopyRow) -> str:
+    what = f"{row.part}: {name_of_bytes(row.chunk_bytes)} {name_of_bytes(row.size_bytes)} {row.way} {row.load}"
+    return f"{what} {row.slots}: {copy_cell(asdict(row))}"
+
+
+def _idle_rounds(plan: Plan, limit: list[Mover], ours: list[Mover]) -> list[dict[str, float]]:
+    """Take turns with the limit, who begins as well."""
+    rounds = []
+    for number in range(plan.rounds):
+        of_round = {}
+        for is_ours in (number % 2 == 1, number % 2 == 0):
+            of_round["ours_gbs" if is_ours else "limit_gbs"] = rate(ours if is_ours else limit, plan.seconds).gbs
+        rounds.append(of_round)
+    return rounds
+
+
+def copies(plan: Plan) -> None:
+    """Idle GPU: every size, chunk and way."""
+    for size in plan.sizes["copies"]:
+        if not plan.has_time(f"copies of {name_of_bytes(size)}"):
+            continue
+        with Arena(plan.driver, size, size) as arena:
+            for chunk in plan.chunks[size]:
+                what = f"copies: {name_of_bytes(chunk)}, {name_of_bytes(size)}"
+                if not plan.has_time(what):
+                    continue
+                with _rig(plan, arena, chunk) as rig:
+                    for way in plan.ways:
+                        if plan.has_time(f"{what}, {way}"):
+                            rounds = _idle_rounds(plan, arena.dma.movers(way), rig.movers(way))
+                            rig.verify(way)
+                            row = _row("copies", rig, size, way, rounds, load="idle", slots="fresh")
+                            plan.add(row, _told(row))
+
+
+def engine_of(name: str, *, is_tiny: bool) -> gpu_load.Engine:
+    """Return a load by its name."""
+    if name == "product":
+        return gpu_load.product(1024, 64) if is_tiny else gpu_load.product()
+    return gpu_load.decode(2, 512) if is_tiny else gpu_load.decode()
+
+
+def load(plan: Plan) -> None:
+    """The same beside each load."""
+    for name in plan.loads:
+        engine = engine_of(name, is_tiny=plan.is_tiny)
+        for size in plan.sizes["load"]:
+            if not plan.has_time(f"load: {name}, {name_of_bytes(size)}"):
+                continue
+            with Arena(plan.driver, size, size) as arena:
+                for chunk in plan.chunks[size]:
+                    what = f"load: {name}, {name_of_bytes(chunk)}, {name_of_bytes(size)}"
+                    if not plan.has_time(what):
+                        continue
+                    clock = ""
+                    with _rig(plan, arena, chunk) as rig:
+                        for way in plan.ways:
+                            if plan.has_time(f"{what}, {way}"):
+                                clock = _beside(plan, arena, rig, engine, way, clock)
+        del engine
+        torch.cuda.empty_cache()
+
+
+def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: str, clock: str) -> str:
+    """Measure one way. Returns the SM clock under the load; `clock`: it, where it is known: asking is slow."""
+    limit, ours = arena.dma.movers(way), rig.movers(way)
+    with gpu_load.Running(engine) as running:
+        clock = clock or (_asked(["clocks.sm"]) or ["unknown"])[0]
+        rounds = [
+            gpu_load.beside(
+                running, limit, ours, plan.seconds, 4 if plan.is_tiny else 12, is_ours_first=number % 2 == 1
+            )
+            for number in range(plan.rounds)
+        ]
+    rig.verify(way)
+    points = [100 * (each["slower"] - each["slower_by_limit"]) for each in rounds]
+    row = _row(
+        "load", rig, arena.device_bytes, way, rounds, load=engine.name, slots="fresh", engine_unit=engine.unit,
+        engine_alone=_median(rounds, "alone"), engine_slower=_median(rounds, "slower"),
+        engine_slower_by_limit=_median(rounds, "slower_by_limit"), points=percentile(points, 50),
+        sm_mhz=clock,
+    )  # fmt: skip
+    plan.add(row, f"{_told(row)}; alone {row.engine_alone:.1f} {row.engine_unit}, SM {row.sm_mhz} MHz")
+    return clock
+
+
+def pools(plan: Plan, aged: Aged) -> None:
+    """Host slots of a fresh pool, of an aged one, and in random order, one way each."""
+    for size in plan.sizes["pools"]:
+        if not plan.has_time(f"pools: {name_of_bytes(size)}"):
+            continue
+        with Arena(plan.driver, size, 2 * size) as arena:
+            for chunk in plan.chunks[size]:
+                num_blocks = size // (planes_of(chunk) * chunk)
+                for way in ("load", "store"):
+                    for name, slots in (
+                        ("fresh", fresh(num_blocks)),
+                        ("aged", aged.take(way, num_blocks)),
+                        ("random", random_slots(num_blocks, 2 * num_blocks, chunk)),
+                    ):
+                        if not plan.has_time(f"pools: {name_of_bytes(chunk)}, {name}, {way}"):
+                            continue
+                        with _rig(plan, arena, chunk, slots=slots) as rig:
+                            rounds = _idle_rounds(plan, arena.dma.movers(way), rig.movers(way))
+                            rig.verify(way)
+                            row = _row("pools", rig, size, way, rounds, load="idle", slots=name)
+                            plan.add(row, f"{_told(row)}, {row.mean_run:.1f} slots per run")
+
+
+def latency(plan: Plan) -> None:
+    """One block after the other: ours, a DMA that spins, one that waits by interrupt, in turns."""
+    size = 16 * MIB if plan.is_tiny else 64 * MIB
+    with Arena(plan.driver, size, size) as arena:
+        for block_bytes, planes in LATENCY_BLOCKS:
+            with _rig(plan, arena, block_bytes // planes, planes) as rig:
+                for way, direction in (("load", LOAD), ("store", STORE)):
+                    if plan.has_time(f"latency: {name_of_bytes(block_bytes)}, {way}"):
+                        taken = _latencies(arena.dma, rig, direction, block_bytes, plan.samples)
+                        rig.verify(way)
+                        row = LatencyRow(
+                            block_bytes=block_bytes, chunk_bytes=rig.chunk_bytes, way=way, samples=plan.samples,
+                            **{f"{who}_p{p}_us": percentile(us, p) for who, us in taken.items() for p in (50, 99)},
+                        )  # fmt: skip
+                        told = ", ".join(f"{who} {percentile(us, 50):.1f} us" for who, us in taken.items())
+                        plan.add(row, f"latency: {name_of_bytes(block_bytes)} {way}: {told}")
+
+
+def _latencies(dma: Dma, rig: Rig, direction: int, block_bytes: int, samples: int) -> dict[str, list[float]]:
+    """Time single calls, the three in turns; each call takes the next block."""
+    count = min(rig.num_blocks, dma.total_bytes // block_bytes, 32)
+    ours = [rig.mover(direction, at, at + 1) for at in range(count)]
+    extents = [(at * block_bytes, (at + 1) * block_bytes) for at in range(count)]
+    movers: dict[str, list[Mover]] = {
+        "ours": ours,
+        "spin": [dma.mover(direction, *extent) for extent in extents],
+        "blocking": [dma.mover(direction, *extent, is_blocking=True) for extent in extents],
+    }
+    names = list(movers)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for sample in range(-32, samples):
+        for turn in range(len(names)):
+            name = names[(sample + turn) % len(names)]
+            mover = movers[name][sample % count]
+            begin_ns = time.perf_counter_ns()
+            mover()
+            passed_us = (time.perf_counter_ns() - begin_ns) / 1e3
+            if sample >= 0:
+                taken[name].append(passed_us)
+    return taken
+
+
+def cpu(plan: Plan) -> None:
+    """What copies at full rate cost the process, and what the agent's threads cost, idle and busy."""
+    size = plan.sizes["cpu"][0]
+    with Arena(plan.driver, size, size) as arena, _rig(plan, arena, 32 * KIB) as rig:
+        for way in plan.ways:
+            kinds: tuple[tuple[str, Callable[[], list[Mover]]], ...] = (
+                ("ours", lambda way=way: rig.movers(way)),
+                ("dma blocking", lambda way=way: arena.dma.movers(way, is_blocking=True)),
+                ("dma spin", lambda way=way: arena.dma.movers(way)),
+            )
+            for who, make in kinds:
+                if not plan.has_time(f"cpu: {who}, {way}"):
+                    continue
+                movers = make()
+                found = [rate(movers, 2 * plan.seconds) for _ in range(plan.rounds)]
+                row = CpuRow(
+                    who=who, way=way, gbs=percentile([each.gbs for each in found], 50),
+                    share=percentile([each.cpu_share for each in found], 50),
+                    s_per_gb=percentile([each.cpu_s_per_gb for each in found], 50),
+                    detail=f"the process, chunks of 32 KiB, {name_of_bytes(size)} a call",
+                )  # fmt: skip
+                plan.add(row, f"cpu: {who} {way}: {row.gbs:.1f} GB/s, {row.share:.3f} of a core")
+            rig.verify(way)
+    if plan.has_time("cpu: the agent"):
+        ops, idle_s = (2, 0.2) if plan.is_tiny else (3 * plan.rounds, 1.0)
+        for row in gpu_agent.measure(plan.agent_blocks, ops, idle_s):
+            plan.add(row, f"cpu: agent {row.way}: {row.gbs:.1f} GB/s, {row.share:.4f} of a core; {row.detail}")
+
+
+def register(plan: Plan) -> None:
+    """Host memory made usable for the GPU, beside one call of the driver for all of it; GPU memory taken."""
+    size = plan.register_bytes
+    check_room(16 * MIB, size)
+    begin_s = time.perf_counter()
+    num_slots = size // (2 * MIB)
+    pool = _core.HostPool(num_slots, [2 * MIB], prefault_threads=16)
+    if not pool.wait_prefaulted(num_slots, WAIT_S):
+        raise RuntimeError(f"host memory was not there after {WAIT_S:.0f} s, errno {pool.prefault_error}")
+    prefault_s = time.perf_counter() - begin_s
+    base = int(pool.view(0, 0).__array_interface__["data"][0])
+    memory = torch.empty(16 * MIB, dtype=torch.uint8, device="cuda")
+    taken: dict[str, list[float]] = {"ours": [], "one_call": [], "release": []}
+    gpu_bytes = [_gpu_bytes(memory, base) for _ in range(2)][-1]  # the first one loads the kernels
+    for _ in range(max(1, plan.rounds // 2)):
+        _one_registration(plan, memory, base, num_slots, taken)
+    row = RegisterRow(
+        size_bytes=size, prefault_s=prefault_s, page_kind=pool.page_kind, ours_s=percentile(taken["ours"], 50),
+        one_call_s=percentile(taken["one_call"], 50), release_s=percentile(taken["release"], 50),
+        gpu_memory_mib=gpu_bytes / MIB,
+    )  # fmt: skip
+    plan.add(row, f"register: {name_of_bytes(size)}: ours {row.ours_s:.3f} s, in one call {row.one_call_s:.3f} s")
+
+
+def _copier(memory: Any, base: int, num_slots: int) -> Any:
+    planes = np.array([[memory.data_ptr(), 2 * MIB, 2 * MIB]], dtype=np.uint64)
+    copier = _core.BlockCopies("cuda", len(memory) // (2 * MIB), planes, base, 2 * MIB, num_slots)
+    if not copier.wait_usable(WAIT_S):
+        raise RuntimeError(f"host memory was not usable after {WAIT_S:.0f} s")
+    return copier
+
+
+def _gpu_bytes(memory: Any, base: int) -> int:
+    """Return what both directions take of the GPU, once there are copies of a block."""
+    torch.cuda.synchronize()
+    free_before = torch.cuda.mem_get_info()[0]
+    copier = _copier(memory, base, 1)
+    ids = np.zeros(1, dtype=np.int64)
+    for direction in (STORE, LOAD):
+        copier.copy(direction, ids, ids)
+    return int(free_before - torch.cuda.mem_get_info()[0])
+
+
+def _one_registration(plan: Plan, memory: Any, base: int, num_slots: int, taken: dict[str, list[float]]) -> None:
+    """Time ours and the driver's, one after the other. Ours: from the call that makes it until all slots are usable."""
+    begin_s = time.perf_counter()
+    copier = _copier(memory, base, num_slots)
+    taken["ours"].append(time.perf_counter() - begin_s)
+    begin_s = time.perf_counter()
+    del copier
+    taken["release"].append(time.perf_counter() - begin_s)
+    begin_s = time.perf_counter()
+    plan.driver.call("cuMemHostRegister_v2", base, num_slots * 2 * MIB, 1)
+    taken["one_call"].append(time.perf_counter() - begin_s)
+    plan.driver.call("cuMemHostUnregister", base)
