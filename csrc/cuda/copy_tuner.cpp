@@ -15,7 +15,6 @@ constexpr std::size_t most_blocks = CopyCell::blocks_of_size.back();
 constexpr std::array<int, CopyCell::blocks_of_size.size()> rounds_of_size = {7, 5, 3, 3};
 constexpr int least_samples = 2;
 constexpr double hopeless = 2.0;  // times the best one's time
-constexpr Result out_of_memory = 2;
 
 DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
   DevicePtr address = 0;
@@ -55,8 +54,8 @@ CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits
     : shared_(shared), lanes_(lanes), limits_(limits), deadline_(Clock::now() + limits.time) {
   const std::uint64_t stride = slot_stride_bytes(shared_.map.slot_bytes);
   if (stride > limits_.memory_bytes) {
-    throw Error(out_of_memory, "a block has more than the " + std::to_string(limits_.memory_bytes >> 20) +
-                                   " MiB that a measurement may take");
+    throw Error(error_out_of_memory, "a block has more than the " + std::to_string(limits_.memory_bytes >> 20) +
+                                         " MiB that a measurement may take");
   }
   num_blocks_ = static_cast<std::int64_t>(std::min<std::uint64_t>(most_blocks, limits_.memory_bytes / stride));
   const std::uint64_t bytes = static_cast<std::uint64_t>(num_blocks_) * stride;

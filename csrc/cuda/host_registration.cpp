@@ -80,7 +80,7 @@ bool GpuHostRegistration::settle(std::size_t piece, Result result) {
   if (num_settled_ > 0) told_.num_slots = range(num_settled_ - 1).end_slot;
   told_.is_complete = num_settled_ == pieces_.size();
   progress_(told_);
-  return num_settled_ == pieces_.size();
+  return told_.is_complete;
 }
 
 void GpuHostRegistration::unregister_pieces() {

@@ -38,8 +38,8 @@ struct Library {
   static Result anything() { return success; }
   static Result get_proc_address(const char* symbol, void** function, int version, std::uint64_t /*flags*/,
                                  int* /*status*/) {
-    CHECK(version == 12000);
     const std::string name = symbol;
+    CHECK(version == (name == "cuMemcpyBatchAsync" ? 12080 : 12000));
     if (name == current->missing) return 500;
     *function = name == "cuInit"           ? reinterpret_cast<void*>(&call_init)
                 : name == "cuGetErrorName" ? reinterpret_cast<void*>(&call_error_name)
@@ -58,11 +58,10 @@ std::string why_not(Library library) {
   return why;
 }
 
-}  // namespace
-
-int main() {
+void a_driver_that_cannot_be_used_is_named() {
   CHECK(why_not({}).empty());
   CHECK(why_not({12000, true, "", success}).empty());
+  CHECK(why_not({12000, true, "cuMemcpyBatchAsync", success}).empty());  // newer than what is needed
   CHECK(why_not({11080, true, "", success}) ==
         "the CUDA driver is for CUDA 11.8; update it to one for CUDA 12.0 or later");
   CHECK(why_not({11040, false, "", success}) ==
@@ -74,6 +73,12 @@ int main() {
         "the CUDA driver finds no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES (cuInit: CUDA_ERROR_NO_DEVICE)");
   CHECK(why_not({12040, true, "", 999}) ==
         "the CUDA driver cannot be used; look at nvidia-smi (cuInit: CUDA_ERROR_OTHER)");
+}
+
+}  // namespace
+
+int main() {
+  a_driver_that_cannot_be_used_is_named();
   std::puts("test_cuda_driver: ok");
   return 0;
 }
