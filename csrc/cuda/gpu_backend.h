@@ -17,6 +17,7 @@ class GpuBackend final : public CopyBackend {
   [[nodiscard]] std::unique_ptr<HostRegistration> use_host(
       const HostShard& host, std::function<void(std::int64_t num_slots)> progress) override;
   void record_step(std::uint64_t step, std::uintptr_t stream) override;
+  void make_wait(std::uintptr_t stream, CopyMark mark) override;
 
  private:
   std::shared_ptr<GpuShared> shared_;

@@ -1,7 +1,8 @@
 // AgentLane: one direction of a copy agent, its queue and its thread.
 //
 // An op is  queued -> running -> finished  or  queued -> cancelled ;  either end leaves one acknowledgement to take.
-// The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other.
+// The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other;
+// a load by layers goes first: the engine's step waits for it.
 // Invariant: num_outstanding == queued + running + results not yet taken.
 // Thread safety: all members, any thread; `run` by one thread.
 #pragma once
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "transfer/block_copier.h"
+#include "transfer/layer_gate.h"
 #include "transfer/pool_mapping.h"
 #include "transfer/protocol.h"
 #include "transfer/wake_event.h"
@@ -26,6 +28,7 @@ struct CopyTask {
   std::vector<std::int64_t> slots;   // in range
   std::vector<std::int64_t> blocks;  // in range, as many
   std::shared_ptr<const PoolMapping> pool;
+  std::uint64_t layer_ticket = 0;  // of a load by layers
 };
 
 struct LaneStats {
@@ -34,8 +37,9 @@ struct LaneStats {
 
 class AgentLane {
  public:
-  // `wake` outlives the lane; it is signalled whenever there is a result to take.
-  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake);
+  // `wake` and `gate` outlive the lane. `wake` is signalled whenever there is a result to take; `gate` is told of loads
+  // by layers.
+  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate);
 
   void run();    // the lane's thread, until close
   void close();  // after it nothing starts; a running op runs on, then `run` returns
@@ -57,10 +61,12 @@ class AgentLane {
   using Queue = std::deque<CopyTask>;
   [[nodiscard]] Queue::iterator next_ready();
   [[nodiscard]] protocol::AckBody copy(const CopyTask& task);
+  [[nodiscard]] std::uint64_t move(const CopyTask& task);
   void finish(const protocol::AckBody& result);
-  void finish_cancelled(std::uint64_t op_id);
+  void finish_cancelled(const CopyTask& task);
 
   const WakeEvent& wake_;
+  LayerGate& gate_;
   const std::unique_ptr<BlockCopier> copier_;  // used by `run` only
   mutable std::mutex mutex_;
   std::condition_variable changed_;

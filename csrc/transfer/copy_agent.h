@@ -11,6 +11,9 @@
 // lost pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped and
 // before the agent registers again.
 //
+// A load by layers (OpBody::layer_ticket) is waited for by the engine's own thread: expect_load when its step begins,
+// wait_layer before each layer, finish_load at the end of the step. Each returns in bounded time.
+//
 // `stop` drains running ops, acknowledges the queued ones as cancelled, says BYE, joins all threads; bounded by
 // timeout_s, idempotent. The device memory must stay valid until stop() has returned true.
 //
@@ -60,6 +63,15 @@ class CopyAgent {
   // Monotone; smaller values are ignored. `stream`: on a GPU, the engine's, which holds the work of the step; 0: it is
   // done. Throws what the backend does.
   void record_step(std::uint64_t step, std::uintptr_t stream = 0);
+  // The step that runs now computes on what the load with this ticket brings. Tickets grow. Throws
+  // std::invalid_argument.
+  void expect_load(std::uint64_t ticket, double timeout_s);
+  // Has `stream` (a CUstream; 0 where there are none: the thread itself) wait until bytes [0, end_bytes) of the load's
+  // blocks are there; returns once that is on its way. False: the load failed. Throws std::invalid_argument for a
+  // ticket that is not expected, std::runtime_error when the load does not end, or the device fails.
+  [[nodiscard]] bool wait_layer(std::uint64_t ticket, std::uint64_t end_bytes, std::uintptr_t stream);
+  // Until the load has ended: whether all of it is there. Throws as wait_layer.
+  [[nodiscard]] bool finish_load(std::uint64_t ticket);
   [[nodiscard]] AgentState state() const;
   // Until the agent serves ops; false after timeout_s, or when refused or stopped.
   [[nodiscard]] bool wait_serving(double timeout_s) const;

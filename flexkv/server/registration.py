@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from flexkv import _core
 from flexkv.common.debug import flexkv_logger
+from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.ring_buffer import RingBuffer
 
 __all__ = ["AgentReport", "Registration", "StepTicket"]
@@ -57,10 +58,11 @@ class Registration:
     """The agent, and the tensors it may write to. When `owner` goes without `close`, the agent is stopped first."""
 
     def __init__(
-        self, owner: object, rank: int, agent: _core.CopyAgent, tensors: list[object], device: str = "cpu"
+        self, owner: object, rank: int, agent: _core.CopyAgent, tensors: list[object], spec: DeviceLayoutSpec
     ) -> None:
         self.agent = agent
-        self._device = device
+        self._device = spec.device
+        self._layer_ends = spec.layer_ends
         self._rank = rank
         self._steps: RingBuffer[StepTicket] = RingBuffer(MAX_STEP_TICKETS)
         self._steps_lock = threading.Lock()
@@ -77,6 +79,13 @@ class Registration:
             is_due = self._num_steps % STATE_CHECK_STEPS == 0
         if is_due:
             self._note_state()
+
+    def wait_for_layer(self, ticket: int, layer_name: str | None, stream: int | None = None) -> bool:
+        """Have the stream wait until the layer's blocks are there. ValueError naming a layer that is not registered."""
+        end = max(self._layer_ends.values()) if layer_name is None else self._layer_ends.get(layer_name)
+        if end is None:
+            raise ValueError(f"layer_name is {layer_name!r}, which is not registered")
+        return self.agent.wait_layer(ticket, end, self._stream(stream))
 
     def _stream(self, stream: int | None) -> int:
         """Return the address of the stream that holds a step's work; 0 where there are no streams."""
