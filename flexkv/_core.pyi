@@ -720,7 +720,7 @@ class CopyAgent:
 
     def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], device: str = 'cpu', layer_ends: Sequence[int] = []) -> None:
         """
-        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. layer_ends: where in a block's bytes the layers end, ascending. RuntimeError: the device cannot be used, and why.
+        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. layer_ends: where in a block's bytes the layers end, ascending. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.
         """
 
     def start(self) -> None:
@@ -770,6 +770,21 @@ class CopyAgent:
     def last_error(self) -> str:
         """Why a copy failed, or else the last connection; empty when none has."""
 
+    def give_copy_figures(self, us: Annotated[NDArray[numpy.float64], dict(shape=(16, 5), order='C', device='cpu', writable=False)]) -> bool:
+        """
+        Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.
+        """
+
+    def wait_tuned(self, timeout_s: float) -> bool:
+        """
+        Wait until the mechanisms are measured, given, or will not be; False after the timeout.
+        """
+
+    def tuning(self) -> dict:
+        """
+        Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.
+        """
+
     def stats(self) -> dict:
         """Counters since start."""
 
@@ -790,7 +805,7 @@ class BlockCopies:
 
     def __init__(self, device: str, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], host_base: int, stride: int, num_slots: int) -> None:
         """
-        device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.
+        device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.
         """
 
     def wait_usable(self, timeout_s: float) -> bool:
@@ -803,6 +818,24 @@ class BlockCopies:
 
     def record_step(self, step: int, stream: int) -> None:
         """What the stream holds now belongs to steps up to this one."""
+
+    def wait_tuned(self, timeout_s: float) -> bool:
+        """
+        Wait until the mechanisms are measured, or will not be; False after the timeout.
+        """
+
+    def tuning(self) -> dict:
+        """As CopyAgent.tuning."""
+
+    def use_mechanism(self, name: str) -> None:
+        """
+        Use this one from now on, wherever it can be; nothing is measured any more.
+        """
+
+    def mechanism_for(self, direction: int, slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> str:
+        """
+        The name of what a copy of these slots would use now; empty without a GPU.
+        """
 
 def copy_nontemporal(dst: int, src: int, bytes: int) -> None:
     """

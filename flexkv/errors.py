@@ -3,6 +3,7 @@
     FlexKVError
     ├── ConfigError        (ValueError)   a setting that cannot work; raised at start, names the key
     ├── CapacityError                     slots or memory that cannot be had
+    ├── DeviceError                       a GPU or its driver cannot be used; no setting of ours mends that
     ├── StoreBusyError                    somebody else serves from a directory; it can be tried again
     ├── TransferError                     an op failed
     │   ├── StorageIOError (OSError)      a read or write of a device or file failed
@@ -26,6 +27,7 @@ __all__ = [
     "CapacityError",
     "ChecksumError",
     "ConfigError",
+    "DeviceError",
     "FlexKVError",
     "RemoteError",
     "ServerError",
@@ -75,6 +77,10 @@ class ConfigError(FlexKVError, ValueError):
 
 class CapacityError(FlexKVError):
     """Slots or memory that cannot be had."""
+
+
+class DeviceError(FlexKVError):
+    """A device or its driver cannot be used: missing, too old, or failing. ``value`` names the device."""
 
 
 class StoreBusyError(FlexKVError):

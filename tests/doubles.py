@@ -405,3 +405,22 @@ def _check_apart(op: TransferOp, other: TransferOp) -> None:
         for other_place, other_writes, other_ids in _touched(other):
             if place == other_place and place != "gpu" and (writes or other_writes):
                 assert not set(ids.tolist()) & set(other_ids.tolist()), f"a {place} slot is used while an op writes it"
+
+
+class DeviceTensor:
+    """Says that it lies on another device."""
+
+    shape = (4, 16)
+    dtype = "torch.float16"
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def data_ptr(self) -> int:
+        return 4096
+
+    def stride(self) -> tuple[int, ...]:
+        return (16, 1)
+
+    def element_size(self) -> int:
+        return 2

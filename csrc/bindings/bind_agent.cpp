@@ -17,8 +17,10 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/copy_tuning.h"
 #include "bindings/gil.h"
 #include "cuda/gpu_backend.h"
+#include "cuda/gpu_copier.h"
 #include "transfer/copy_agent.h"
 #include "transfer/copy_engine.h"
 #include "transfer/device_layout.h"
@@ -102,9 +104,9 @@ class BlockCopies {
     for (const auto direction : {protocol::Direction::load, protocol::Direction::store}) {
       copiers_.push_back(backend_->make_copier(direction));
     }
-    registration_ = backend_->use_host(host_, [this](std::int64_t usable) {
+    registration_ = backend_->use_host(host_, [this](const HostProgress& progress) {
       const std::lock_guard lock(mutex_);
-      usable_ = usable;
+      usable_ = progress.num_slots;
       changed_.notify_all();
     });
   }
@@ -130,6 +132,29 @@ class BlockCopies {
     backend_->record_step(step, stream);
   }
 
+  bool wait_tuned(double timeout_s) {
+    const auto gpu = gpu_backend(backend_);
+    const GilRelease release;
+    return gpu == nullptr || gpu->choices().wait_settled(timeout_s);
+  }
+
+  nb::dict tuning() { return tuning_of(gpu_backend(backend_).get()); }
+
+  void use_mechanism(const std::string& name) {
+    const auto gpu = gpu_backend(backend_);
+    if (gpu == nullptr) throw std::invalid_argument("a CPU has one mechanism only");
+    gpu->choices().force(mechanism_named(name));
+  }
+
+  std::string mechanism_for(int direction, const Ids& slots) {
+    if (direction != 0 && direction != 1) throw std::invalid_argument("direction must be 0 (load) or 1 (store)");
+    const auto slot_ids = to_ids(slots, "slots", host_.num_slots);
+    if (slot_ids.empty() || gpu_backend(backend_) == nullptr) return {};
+    const auto& copier = static_cast<const cuda::GpuCopier&>(*copiers_[static_cast<std::size_t>(direction)]);
+    const GilRelease release;
+    return std::string(cuda::mechanism_names[static_cast<std::size_t>(copier.mechanism_for(host_, slot_ids))]);
+  }
+
  private:
   const DeviceLayout layout_;
   const HostShard host_;
@@ -153,6 +178,12 @@ nb::dict to_dict(const AgentStats& stats) {
   dict["store_ns"] = stats.store_ns;
   dict["ops_outstanding"] = stats.ops_outstanding;
   dict["connections"] = stats.connections;
+  dict["registered_bytes"] = stats.registered_bytes;
+  dict["unregistered_bytes"] = stats.unregistered_bytes;
+  dict["is_registration_complete"] = stats.is_registration_complete;
+  dict["registration_error"] = stats.registration_error;
+  dict["is_load_stuck"] = stats.is_load_stuck;
+  dict["is_store_stuck"] = stats.is_store_stuck;
   return dict;
 }
 
@@ -186,7 +217,7 @@ void bind_copy_agent(nb::module_& m) {
           "num_blocks"_a, "planes"_a.noconvert(), "device"_a = "cpu", "layer_ends"_a = std::vector<std::uint64_t>(),
           "Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: "
           "'cpu' or 'cuda'. layer_ends: where in a block's bytes the layers end, ascending. RuntimeError: the device "
-          "cannot be used, and why.")
+          "cannot be used, and why. MemoryError: it has no memory left.")
       .def("start", &CopyAgent::start, Release(), "Connect in the background and serve; returns at once. Once only.")
       .def("stop", &CopyAgent::stop, "timeout_s"_a, Release(),
            "Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.")
@@ -212,12 +243,39 @@ void bind_copy_agent(nb::module_& m) {
       .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
       .def_prop_ro("last_error", &CopyAgent::last_error,
                    "Why a copy failed, or else the last connection; empty when none has.")
+      .def(
+          "give_copy_figures",
+          [](const Agent& self, const CopyFiguresArray& us) {
+            const auto gpu = gpu_backend(self.backend());
+            return gpu != nullptr && gpu->choices().give(to_figures(us));
+          },
+          "us"_a.noconvert(),
+          "Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of "
+          "tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.")
+      .def(
+          "wait_tuned",
+          [](const Agent& self, double timeout_s) {
+            const auto gpu = gpu_backend(self.backend());
+            const GilRelease release;
+            return gpu == nullptr || gpu->choices().wait_settled(timeout_s);
+          },
+          "timeout_s"_a, "Wait until the mechanisms are measured, given, or will not be; False after the timeout.")
+      .def(
+          "tuning", [](const Agent& self) { return tuning_of(gpu_backend(self.backend()).get()); },
+          "Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.")
       .def("stats", [](const Agent& self) { return to_dict(self.stats()); }, "Counters since start.");
 }
 
 }  // namespace
 
 void bind_agent(nb::module_& m) {
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void* /*unused*/) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const cuda::Error& error) {
+      PyErr_SetString(error.code() == cuda::error_out_of_memory ? PyExc_MemoryError : PyExc_RuntimeError, error.what());
+    }
+  });
   bind_copy_agent(m);
   nb::class_<CopyEngine>(m, "CopyEngine", "Moves blocks between device planes and host slots with CPU threads.")
       .def(nb::init<int>(), "num_threads"_a)
@@ -230,14 +288,22 @@ void bind_agent(nb::module_& m) {
       "tests. The memory must stay while it lives.")
       .def(nb::init<const std::string&, std::uint64_t, const Planes&, std::uintptr_t, std::uint64_t, std::int64_t>(),
            "device"_a, "num_blocks"_a, "planes"_a.noconvert(), "host_base"_a, "stride"_a, "num_slots"_a,
-           "device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why.")
+           "device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory "
+           "left.")
       .def("wait_usable", &BlockCopies::wait_usable, "timeout_s"_a,
            "Wait until the device may use all host slots; False after the timeout.")
       .def("copy", &BlockCopies::copy, "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(), "after_step"_a = 0,
            "Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the "
            "bytes moved. One call at a time for each direction. RuntimeError: the device failed.")
       .def("record_step", &BlockCopies::record_step, "step"_a, "stream"_a,
-           "What the stream holds now belongs to steps up to this one.");
+           "What the stream holds now belongs to steps up to this one.")
+      .def("wait_tuned", &BlockCopies::wait_tuned, "timeout_s"_a,
+           "Wait until the mechanisms are measured, or will not be; False after the timeout.")
+      .def("tuning", &BlockCopies::tuning, "As CopyAgent.tuning.")
+      .def("use_mechanism", &BlockCopies::use_mechanism, "name"_a,
+           "Use this one from now on, wherever it can be; nothing is measured any more.")
+      .def("mechanism_for", &BlockCopies::mechanism_for, "direction"_a, "slots"_a.noconvert(),
+           "The name of what a copy of these slots would use now; empty without a GPU.");
   m.def("copy_nontemporal", &copy_range, "dst"_a, "src"_a, "bytes"_a,
         "Copy one range between two addresses with stores that bypass the caches (for benchmarks).");
 }

@@ -1,12 +1,13 @@
-// The kernels that gather a block's chunks out of an engine's tensors into a stage, and scatter them back.
+// The kernels that gather a block's chunks out of an engine's tensors into a stage, and scatter them back. In the place
+// of a stage there may be the host's own memory: then each block has a slot number, too.
 // scripts/cuda_kernels.sh makes csrc/cuda/kernels.ptx of this; the driver compiles that for the GPU it finds.
 //
 // A warp takes one unit of one block at a time: a stretch of one chunk. Which units a block has is a table that is made
 // once from the layout (csrc/cuda/unit_table.h), so that any layout is copied by the same few instructions. Loads and
-// stores bypass the L1 cache: a stage is written by copies that it does not hear of. Block numbers come with the launch.
+// stores bypass the L1 cache: a stage is written by copies that it does not hear of. The numbers come with the launch.
 #include <cstdint>
 
-constexpr unsigned max_blocks = 960;
+constexpr unsigned max_ids = 960;
 
 struct Unit {
   std::uint64_t base;    // of block 0
@@ -17,11 +18,12 @@ struct Unit {
 
 struct Stage {
   const Unit* units;
-  std::uint64_t memory;  // slot i of the stage begins at memory + i * slot_stride
+  std::uint64_t memory;  // slot i begins at memory + i * slot_stride
   std::uint64_t slot_stride;
   std::uint32_t units_per_block;
   std::uint32_t num_blocks;
-  std::uint32_t blocks[max_blocks];
+  std::uint32_t has_slots;     // else the i-th block's slot is i
+  std::uint32_t ids[max_ids];  // of the blocks; with slots, theirs from the middle on
 };
 
 template <typename Word>
@@ -46,8 +48,9 @@ __device__ void copy_units(const Stage& stage) {
   for (unsigned unit = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; unit < num_units; unit += num_warps) {
     const unsigned block = unit / stage.units_per_block;
     const Unit what = stage.units[unit - block * stage.units_per_block];
-    const auto device = reinterpret_cast<Word*>(what.base + stage.blocks[block] * what.stride);
-    const auto staged = reinterpret_cast<Word*>(stage.memory + block * stage.slot_stride + what.offset);
+    const auto device = reinterpret_cast<Word*>(what.base + stage.ids[block] * what.stride);
+    const std::uint64_t slot = stage.has_slots ? stage.ids[max_ids / 2 + block] : block;
+    const auto staged = reinterpret_cast<Word*>(stage.memory + slot * stage.slot_stride + what.offset);
     const unsigned num_words = what.bytes / sizeof(Word);
     if (is_gather) {
       copy_words(staged, device, num_words, lane);

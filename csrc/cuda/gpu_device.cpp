@@ -1,19 +1,16 @@
 #include "cuda/gpu_device.h"
 
-#include <poll.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
 #include <array>
-#include <ctime>
 
+#include "cuda/gpu_wait.h"
 #include "cuda/kernels_ptx.h"
 
 namespace flexkv::cuda {
 namespace {
 
-constexpr int num_looks = 24;
-constexpr timespec between_looks = {0, 5000};
 constexpr unsigned long timer_slack_ns = 1000;  // the default, 50 us, is the time of a whole block
 
 }  // namespace
@@ -74,17 +71,18 @@ GpuStream::GpuStream(const GpuDevice& device, int priority) : device_(device) {
 }
 
 GpuEvent::GpuEvent(const GpuDevice& device) : device_(device) {
-  device_.check(device_.api().cuEventCreate(&event_, event_blocking_sync | event_disable_timing), "cuEventCreate");
+  device_.check(device_.api().cuEventCreate(&event_, event_disable_timing), "cuEventCreate");
+}
+
+bool GpuEvent::is_done() const {
+  const Result result = device_.api().cuEventQuery(event_);
+  if (result == error_not_ready) return false;
+  device_.check(result, "cuEventQuery");
+  return true;
 }
 
 void GpuEvent::wait() const {
-  for (int look = 0; look < num_looks; ++look) {
-    const Result result = device_.api().cuEventQuery(event_);
-    if (result == success) return;
-    if (result != error_not_ready) device_.check(result, "cuEventQuery");
-    (void)::ppoll(nullptr, 0, &between_looks, nullptr);  // the device has no descriptor that could be waited for
-  }
-  device_.check(device_.api().cuEventSynchronize(event_), "cuEventSynchronize");
+  (void)wait_until([this] { return is_done(); }, Looks::close, no_limit);
 }
 
 }  // namespace flexkv::cuda

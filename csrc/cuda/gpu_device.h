@@ -25,6 +25,9 @@ class GpuDevice {
   // the process makes. Throws Error.
   void enter() const { check(try_enter(), "cuCtxSetCurrent"); }
   [[nodiscard]] Result try_enter() const noexcept;
+  // For a thread of the engine's: the context is its from here on, and nothing else of the thread changes. Throws
+  // Error.
+  void enter_as_guest() const { check(api_.cuCtxSetCurrent(context_), "cuCtxSetCurrent"); }
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
   // REQUIRES: word_bytes is 16, 4 or 1.
   [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;
@@ -74,6 +77,8 @@ class GpuStream {
   void wait_for(Event event) const {
     device_.check(device_.api().cuStreamWaitEvent(stream_, event, 0), "cuStreamWaitEvent");
   }
+  // Nothing of it is still to be done: also when the device has failed, and does nothing any more.
+  [[nodiscard]] bool has_ended() const noexcept { return device_.api().cuStreamQuery(stream_) != error_not_ready; }
 
  private:
   const GpuDevice& device_;
@@ -88,7 +93,9 @@ class GpuEvent {
   GpuEvent& operator=(const GpuEvent&) = delete;
   [[nodiscard]] Event get() const { return event_; }
   void record(Stream stream) const { device_.check(device_.api().cuEventRecord(event_, stream), "cuEventRecord"); }
-  // Looks a few times, with short sleeps between, and then sleeps until the device interrupts: no core is kept busy.
+  // What it was recorded behind is done. Throws Error when the device has failed.
+  [[nodiscard]] bool is_done() const;
+  // Waits until it is done, as csrc/cuda/gpu_wait.h says. Throws Error when the device has failed.
   void wait() const;
 
  private:

@@ -7,16 +7,15 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr std::uint64_t alignment = 512;
-constexpr Result out_of_memory = 2;
 
 }  // namespace
 
 StagePool::StagePool(const GpuDevice& device, std::uint64_t slot_bytes) : device_(device) {
   const std::uint64_t slot = (slot_bytes + alignment - 1) / alignment * alignment;
   std::uint64_t total = std::max(total_bytes, 2 * slot);
-  Result result = out_of_memory;
+  Result result = error_out_of_memory;
   DevicePtr address = 0;
-  for (; total >= 2 * slot && result == out_of_memory; total /= 2) {
+  for (; total >= 2 * slot && result == error_out_of_memory; total /= 2) {
     stage_bytes_ = std::max(slot, total / most_stages / alignment * alignment);
     result = device_.api().cuMemAlloc(&address, total / stage_bytes_ * stage_bytes_);
     if (result == success) break;
@@ -44,12 +43,14 @@ void StagePool::end(std::size_t side) {
   is_copying_[side] = false;
 }
 
-GpuStage* StagePool::take(std::size_t side) {
+GpuStage* StagePool::take(std::size_t side, std::chrono::nanoseconds wait_limit) {
   std::unique_lock lock(mutex_);
   if (num_held_[side] >= limit(side)) return nullptr;
   if (free_.empty()) {
     if (num_held_[side] > 0) return nullptr;
-    freed_.wait(lock, [this] { return !free_.empty(); });  // the other direction's copies end
+    if (!freed_.wait_for(lock, wait_limit, [this] { return !free_.empty(); })) {
+      throw Error(error_not_ready, "no memory to copy through came free: copies of the other direction do not end");
+    }
   }
   GpuStage* const stage = free_.back();
   free_.pop_back();

@@ -6,6 +6,7 @@
 // end. Thread safety: all members, any thread.
 #pragma once
 #include <array>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -40,8 +41,8 @@ class StagePool {
   void begin(std::size_t side);  // a direction, 0 or 1, copies from now on
   void end(std::size_t side);    // REQUIRES: it has given all stages back
   // A free stage; nullptr when the direction holds as many as it may, and must give one back first. Waits when it holds
-  // none and there is none.
-  [[nodiscard]] GpuStage* take(std::size_t side);
+  // none and there is none: throws Error after `wait_limit`, as nothing of the direction's is on its way then.
+  [[nodiscard]] GpuStage* take(std::size_t side, std::chrono::nanoseconds wait_limit);
   // Whether the direction holds more than it may: then a stage that is done goes back instead of being used again.
   [[nodiscard]] bool holds_too_many(std::size_t side) const;
   void give_back(std::size_t side, GpuStage* stage);

@@ -1,5 +1,9 @@
 #include "cuda/step_events.h"
 
+#include <string>
+
+#include "cuda/gpu_wait.h"
+
 namespace flexkv::cuda {
 
 StepEvents::StepEvents(const GpuDevice& device) {
@@ -14,16 +18,36 @@ void StepEvents::record(std::uint64_t step, Stream stream) {
   next_ = (next_ + 1) % num_kept;
 }
 
-// The lock keeps an event from being recorded anew between the choice and the wait.
-void StepEvents::make_wait(const GpuStream& stream, std::uint64_t step) const {
-  if (step == 0) return;
-  const std::lock_guard lock(mutex_);
+const GpuEvent* StepEvents::event_of(std::uint64_t step) const {
+  if (step == 0) return nullptr;
   for (std::size_t i = 0; i < num_kept; ++i) {  // from the oldest
     const Entry& entry = entries_[(next_ + i) % num_kept];
-    if (entry.step < step) continue;
-    stream.wait_for(entry.event->get());
-    return;
+    if (entry.step >= step) return entry.event.get();
   }
+  return nullptr;
+}
+
+// The lock keeps an event from being recorded anew between the choice and the wait.
+void StepEvents::make_wait(const GpuStream& stream, std::uint64_t step) const {
+  const std::lock_guard lock(mutex_);
+  const GpuEvent* const event = event_of(step);
+  if (event != nullptr) stream.wait_for(event->get());
+}
+
+void StepEvents::wait(std::uint64_t step, std::chrono::nanoseconds limit) const {
+  const auto is_done = [this, step] {  // chosen at every look: an event may be recorded anew meanwhile
+    const std::lock_guard lock(mutex_);
+    const GpuEvent* const event = event_of(step);
+    return event == nullptr || event->is_done();
+  };
+  if (wait_until(is_done, Looks::leisurely, limit)) return;
+  throw Error(error_not_ready, "step " + std::to_string(step) + " of the engine does not end on the device");
+}
+
+bool StepEvents::is_engine_busy() const {
+  const std::lock_guard lock(mutex_);
+  const Entry& last = entries_[(next_ + num_kept - 1) % num_kept];
+  return last.step != 0 && !last.event->is_done();
 }
 
 }  // namespace flexkv::cuda

@@ -4,6 +4,7 @@
 // event. Thread safety: all members, any thread.
 #pragma once
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -23,12 +24,20 @@ class StepEvents {
   // Has `stream` wait for the earliest one recorded that is not before `step`; for none where none is known. 0: for
   // nothing. Throws Error.
   void make_wait(const GpuStream& stream, std::uint64_t step) const;
+  // The same on the host: throws Error after `limit`, too.
+  void wait(std::uint64_t step, std::chrono::nanoseconds limit) const;
+
+  // Whether the engine still works on what was recorded last. Throws Error.
+  [[nodiscard]] bool is_engine_busy() const;
 
  private:
   struct Entry {
     std::uint64_t step = 0;
     std::unique_ptr<GpuEvent> event;
   };
+  // REQUIRES: mutex_ held. The event to wait for; nullptr: none.
+  [[nodiscard]] const GpuEvent* event_of(std::uint64_t step) const;
+
   mutable std::mutex mutex_;
   std::array<Entry, num_kept> entries_;  // guarded by mutex_
   std::size_t next_ = 0;                 // guarded by mutex_; the oldest entry

@@ -154,4 +154,13 @@ class ChildAgent {
   pid_t pid_ = 0;
 };
 
+// The child serves all slots of the kit's pool.
+inline void begin_serving(EngineKit& kit, ChildAgent& child) {
+  kit.start();
+  child.connect();
+  kit.give_pool();
+  child.take_pool();
+  CHECK(kit.engine().wait_slots(10, patience_s));
+}
+
 }  // namespace flexkv

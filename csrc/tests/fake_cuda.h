@@ -1,9 +1,11 @@
 // A CUDA driver in software: device memory is memory of this process, streams are queues that one thread works off, in
 // a random order wherever streams leave it open. What a missing wait would allow on a GPU happens here soon.
 //
-// One at a time. A fault makes the n-th call of a function fail. Kernels are those of csrc/cuda/gather.cu.
+// One at a time. A fault makes the n-th call of a function fail; a held stream does nothing. Kernels are those of
+// csrc/cuda/gather.cu.
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -12,7 +14,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,7 +27,7 @@ namespace flexkv::cuda {
 
 class FakeCuda {
  public:
-  static constexpr Result out_of_memory = 2;
+  static constexpr Result invalid_value = 1;
   static constexpr Result failure = 700;
 
   explicit FakeCuda(std::uint64_t seed) : choices_(seed) {
@@ -42,7 +43,8 @@ class FakeCuda {
     }
     changed_.notify_all();
     worker_.join();
-    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && num_contexts_ == 0);
+    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && host_memory_.empty() &&
+          num_contexts_ == 0);
     current_ = nullptr;
   }
   FakeCuda(const FakeCuda&) = delete;
@@ -59,12 +61,41 @@ class FakeCuda {
     const std::lock_guard lock(mutex_);
     return fault_.nth == 0;
   }
+  // How often the function was called.
+  [[nodiscard]] std::uint64_t num_calls(const std::string& call) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = num_calls_.find(call);
+    return found == num_calls_.end() ? 0 : found->second;
+  }
+  // While it is held, work of the stream waits.
+  void hold(Stream stream, bool held) {
+    const std::lock_guard lock(mutex_);
+    streams_.at(stream).is_held = held;
+    changed_.notify_all();
+  }
+  // Returns when the function has been called so often.
+  void await_calls(const std::string& call, std::uint64_t count) {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return num_calls_[call] >= count; }));
+  }
+  // What registering memory does before it succeeds: given the address. Any thread may call it.
+  void on_register(std::function<void(void*)> action) { on_register_ = std::move(action); }
   void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
   [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
+  // Pieces of memory that is not the driver's own.
   [[nodiscard]] std::size_t num_registered() const {
     const std::lock_guard lock(mutex_);
-    return registered_.size();
+    return registered_.size() - host_memory_.size();
   }
+  // Device memory [begin, end) is one allocation; an address in none of them is in one that has everything.
+  void add_allocation(std::uint64_t begin, std::uint64_t end) {
+    const std::lock_guard lock(mutex_);
+    allocations_.emplace_back(begin, end);
+  }
+  // The GPU has other addresses for the host's memory than the process.
+  void move_host_memory() { moves_host_memory_ = true; }
+  // A driver older than 12.8. Before the first use.
+  void take_batches_away() { api_.cuMemcpyBatchAsync = nullptr; }
   // Nothing that was put into a stream and touches memory is still to be done.
   [[nodiscard]] bool is_idle() const {
     const std::lock_guard lock(mutex_);
@@ -97,6 +128,7 @@ class FakeCuda {
     std::deque<Work> queue;
     bool is_running = false;
     bool is_touching = false;
+    bool is_held = false;
   };
   struct Fault {
     std::string call;
@@ -109,13 +141,16 @@ class FakeCuda {
     std::uint64_t slot_stride;
     std::uint32_t units_per_block;
     std::uint32_t num_blocks;
-    std::uint32_t blocks[960];
+    std::uint32_t has_slots;
+    std::uint32_t ids[960];
   };
 
   static FakeCuda& self() { return *current_; }
 
   [[nodiscard]] Result fault_of(const char* call) {
     const std::lock_guard lock(mutex_);
+    ++num_calls_[call];
+    changed_.notify_all();
     if (fault_.nth == 0 || fault_.call != call || --fault_.nth > 0) return success;
     return fault_.result;
   }
@@ -127,7 +162,7 @@ class FakeCuda {
   }
 
   [[nodiscard]] bool may_run(const StreamState& state) const {
-    if (state.queue.empty() || state.is_running) return false;
+    if (state.queue.empty() || state.is_running || state.is_held) return false;
     const Work& head = state.queue.front();
     return head.waits_for == nullptr || head.waits_for->completed >= head.generation;
   }
@@ -165,11 +200,41 @@ class FakeCuda {
         const Unit& unit = stage.units[i];
         const std::uint64_t word = std::stoul(name.substr(name.find('_') + 1));
         CHECK(unit.bytes % word == 0 && unit.base % word == 0 && unit.stride % word == 0 && unit.offset % word == 0);
-        auto* const device = reinterpret_cast<void*>(unit.base + stage.blocks[block] * unit.stride);
-        auto* const staged = reinterpret_cast<void*>(stage.memory + block * stage.slot_stride + unit.offset);
+        auto* const device = reinterpret_cast<void*>(unit.base + stage.ids[block] * unit.stride);
+        const std::uint64_t slot = stage.has_slots != 0 ? stage.ids[480 + block] : block;
+        auto* const staged = reinterpret_cast<void*>(stage.memory + slot * stage.slot_stride + unit.offset);
+        if (stage.has_slots != 0) CHECK(self().reaches(staged, unit.bytes));
         std::memcpy(is_gather ? staged : device, is_gather ? device : staged, unit.bytes);
       }
     }
+  }
+
+  // Whether the memory is registered: a kernel that touches other host memory would fault.
+  [[nodiscard]] bool reaches(const void* address, std::size_t bytes) const {
+    const std::lock_guard lock(mutex_);
+    const auto begin = reinterpret_cast<std::uintptr_t>(address);
+    const auto after = registered_.upper_bound(begin);
+    if (after == registered_.begin()) return false;
+    const auto piece = std::prev(after);
+    return begin + bytes <= piece->first + piece->second;
+  }
+
+  // As the driver, refuses what would overlap itself.
+  static Result copy_rectangle(const Rectangle& what, Stream stream) {
+    if (what.row_bytes > what.from.pitch_bytes || what.row_bytes > what.to.pitch_bytes) return invalid_value;
+    if (std::max(what.from.pitch_bytes, what.to.pitch_bytes) > 0x7fffffff) return invalid_value;
+    const auto address = [](const Rectangle::Side& side) {
+      CHECK(side.x_bytes == 0 && side.y == 0 && side.array == nullptr);
+      CHECK(side.type == memory_type_host || side.type == memory_type_device);
+      return side.type == memory_type_host ? reinterpret_cast<std::uintptr_t>(side.host) : side.device;
+    };
+    self().add_work(stream, [what, from = address(what.from), to = address(what.to)] {
+      for (std::size_t row = 0; row < what.num_rows; ++row) {
+        std::memcpy(reinterpret_cast<void*>(to + row * what.to.pitch_bytes),
+                    reinterpret_cast<const void*>(from + row * what.from.pitch_bytes), what.row_bytes);
+      }
+    });
+    return success;
   }
 
   void fill();
@@ -183,14 +248,19 @@ class FakeCuda {
   std::map<Stream, StreamState> streams_;
   std::map<Event, std::shared_ptr<EventState>> events_;  // work in a queue may outlive its event
   std::map<DevicePtr, std::unique_ptr<std::byte[]>> memory_;
-  std::set<void*> registered_;
+  std::map<std::uintptr_t, std::size_t> registered_;  // begin -> bytes
+  std::map<std::uintptr_t, std::unique_ptr<std::byte[]>> host_memory_;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> allocations_;
+  bool moves_host_memory_ = false;
   Fault fault_;
+  std::map<std::string, std::uint64_t> num_calls_;
   int num_contexts_ = 0;
   std::uintptr_t next_handle_ = 1;
   bool stops_ = false;
   std::uint64_t free_bytes_ = UINT64_MAX;
   std::uint64_t largest_allocation_ = 0;
   std::map<Function, std::string> functions_;
+  std::function<void(void*)> on_register_;
   std::thread worker_;
 };
 
@@ -229,8 +299,18 @@ inline void FakeCuda::fill() {
     return success;
   };
   api_.cuThreadExchangeStreamCaptureMode = [](int*) { return success; };
-  api_.cuPointerGetAttribute = [](void* value, int, DevicePtr) {
-    *static_cast<int*>(value) = 0;
+  api_.cuPointerGetAttribute = [](void* value, int attribute, DevicePtr pointer) {
+    if (attribute == pointer_attribute_device_ordinal) {
+      *static_cast<int*>(value) = 0;
+      return success;
+    }
+    const std::lock_guard lock(self().mutex_);
+    const auto found = std::ranges::find_if(
+        self().allocations_, [pointer](const auto& range) { return range.first <= pointer && pointer < range.second; });
+    const bool is_known = found != self().allocations_.end();
+    const std::uint64_t begin = is_known ? found->first : 0;
+    const std::uint64_t end = is_known ? found->second : UINT64_MAX;
+    *static_cast<std::uint64_t*>(value) = attribute == pointer_attribute_range_start ? begin : end - begin;
     return success;
   };
   api_.cuStreamCreateWithPriority = [](Stream* stream, unsigned, int) {
@@ -240,15 +320,16 @@ inline void FakeCuda::fill() {
     self().streams_[*stream];
     return success;
   };
-  api_.cuStreamSynchronize = [](Stream stream) {
+  api_.cuStreamQuery = [](Stream stream) {
+    if (const Result fault = self().fault_of("cuStreamQuery"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    const StreamState& state = self().streams_.at(stream);
+    return state.queue.empty() && !state.is_running ? success : error_not_ready;
+  };
+  api_.cuStreamDestroy = [](Stream stream) {
     std::unique_lock lock(self().mutex_);
     const StreamState& state = self().streams_.at(stream);
     self().changed_.wait(lock, [&] { return state.queue.empty() && !state.is_running; });
-    return success;
-  };
-  api_.cuStreamDestroy = [](Stream stream) {
-    CHECK(self().api_.cuStreamSynchronize(stream) == success);
-    const std::lock_guard lock(self().mutex_);
     self().streams_.erase(stream);
     return success;
   };
@@ -299,17 +380,10 @@ inline void FakeCuda::fill() {
     const EventState& state = *self().events_.at(event);
     return state.completed >= state.recorded ? success : error_not_ready;
   };
-  api_.cuEventSynchronize = [](Event event) {
-    if (const Result fault = self().fault_of("cuEventSynchronize"); fault != success) return fault;
-    std::unique_lock lock(self().mutex_);
-    const EventState& state = *self().events_.at(event);
-    self().changed_.wait(lock, [&] { return state.completed >= state.recorded; });
-    return success;
-  };
   api_.cuMemAlloc = [](DevicePtr* address, std::size_t bytes) {
     if (const Result fault = self().fault_of("cuMemAlloc"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
-    if (bytes > self().free_bytes_) return out_of_memory;
+    if (bytes > self().free_bytes_) return error_out_of_memory;
     self().largest_allocation_ = std::max<std::uint64_t>(self().largest_allocation_, bytes);
     auto memory = std::make_unique<std::byte[]>(bytes);
     *address = reinterpret_cast<DevicePtr>(memory.get());
@@ -321,15 +395,55 @@ inline void FakeCuda::fill() {
     CHECK(self().memory_.erase(address) == 1);
     return success;
   };
-  api_.cuMemHostRegister = [](void* address, std::size_t, unsigned) {
+  api_.cuMemHostRegister = [](void* address, std::size_t bytes, unsigned) {
+    if (self().on_register_) self().on_register_(address);
     if (const Result fault = self().fault_of("cuMemHostRegister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
-    CHECK(self().registered_.insert(address).second);
+    CHECK(self().registered_.emplace(reinterpret_cast<std::uintptr_t>(address), bytes).second);
     return success;
   };
   api_.cuMemHostUnregister = [](void* address) {
+    if (const Result fault = self().fault_of("cuMemHostUnregister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
-    CHECK(self().registered_.erase(address) == 1);
+    CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    return success;
+  };
+  api_.cuMemHostGetDevicePointer = [](DevicePtr* address, void* host, unsigned) {
+    if (const Result fault = self().fault_of("cuMemHostGetDevicePointer"); fault != success) return fault;
+    CHECK(self().reaches(host, 1));
+    *address = reinterpret_cast<DevicePtr>(host) + (self().moves_host_memory_ ? 4096 : 0);
+    return success;
+  };
+  api_.cuMemHostAlloc = [](void** address, std::size_t bytes, unsigned) {
+    if (const Result fault = self().fault_of("cuMemHostAlloc"); fault != success) return fault;
+    const std::lock_guard lock(self().mutex_);
+    auto memory = std::make_unique<std::byte[]>(bytes);
+    *address = memory.get();
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory.get());
+    self().registered_[begin] = bytes;
+    self().host_memory_[begin] = std::move(memory);
+    return success;
+  };
+  api_.cuMemFreeHost = [](void* address) {
+    const std::lock_guard lock(self().mutex_);
+    CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    CHECK(self().host_memory_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    return success;
+  };
+  api_.cuMemcpyBatchAsync = [](DevicePtr* to, DevicePtr* from, std::size_t* bytes, std::size_t count,
+                               CopyAttributes* attributes, std::size_t* first_with_them, std::size_t num_attributes,
+                               std::size_t*, Stream stream) {
+    if (const Result fault = self().fault_of("cuMemcpyBatchAsync"); fault != success) return fault;
+    CHECK(count > 0 && num_attributes == 1 && *first_with_them == 0);
+    CHECK(attributes->source_access_order == source_access_in_stream_order && attributes->flags == 0);
+    const std::vector<DevicePtr> targets(to, to + count);
+    const std::vector<DevicePtr> sources(from, from + count);
+    const std::vector<std::size_t> sizes(bytes, bytes + count);
+    self().add_work(stream, [targets, sources, sizes] {
+      for (std::size_t i = 0; i < sizes.size(); ++i) {
+        std::memcpy(reinterpret_cast<void*>(targets[i]), reinterpret_cast<const void*>(sources[i]), sizes[i]);
+      }
+    });
     return success;
   };
   api_.cuMemcpyHtoDAsync = [](DevicePtr to, const void* from, std::size_t bytes, Stream stream) {
@@ -341,6 +455,10 @@ inline void FakeCuda::fill() {
     if (const Result fault = self().fault_of("cuMemcpyDtoHAsync"); fault != success) return fault;
     self().add_work(stream, [=] { std::memcpy(to, reinterpret_cast<const void*>(from), bytes); });
     return success;
+  };
+  api_.cuMemcpy2DAsync = [](const Rectangle* what, Stream stream) {
+    if (const Result fault = self().fault_of("cuMemcpy2DAsync"); fault != success) return fault;
+    return copy_rectangle(*what, stream);
   };
   api_.cuModuleLoadData = [](Module* module, const void* image) {
     if (const Result fault = self().fault_of("cuModuleLoadData"); fault != success) return fault;

@@ -1,151 +1,72 @@
 // The GPU backend over a CUDA driver in software: layouts, order between streams, stages, faults of every call.
 #include <algorithm>
 #include <array>
-#include <condition_variable>
-#include <numeric>
-#include <random>
 #include <thread>
 #include <vector>
 
-#include "cuda/gpu_backend.h"
 #include "tests/fake_cuda.h"
-#include "transfer/host_pool.h"
+#include "tests/gpu_rig.h"
 
 using namespace flexkv;
 using namespace flexkv::cuda;
 
 namespace {
 
-using protocol::Direction;
-using Ids = std::vector<std::int64_t>;
-
-// Planes in this process's memory, host slots, and a backend between them.
-class Rig {
- public:
-  Rig(FakeCuda& cuda, Choices& choices, std::vector<std::uint64_t> chunks, std::uint64_t num_blocks,
-      std::int64_t num_slots, std::uint64_t gap = 0)
-      : choices_(choices) {
-    layout_.num_blocks = num_blocks;
-    for (const std::uint64_t chunk : chunks) {
-      tensors_.emplace_back(num_blocks * (chunk + gap) + 64);
-      const std::uint64_t base = (reinterpret_cast<std::uintptr_t>(tensors_.back().data()) + 63) / 64 * 64;
-      layout_.planes.push_back({base, chunk + gap, chunk});
-    }
-    stride_ = slot_stride_bytes(layout_.slot_bytes());
-    host_.resize(static_cast<std::size_t>(num_slots) * stride_);
-    shard_ = {host_.data(), stride_, num_slots};
-    backend_ = std::make_unique<GpuBackend>(cuda.api(), layout_);
-    loads_ = backend_->make_copier(Direction::load);
-    stores_ = backend_->make_copier(Direction::store);
-    randomize();
-  }
-
-  void randomize() {
-    for (auto& tensor : tensors_) fill(tensor);
-    fill(host_);
-  }
-
-  std::uint64_t copy(Direction direction, const Ids& slots, const Ids& blocks, std::uint64_t after_step = 0) {
-    return (direction == Direction::load ? loads_ : stores_)->copy(shard_, slots, blocks, after_step);
-  }
-
-  void fill(std::vector<std::byte>& bytes) {
-    std::mt19937_64 random(choices_.below(UINT64_MAX));
-    for (std::size_t at = 0; at < bytes.size(); at += 8) {
-      const std::uint64_t word = random();
-      std::memcpy(bytes.data() + at, &word, std::min<std::size_t>(8, bytes.size() - at));
-    }
-  }
-
-  // What a copy of these would make of what is there now.
-  struct Contents {
-    std::vector<std::vector<std::byte>> tensors;
-    std::vector<std::byte> host;
-  };
-  [[nodiscard]] Contents contents() const { return {tensors_, host_}; }
-  void expect(Contents& to, const Contents& from, Direction direction, const Ids& slots, const Ids& blocks) const {
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      std::uint64_t at = static_cast<std::uint64_t>(slots[i]) * stride_;
-      for (std::size_t p = 0; p < tensors_.size(); ++p) {
-        const Plane& plane = layout_.planes[p];
-        const std::uint64_t skew = plane.base - reinterpret_cast<std::uintptr_t>(tensors_[p].data());
-        const std::uint64_t in_tensor = skew + static_cast<std::uint64_t>(blocks[i]) * plane.block_stride_bytes;
-        if (direction == Direction::load) {
-          std::copy_n(from.host.data() + at, plane.chunk_bytes, to.tensors[p].data() + in_tensor);
-        } else {
-          std::copy_n(from.tensors[p].data() + in_tensor, plane.chunk_bytes, to.host.data() + at);
-        }
-        at += plane.chunk_bytes;
-      }
-    }
-  }
-  // The bytes between the end of a block and that of its slot may be anything.
-  void check(const Contents& want) const {
-    CHECK(tensors_ == want.tensors);
-    const std::uint64_t slot_bytes = layout_.slot_bytes();
-    for (std::int64_t slot = 0; slot < shard_.num_slots; ++slot) {
-      const std::uint64_t at = static_cast<std::uint64_t>(slot) * stride_;
-      CHECK(std::equal(host_.data() + at, host_.data() + at + slot_bytes, want.host.data() + at));
-    }
-  }
-
-  [[nodiscard]] Ids some(std::uint64_t count, std::uint64_t end, bool in_a_run) {
-    Ids ids(end);
-    std::iota(ids.begin(), ids.end(), 0);
-    if (in_a_run) {
-      const std::uint64_t first = choices_.below(end - count + 1);
-      return {ids.begin() + static_cast<std::ptrdiff_t>(first),
-              ids.begin() + static_cast<std::ptrdiff_t>(first + count)};
-    }
-    choices_.shuffle(ids);
-    ids.resize(count);
-    return ids;
-  }
-
-  GpuBackend& backend() { return *backend_; }
-  [[nodiscard]] const HostShard& shard() const { return shard_; }
-  [[nodiscard]] std::byte* block(std::size_t plane, std::uint64_t number) const {
-    const Plane& where = layout_.planes[plane];
-    return reinterpret_cast<std::byte*>(where.base + number * where.block_stride_bytes);
-  }
-  [[nodiscard]] const std::byte* slot(std::uint64_t number) const { return host_.data() + number * stride_; }
-
- private:
-  Choices& choices_;
-  DeviceLayout layout_;
-  std::vector<std::vector<std::byte>> tensors_;
-  std::vector<std::byte> host_;
-  std::uint64_t stride_ = 0;
-  HostShard shard_;
-  std::unique_ptr<GpuBackend> backend_;
-  std::unique_ptr<BlockCopier> loads_;
-  std::unique_ptr<BlockCopier> stores_;
-};
+std::vector<std::uint64_t> some_chunks(Choices& choices, std::size_t count, std::uint64_t unit,
+                                       std::uint64_t most_units) {
+  std::vector<std::uint64_t> chunks(count);
+  for (std::uint64_t& chunk : chunks) chunk = unit * (1 + choices.below(most_units));
+  return chunks;
+}
 
 void any_layout_is_copied_as_it_says_and_nothing_else_changes() {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     Choices choices(seed);
     FakeCuda cuda(seed);
-    std::vector<std::uint64_t> chunks(1 + choices.below(5));
     const std::uint64_t unit = std::array<std::uint64_t, 3>{1, 4, 16}[choices.below(3)];
-    for (std::uint64_t& chunk : chunks) chunk = unit * (1 + choices.below(600));
+    const auto chunks = some_chunks(choices, 1 + choices.below(5), unit, 600);
     const std::uint64_t num_blocks = 1 + choices.below(400);
     const std::uint64_t num_slots = num_blocks + choices.below(20);
-    Rig rig(cuda, choices, chunks, num_blocks, static_cast<std::int64_t>(num_slots),
-            choices.one_in(2) ? unit * choices.below(20) : 0);
+    GpuRig rig(cuda, choices, chunks, num_blocks, static_cast<std::int64_t>(num_slots),
+               choices.one_in(2) ? unit * choices.below(20) : 0);
     const std::uint64_t count = 1 + choices.below(num_blocks);
     for (const Direction direction : {Direction::store, Direction::load, Direction::load}) {
-      rig.randomize();
       const Ids slots = rig.some(count, num_slots, choices.one_in(2));
       const Ids blocks = rig.some(count, num_blocks, choices.one_in(2));
+      rig.copy_and_check(direction, slots, blocks);
+    }
+  }
+}
+
+void only_the_named_part_of_a_slot_is_copied() {
+  std::size_t num_in_rows = 0;
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    Choices choices(seed);
+    FakeCuda cuda(seed);
+    const std::uint64_t unit = std::array<std::uint64_t, 3>{1, 4, 16}[choices.below(3)];
+    const auto chunks = some_chunks(choices, 1 + choices.below(6), unit, 3000);
+    if (choices.one_in(2)) cuda.set_free_bytes(std::uint64_t{600} << 10);  // few blocks fit a stage
+    const std::uint64_t num_blocks = 1 + choices.below(40);
+    const std::uint64_t num_slots = num_blocks + choices.below(20);
+    GpuRig rig(cuda, choices, chunks, num_blocks, static_cast<std::int64_t>(num_slots));
+    const auto num_units = static_cast<std::uint32_t>(rig.map().table.units.size());
+    for (const Direction direction : {Direction::store, Direction::load}) {
+      rig.randomize();
+      const auto first = static_cast<std::uint32_t>(choices.below(num_units));
+      const auto count = static_cast<std::uint32_t>(1 + choices.below(num_units - first));
+      const SlotPart part = rig.map().part(first, count);
+      const std::uint64_t num_copied = 1 + choices.below(num_blocks);
+      const Ids slots = rig.some(num_copied, num_slots, choices.one_in(2));
+      const Ids blocks = rig.some(num_copied, num_blocks, choices.one_in(2));
       auto want = rig.contents();
-      rig.expect(want, rig.contents(), direction, slots, blocks);
-      const std::uint64_t slot_bytes = std::accumulate(chunks.begin(), chunks.end(), std::uint64_t{0});
-      CHECK(rig.copy(direction, slots, blocks) == count * slot_bytes);
+      rig.expect(want, rig.contents(), direction, slots, blocks, part.begin_byte, part.begin_byte + part.bytes);
+      CHECK(rig.copy_part(direction, slots, blocks, part) == num_copied * part.bytes);
       CHECK(cuda.is_idle());
       rig.check(want);
     }
+    num_in_rows += cuda.num_calls("cuMemcpy2DAsync");
   }
+  CHECK(num_in_rows > 50);
 }
 
 // A stage that takes few blocks, so that each is used again and again.
@@ -154,19 +75,12 @@ void stages_are_used_again_only_when_their_bytes_have_left() {
     Choices choices(seed);
     FakeCuda cuda(seed);
     cuda.set_free_bytes(std::uint64_t{96} << 10);
-    Rig rig(cuda, choices, {4096, 4096, 2048}, 60, 60);
+    GpuRig rig(cuda, choices, {4096, 4096, 2048}, 60, 60);
     CHECK(cuda.largest_allocation() <= std::uint64_t{96} << 10);
-    Ids ids(60);
-    std::iota(ids.begin(), ids.end(), 0);
+    const Ids ids = numbered(0, 60);
     auto blocks = ids;
     choices.shuffle(blocks);
-    for (const Direction direction : {Direction::store, Direction::load}) {
-      rig.randomize();
-      auto want = rig.contents();
-      rig.expect(want, rig.contents(), direction, ids, blocks);
-      (void)rig.copy(direction, ids, blocks);
-      rig.check(want);
-    }
+    for (const Direction direction : {Direction::store, Direction::load}) rig.copy_and_check(direction, ids, blocks);
   }
 }
 
@@ -175,11 +89,9 @@ void both_directions_share_the_stages() {
     Choices choices(seed);
     FakeCuda cuda(seed);
     cuda.set_free_bytes(std::uint64_t{128} << 10);
-    Rig rig(cuda, choices, {4096, 4096}, 80, 80);
-    Ids low(40);
-    Ids high(40);
-    std::iota(low.begin(), low.end(), 0);
-    std::iota(high.begin(), high.end(), 40);
+    GpuRig rig(cuda, choices, {4096, 4096}, 80, 80);
+    const Ids low = numbered(0, 40);
+    const Ids high = numbered(40, 40);
     auto want = rig.contents();
     rig.expect(want, rig.contents(), Direction::load, low, low);
     rig.expect(want, rig.contents(), Direction::store, high, high);
@@ -192,11 +104,11 @@ void both_directions_share_the_stages() {
   }
 }
 
-void copies_wait_on_the_device_for_the_step() {
+void copies_wait_for_the_step() {
   for (const std::uint64_t chunk : {std::uint64_t{4096}, std::uint64_t{17} << 20}) {
     Choices choices(std::uint64_t{3});
     FakeCuda cuda(3);
-    Rig rig(cuda, choices, {chunk}, 2, 2);
+    GpuRig rig(cuda, choices, {chunk}, 2, 2);
     Stream engine = cuda.make_stream();
     for (int round = 0; round < 10; ++round) {
       const auto value = static_cast<std::byte>(round + 1);
@@ -220,7 +132,7 @@ void copies_wait_on_the_device_for_the_step() {
 void an_old_step_is_waited_for_by_a_later_one() {
   Choices choices(std::uint64_t{4});
   FakeCuda cuda(4);
-  Rig rig(cuda, choices, {64}, 2, 2);
+  GpuRig rig(cuda, choices, {64}, 2, 2);
   Stream engine = cuda.make_stream();
   std::fill_n(rig.block(0, 0), 64, std::byte{1});
   for (std::uint64_t step = 1; step <= 2 * StepEvents::num_kept; ++step) {
@@ -236,14 +148,13 @@ void an_old_step_is_waited_for_by_a_later_one() {
 void a_call_that_fails_ends_the_copy_and_nothing_runs_on() {
   std::size_t num_failed = 0;
   for (const char* call : {"cuCtxSetCurrent", "cuLaunchKernel", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
-                           "cuStreamWaitEvent", "cuEventRecord", "cuEventQuery", "cuEventSynchronize"}) {
+                           "cuStreamWaitEvent", "cuEventRecord", "cuEventQuery"}) {
     for (std::uint64_t nth = 1; nth <= 12; ++nth) {
       Choices choices(nth);
       FakeCuda cuda(nth);
       cuda.set_free_bytes(std::uint64_t{96} << 10);
-      Rig rig(cuda, choices, {4096, 4096}, 40, 40);
-      Ids ids(40);
-      std::iota(ids.begin(), ids.end(), 0);
+      GpuRig rig(cuda, choices, {4096, 4096}, 40, 40);
+      const Ids ids = numbered(0, 40);
       for (const Direction direction : {Direction::store, Direction::load}) {
         cuda.fail(call, nth);
         try {
@@ -254,11 +165,7 @@ void a_call_that_fails_ends_the_copy_and_nothing_runs_on() {
         }
         cuda.fail("", 0);
         CHECK(cuda.is_idle());
-        rig.randomize();
-        auto want = rig.contents();
-        rig.expect(want, rig.contents(), direction, ids, ids);
-        (void)rig.copy(direction, ids, ids);
-        rig.check(want);
+        rig.copy_and_check(direction, ids, ids);
       }
     }
   }
@@ -274,7 +181,7 @@ void what_cannot_be_set_up_says_so_and_leaves_nothing_behind() {
       cuda.fail(call, nth);
       bool failed = false;
       try {
-        const Rig rig(cuda, choices, {4096}, 4, 4);
+        const GpuRig rig(cuda, choices, {4096}, 4, 4);
       } catch (const Error&) {
         failed = true;
       }
@@ -284,43 +191,20 @@ void what_cannot_be_set_up_says_so_and_leaves_nothing_behind() {
   FakeCuda cuda(1);
   Choices choices(std::uint64_t{1});
   cuda.set_free_bytes(4096);
-  CHECK_THROWS(Rig(cuda, choices, {1 << 16}, 4, 4), Error);
-}
-
-void host_memory_is_registered_in_order_and_let_go() {
-  for (const bool fails : {false, true}) {
-    Choices choices(std::uint64_t{1});
-    FakeCuda cuda(1);
-    Rig rig(cuda, choices, {4096}, 4, 4);
-    if (fails) cuda.fail("cuMemHostRegister", 1);
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::vector<std::int64_t> usable;
-    auto registration = rig.backend().use_host(rig.shard(), [&](std::int64_t num_slots) {
-      const std::lock_guard lock(mutex);
-      usable.push_back(num_slots);
-      changed.notify_all();
-    });
-    std::unique_lock lock(mutex);
-    CHECK(changed.wait_for(lock, std::chrono::seconds(60), [&] { return !usable.empty() && usable.back() == 4; }));
-    CHECK(std::ranges::is_sorted(usable) && cuda.num_registered() == (fails ? 0 : 1));
-    lock.unlock();
-    registration.reset();
-    CHECK(cuda.num_registered() == 0);
-  }
+  CHECK_THROWS(GpuRig(cuda, choices, {1 << 16}, 4, 4), Error);
 }
 
 }  // namespace
 
 int main() {
   any_layout_is_copied_as_it_says_and_nothing_else_changes();
+  only_the_named_part_of_a_slot_is_copied();
   stages_are_used_again_only_when_their_bytes_have_left();
   both_directions_share_the_stages();
-  copies_wait_on_the_device_for_the_step();
+  copies_wait_for_the_step();
   an_old_step_is_waited_for_by_a_later_one();
   a_call_that_fails_ends_the_copy_and_nothing_runs_on();
   what_cannot_be_set_up_says_so_and_leaves_nothing_behind();
-  host_memory_is_registered_in_order_and_let_go();
   std::puts("test_gpu_copier: ok");
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <functional>
 #include <string>
 
 #include "tests/check.h"
@@ -113,29 +114,33 @@ void expect_records_of_the_first_and_the_last_two(Rig& rig) {
   CHECK(is_good(rig.kit.write({0, 1, 2, 3}, 30)) && is_good(rig.kit.read({0, 1, 2, 3}, 30)));
 }
 
-void cancel_drops_a_prepared_write() {
+// `begin` has the write dropped while one of its blocks is in flight; `end` once that has ended.
+void drops_a_prepared_write(const std::function<void(Rig& rig, std::int64_t op_id)>& begin,
+                            const std::function<void(Rig& rig)>& end) {
   Rig rig;
   const std::uint64_t writes = rig.num_calls(FileCall::write, "/data");
   const std::int64_t op_id = rig.begin_four_writes();
-  rig.kit.store().cancel(op_id);
-  rig.settle();
-  CHECK(rig.info().queued_writes == 0 && rig.info().in_flight == 1 && !rig.kit.acks().has(op_id));
+  begin(rig, op_id);
+  CHECK(!rig.kit.acks().has(op_id));
   rig.schedule().release();
+  end(rig);
   expect_dropped_but_the_first(rig, rig.kit.acks().wait(op_id));
   CHECK(rig.num_calls(FileCall::write, "/data") == writes + 1);
   expect_records_of_the_first_and_the_last_two(rig);
 }
 
+void cancel_drops_a_prepared_write() {
+  const auto cancel = [](Rig& rig, std::int64_t op_id) {
+    rig.kit.store().cancel(op_id);
+    rig.settle();
+    CHECK(rig.info().queued_writes == 0 && rig.info().in_flight == 1);
+  };
+  drops_a_prepared_write(cancel, [](Rig&) {});
+}
+
 void stop_drops_a_prepared_write() {
-  Rig rig;
-  const std::uint64_t writes = rig.num_calls(FileCall::write, "/data");
-  const std::int64_t op_id = rig.begin_four_writes();
-  CHECK(!rig.kit.store().stop(0) && !rig.kit.acks().has(op_id));
-  rig.schedule().release();
-  CHECK(rig.kit.store().stop(20));
-  expect_dropped_but_the_first(rig, rig.kit.acks().wait(op_id));
-  CHECK(rig.num_calls(FileCall::write, "/data") == writes + 1);
-  expect_records_of_the_first_and_the_last_two(rig);
+  const auto begin_stop = [](Rig& rig, std::int64_t) { CHECK(!rig.kit.store().stop(0)); };
+  drops_a_prepared_write(begin_stop, [](Rig& rig) { CHECK(rig.kit.store().stop(20)); });
 }
 
 void what_was_prepared_before_the_store_is_emptied_is_not_written() {

@@ -164,11 +164,7 @@ void stop_drains_what_runs() {
 void stop_is_bounded_when_an_agent_keeps_silent() {
   EngineKit kit;
   ChildAgent child(kit.path());
-  kit.start();
-  child.connect();
-  kit.give_pool();
-  child.take_pool();
-  CHECK(kit.engine().wait_slots(10, patience_s));
+  begin_serving(kit, child);
   kit.submit(1, {load(10)});
   child.take_op();
   CHECK(!kit.engine().stop(0.05));

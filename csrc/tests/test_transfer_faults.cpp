@@ -50,11 +50,7 @@ FakeAgent replacement(EngineKit& kit) {
 void a_killed_agent_fails_its_ops_and_releases_them() {
   EngineKit kit;
   ChildAgent child(kit.path());
-  kit.start();
-  child.connect();
-  kit.give_pool();
-  child.take_pool();
-  CHECK(kit.engine().wait_slots(10, patience_s));
+  begin_serving(kit, child);
   kit.submit(1, {load(10), load(11, {10})});
   kit.submit(2, {load(20)}, 0.05);
   child.take_op();
@@ -117,11 +113,7 @@ void an_agent_that_reads_late_gets_everything() {
 void a_lost_connection_of_a_living_process_is_quarantine_until_it_registers_again() {
   EngineKit kit;
   ChildAgent child(kit.path());
-  kit.start();
-  child.connect();
-  kit.give_pool();
-  child.take_pool();
-  CHECK(kit.engine().wait_slots(10, patience_s));
+  begin_serving(kit, child);
   kit.submit(1, {load(10)});
   child.take_op();
   child.close_socket();

@@ -108,11 +108,7 @@ void a_failure_to_note_the_failure_ends_no_process() {
 void a_thread_that_gives_up_says_so() {
   EngineKit kit;
   ChildAgent child(kit.path());
-  kit.start();
-  child.connect();
-  kit.give_pool();
-  child.take_pool();
-  CHECK(kit.engine().wait_slots(10, patience_s));
+  begin_serving(kit, child);
   kit.submit(1, {load(1)});
   child.take_op();
   failures_left = 1'000'000;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -26,8 +25,9 @@ class TicketSink final : public PartSink {
 
 }  // namespace
 
-AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate)
-    : wake_(wake), gate_(gate), copier_(std::move(copier)) {}
+AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate,
+                     Clock::duration stuck_after)
+    : wake_(wake), gate_(gate), copier_(std::move(copier)), stuck_after_(stuck_after) {}
 
 void AgentLane::run() {
   std::unique_lock lock(mutex_);
@@ -40,6 +40,7 @@ void AgentLane::run() {
     CopyTask task = std::move(*ready);
     queue_.erase(ready);
     running_ = true;
+    running_since_ = Clock::now();
     lock.unlock();
     const AckBody result = copy(task);
     task.pool.reset();  // before the result is seen: whoever sees it may drop the pool
@@ -67,7 +68,7 @@ std::uint64_t AgentLane::move(const CopyTask& task) {
 
 AckBody AgentLane::copy(const CopyTask& task) {
   AckBody result = {task.op_id, 0, 0, AckStatus::done, 0};
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   try {
     result.bytes = move(task);
   } catch (const std::bad_alloc&) {
@@ -80,7 +81,7 @@ AckBody AgentLane::copy(const CopyTask& task) {
     last_error_ = error.what();
   }
   if (task.layer_ticket != 0) gate_.end(task.layer_ticket, result.status == AckStatus::done);
-  const auto elapsed = std::chrono::steady_clock::now() - begin;
+  const auto elapsed = Clock::now() - begin;
   result.duration_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(elapsed).count());
   return result;
 }
@@ -175,6 +176,7 @@ LaneStats AgentLane::stats() const {
   const std::lock_guard lock(mutex_);
   LaneStats stats = stats_;
   stats.outstanding = queue_.size() + (running_ ? 1 : 0) + results_.size();
+  stats.is_stuck = running_ && Clock::now() - running_since_ >= stuck_after_;
   return stats;
 }
 

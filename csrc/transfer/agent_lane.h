@@ -3,9 +3,11 @@
 // An op is  queued -> running -> finished  or  queued -> cancelled ;  either end leaves one acknowledgement to take.
 // The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other;
 // a load by layers goes first: the engine's step waits for it.
+// An op that has run for longer than `stuck_after` shows: what it writes to cannot be let go before it ends (D16).
 // Invariant: num_outstanding == queued + running + results not yet taken.
 // Thread safety: all members, any thread; `run` by one thread.
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -33,13 +35,16 @@ struct CopyTask {
 
 struct LaneStats {
   std::uint64_t done = 0, failed = 0, cancelled = 0, bytes = 0, copy_ns = 0, outstanding = 0;
+  bool is_stuck = false;  // an op runs for longer than any should
 };
 
 class AgentLane {
  public:
+  using Clock = std::chrono::steady_clock;
+
   // `wake` and `gate` outlive the lane. `wake` is signalled whenever there is a result to take; `gate` is told of loads
   // by layers.
-  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate);
+  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate, Clock::duration stuck_after);
 
   void run();    // the lane's thread, until close
   void close();  // after it nothing starts; a running op runs on, then `run` returns
@@ -68,15 +73,17 @@ class AgentLane {
   const WakeEvent& wake_;
   LayerGate& gate_;
   const std::unique_ptr<BlockCopier> copier_;  // used by `run` only
+  const Clock::duration stuck_after_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_:
   Queue queue_;
   std::vector<protocol::AckBody> results_;
-  LaneStats stats_;  // all but outstanding
+  LaneStats stats_;  // all but outstanding and is_stuck
   std::string last_error_;
   std::uint64_t step_ = 0;
   bool running_ = false;
+  Clock::time_point running_since_;  // while it is running
   bool held_ = false;
   bool closed_ = false;
 };

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <exception>
 #include <system_error>
@@ -36,9 +35,7 @@ struct AgentLink::Connection {
   FrameReader reader{PeerRole::engine};
   FrameWriter writer;
   std::shared_ptr<const PoolMapping> pool;
-  // How many slots the device may use, as the backend says from any thread, and as the engine was told.
-  std::shared_ptr<std::atomic<std::int64_t>> usable = std::make_shared<std::atomic<std::int64_t>>(0);
-  std::int64_t told = 0;
+  std::int64_t told = 0;                           // slots that the device may use, as the engine knows
   std::unique_ptr<HostRegistration> registration;  // ends before the mapping does
   bool engine_is_this_process = false;
   bool open = true;       // false: lost, refused, or closed by us
@@ -205,17 +202,19 @@ void AgentLink::on_pool(Connection& connection, Frame& frame) {
   const auto body = read_body<protocol::PoolBody>(frame.body);
   connection.pool = std::make_shared<const PoolMapping>(body, frame.fd.get(), layout_.slot_bytes(),
                                                         connection.engine_is_this_process);
-  connection.registration =
-      backend_.use_host(connection.pool->shard(), [usable = connection.usable, &wake = wake_](std::int64_t num_slots) {
-        *usable = num_slots;
-        wake.signal();
-      });
+  connection.registration = backend_.use_host(connection.pool->shard(), [this](const HostProgress& progress) {
+    {
+      const std::lock_guard lock(mutex_);
+      host_ = progress;
+    }
+    wake_.signal();
+  });
   gate_.set_connected(true);
   send_mapped(connection);
 }
 
 void AgentLink::send_mapped(Connection& connection) {
-  const std::int64_t usable = *connection.usable;
+  const std::int64_t usable = host().num_slots;
   if (usable == connection.told) return;
   connection.told = usable;
   const protocol::MappedBody mapped = {static_cast<std::uint64_t>(usable)};
@@ -264,6 +263,10 @@ void AgentLink::abandon(Connection& connection) {
   (void)loads_.take_results();
   (void)stores_.take_results();
   connection.registration.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    host_ = {};
+  }
   ::shutdown(connection.socket.get(), SHUT_RDWR);  // forked children may hold the descriptor, too
   connection.socket.reset();
 }
@@ -333,6 +336,11 @@ std::string AgentLink::last_error() const {
 std::uint64_t AgentLink::connections() const {
   const std::lock_guard lock(mutex_);
   return connections_;
+}
+
+HostProgress AgentLink::host() const {
+  const std::lock_guard lock(mutex_);
+  return host_;
 }
 
 std::uint64_t AgentLink::ops_rejected() const {

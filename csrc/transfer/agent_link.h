@@ -42,6 +42,7 @@ class AgentLink {
   [[nodiscard]] std::string last_error() const;
   [[nodiscard]] std::uint64_t connections() const;
   [[nodiscard]] std::uint64_t ops_rejected() const;
+  [[nodiscard]] HostProgress host() const;  // of the pool that it has now
 
  private:
   struct Connection;  // what one connection has beside the socket
@@ -79,6 +80,7 @@ class AgentLink {
   std::string last_error_;
   std::uint64_t connections_ = 0;
   std::uint64_t ops_rejected_ = 0;
+  HostProgress host_;  // as the backend says, from any thread
   std::optional<Clock::time_point> stop_deadline_;
 };
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "transfer/device_layout.h"
 #include "transfer/protocol.h"
@@ -59,6 +60,15 @@ class BlockCopier {
   }
 };
 
+// How far a shard's memory is usable, and what the device took of it.
+struct HostProgress {
+  std::int64_t num_slots = 0;            // may be used, from 0 on; grows
+  bool is_complete = false;              // nothing more is said
+  std::uint64_t registered_bytes = 0;    // with the device's driver, so that it reaches them at full speed
+  std::uint64_t unregistered_bytes = 0;  // it refused these: usable, but slower
+  std::string error;                     // what it said of the first of them
+};
+
 // Host memory that a device may use, for as long as this lives.
 class HostRegistration {
  public:
@@ -78,10 +88,10 @@ class CopyBackend {
 
   // One for each direction. Throws as its constructor says.
   [[nodiscard]] virtual std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) = 0;
-  // Begins to make a shard's memory usable, and says how many slots from 0 on are: at once, or by `progress` from a
-  // thread of its own, a growing number. The end of the registration waits for that thread.
+  // Begins to make a shard's memory usable, and says by `progress` how far it is: at once, or from threads of its own,
+  // one call at a time. The end of the registration waits for them.
   [[nodiscard]] virtual std::unique_ptr<HostRegistration> use_host(
-      const HostShard& host, std::function<void(std::int64_t num_slots)> progress) = 0;
+      const HostShard& host, std::function<void(const HostProgress&)> progress) = 0;
   // All that the engine has put into `stream` (a CUstream; 0: nothing to wait for) belongs to steps up to this one.
   virtual void record_step(std::uint64_t step, std::uintptr_t stream) = 0;
   // What is put into `stream` from now on waits for the mark. REQUIRES: mark != 0. Throws what the device does.

@@ -44,6 +44,10 @@ AgentConfig checked(AgentConfig config) {
   return config;
 }
 
+Clock::duration stuck_after(const AgentConfig& config) {
+  return std::chrono::duration_cast<Clock::duration>(bounded_timeout(config.stuck_after_s));
+}
+
 DeviceLayout checked(DeviceLayout layout) {
   layout.validate();
   return layout;
@@ -56,8 +60,8 @@ struct CopyAgent::Core {
       : config(checked(std::move(config_in))),
         layout(checked(std::move(layout_in))),
         backend(backend_in ? std::move(backend_in) : std::make_shared<CpuBackend>(layout, config.copy_threads)),
-        loads(backend->make_copier(Direction::load), wake, gate),
-        stores(backend->make_copier(Direction::store), wake, gate),
+        loads(backend->make_copier(Direction::load), wake, gate, stuck_after(config)),
+        stores(backend->make_copier(Direction::store), wake, gate, stuck_after(config)),
         link(config, layout, *backend, loads, stores, gate, wake) {}
 
   const pid_t owner = ::getpid();
@@ -176,6 +180,8 @@ void CopyAgent::hold(bool held) {
   core_->stores.hold(held);
 }
 
+std::shared_ptr<CopyBackend> CopyAgent::backend() const { return in_owner() ? core_->backend : nullptr; }
+
 AgentState CopyAgent::state() const { return in_owner() ? core_->link.state() : AgentState::stopped; }
 
 bool CopyAgent::wait_serving(double timeout_s) const { return in_owner() && core_->link.wait_serving(timeout_s); }
@@ -205,6 +211,13 @@ AgentStats CopyAgent::stats() const {
   stats.store_ns = stores.copy_ns;
   stats.ops_outstanding = loads.outstanding + stores.outstanding;
   stats.connections = core_->link.connections();
+  HostProgress host = core_->link.host();
+  stats.registered_bytes = host.registered_bytes;
+  stats.unregistered_bytes = host.unregistered_bytes;
+  stats.is_registration_complete = host.is_complete;
+  stats.registration_error = std::move(host.error);
+  stats.is_load_stuck = loads.is_stuck;
+  stats.is_store_stuck = stores.is_stuck;
   return stats;
 }
 

@@ -14,6 +14,9 @@
 // A load by layers (OpBody::layer_ticket) is waited for by the engine's own thread: expect_load when its step begins,
 // wait_layer before each layer, finish_load at the end of the step. Each returns in bounded time.
 //
+// A copy that does not end is not acknowledged, whatever it takes: what it may still write to is not to be used again
+// (D16). After `stuck_after_s` the stats say so; whoever asked for the op has a bound of its own.
+//
 // `stop` drains running ops, acknowledges the queued ones as cancelled, says BYE, joins all threads; bounded by
 // timeout_s, idempotent. The device memory must stay valid until stop() has returned true.
 //
@@ -38,7 +41,8 @@ struct AgentConfig {
   std::uint32_t num_ranks = 1;
   std::uint32_t tokens_per_block = 0;
   std::string layout_tag;
-  int copy_threads = 1;  // per direction
+  int copy_threads = 1;         // per direction
+  double stuck_after_s = 10.0;  // a copy that runs for longer shows in the stats
 };
 
 struct AgentStats {
@@ -47,6 +51,10 @@ struct AgentStats {
   std::uint64_t load_ns = 0, store_ns = 0;
   std::uint64_t ops_outstanding = 0;  // received, not acknowledged
   std::uint64_t connections = 0;
+  std::uint64_t registered_bytes = 0, unregistered_bytes = 0;  // of the pool, with the device; see HostProgress
+  bool is_registration_complete = false;
+  std::string registration_error;
+  bool is_load_stuck = false, is_store_stuck = false;  // a copy does not end, or the step before it
 };
 
 class CopyAgent {
@@ -79,6 +87,8 @@ class CopyAgent {
   // Why a copy failed, or else the last connection, for a log line; empty when none has.
   [[nodiscard]] std::string last_error() const;
   [[nodiscard]] AgentStats stats() const;
+  // What moves the blocks; nullptr in a forked child.
+  [[nodiscard]] std::shared_ptr<CopyBackend> backend() const;
   // For tests of fences and quarantine: while held, no op starts (those running run on).
   void hold(bool held);
 

@@ -297,8 +297,8 @@ std::unique_ptr<BlockCopier> CpuBackend::make_copier(protocol::Direction directi
 }
 
 std::unique_ptr<HostRegistration> CpuBackend::use_host(const HostShard& host,
-                                                       std::function<void(std::int64_t)> progress) {
-  progress(host.num_slots);
+                                                       std::function<void(const HostProgress&)> progress) {
+  progress({host.num_slots, true, 0, 0, {}});
   return std::make_unique<HostRegistration>();
 }
 

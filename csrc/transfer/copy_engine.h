@@ -46,7 +46,7 @@ class CpuBackend final : public CopyBackend {
 
   [[nodiscard]] std::unique_ptr<BlockCopier> make_copier(protocol::Direction direction) override;
   [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,
-                                                           std::function<void(std::int64_t)> progress) override;
+                                                           std::function<void(const HostProgress&)> progress) override;
   void record_step(std::uint64_t /*step*/, std::uintptr_t /*stream*/) override {}
   void make_wait(std::uintptr_t /*stream*/, CopyMark /*mark*/) override {}  // what was issued is done
 

@@ -1,4 +1,6 @@
-"""Integers from outside, checked in one way: a bool is none, numpy's are, and the message names what is wrong.
+"""Integers and directories from outside, checked in one way: the message names what is wrong.
+
+A bool is no integer, numpy's integers are.
 
 `as_int` is for arguments of calls, the others are for settings: a ConfigError is a ValueError that carries its key.
 Pure; thread-safe.
@@ -6,13 +8,14 @@ Pure; thread-safe.
 
 from __future__ import annotations
 
+import os
 from typing import TypeGuard
 
 import numpy as np
 
 from flexkv.errors import ConfigError
 
-__all__ = ["as_block_size", "as_config_int", "as_int", "is_int"]
+__all__ = ["as_block_size", "as_config_int", "as_int", "as_tuning_cache", "is_int"]
 
 
 def is_int(value: object) -> TypeGuard[int | np.integer]:
@@ -42,3 +45,12 @@ def as_block_size(key: str, value: object, maximum: int | None = None) -> int:
     if size & (size - 1):
         raise ConfigError(f"{key} is {size}; use a power of two", key=key, value=value)
     return size
+
+
+def as_tuning_cache(key: str, value: object) -> str:
+    """Return "", "off" or a directory. Raises ConfigError naming `key` for anything else."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or (text not in ("", "off") and not os.path.isabs(text)):
+        message = f"{key} is {value!r}; use an absolute path, 'off', or '' for the user's cache directory"
+        raise ConfigError(message, key=key, value=value)
+    return text

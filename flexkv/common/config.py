@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from flexkv import _core
-from flexkv.common.checks import as_block_size, as_config_int
+from flexkv.common.checks import as_block_size, as_config_int, as_tuning_cache
 from flexkv.common.storage import KVCacheLayoutType
 from flexkv.errors import ConfigError
 
@@ -211,6 +211,7 @@ class CacheConfig:
     max_finished_tasks: int = 16384
     copy_threads: int = 2
     prefault_threads: int = 2
+    gpu_tuning_cache: str = ""
     fingerprint: str = ""
     key_file: str | None = None
     trace_path: str | None = None
@@ -249,6 +250,7 @@ class CacheConfig:
         _set_count(self, "max_finished_tasks")
         _set_count(self, "copy_threads", maximum=64)
         _set_count(self, "prefault_threads", maximum=256)
+        object.__setattr__(self, "gpu_tuning_cache", as_tuning_cache("gpu_tuning_cache", self.gpu_tuning_cache))
         if not re.fullmatch(r"(?:[0-9a-f]{2})*", self.fingerprint):
             raise _bad("fingerprint", self.fingerprint, "use a hex digest such as ModelFingerprint.digest.hex()")
 

@@ -118,6 +118,7 @@ CONFIG_KEYS: Mapping[str, Callable[[str, object], object]] = MappingProxyType(
         "max_finished_tasks": _parse_int,
         "copy_threads": _parse_int,
         "prefault_threads": _parse_int,
+        "gpu_tuning_cache": _parse_text,
         "server_recv_port": _parse_address,
         "gpu_register_port": _parse_address,
         "enable_metrics": _parse_bool,

@@ -38,6 +38,7 @@ _CACHE_KEYS = (
     "max_finished_tasks",
     "copy_threads",
     "prefault_threads",
+    "gpu_tuning_cache",
     "key_file",
     "trace_path",
     "ssd_io_engine",

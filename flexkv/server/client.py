@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from flexkv import _core
 from flexkv.common.address import socket_path_of
-from flexkv.common.checks import as_block_size, as_config_int
+from flexkv.common.checks import as_block_size, as_config_int, as_tuning_cache
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.kv_tensors import layout_from_kv_caches
-from flexkv.errors import ConfigError, ServerError, TransferTimeout
+from flexkv.errors import CapacityError, ConfigError, DeviceError, ServerError, TransferTimeout
+from flexkv.server.copy_tuning import CopyTuning
 from flexkv.server.registration import AgentReport, Registration, StepTicket
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = ["KVTPClient"]
 _logger = flexkv_logger(__name__)
 STOP_TIMEOUT_S = 5.0
 MAX_COPY_THREADS = 64
+STAGING_MIB = 128
+"""GPU memory that both directions of an agent copy through; see csrc/cuda/stage_pool.h."""
 
 
 class KVTPClient:
@@ -44,6 +47,8 @@ class KVTPClient:
         rank, num_ranks: which of the engine's ranks this is.
         tokens_per_block: size of a block; taken from `kv_layout` when absent.
         copy_threads: threads that copy, for each direction.
+        gpu_tuning_cache: on a GPU, the directory that keeps what was measured of its ways to copy; "": the user's
+            cache directory, "off": nothing is kept.
 
     Raises:
         ConfigError: naming the setting.
@@ -61,6 +66,7 @@ class KVTPClient:
         num_ranks: int = 1,
         tokens_per_block: int | None = None,
         copy_threads: int = 1,
+        gpu_tuning_cache: str = "",
     ) -> None:
         self._socket_path = socket_path_of(gpu_register_port, "gpu_register_port")
         self.dp_client_id = as_config_int("dp_client_id", dp_client_id, minimum=0)
@@ -77,6 +83,7 @@ class KVTPClient:
             None if tokens_per_block is None else as_block_size("tokens_per_block", tokens_per_block)
         )
         self._copy_threads = min(as_config_int("copy_threads", copy_threads), MAX_COPY_THREADS)
+        self._gpu_tuning_cache = as_tuning_cache("gpu_tuning_cache", gpu_tuning_cache)
         self._lock = threading.Lock()
         self._registration: Registration | None = None
         self._is_closed = False
@@ -107,6 +114,8 @@ class KVTPClient:
 
         Raises:
             ConfigError: no backend for the tensors' device; no block size; indexer buffers.
+            DeviceError: the GPU or its driver cannot be used: none, too old, or it failed.
+            CapacityError: the GPU has no memory left for what blocks are copied through.
             ServerError: tensors are registered already, or the client has been shut down.
             ValueError: naming the layer, when its blocks cannot be described. Nothing was registered.
         """
@@ -127,8 +136,11 @@ class KVTPClient:
                 raise ServerError("the client has been shut down; make a new one", rank=self.rank)
             if self._registration is not None:
                 raise ServerError("KV tensors are registered already; call unregister first", rank=self.rank)
-            agent = self._start_agent(spec, tokens_per_block, layout_tag)
-            self._registration = Registration(self, self.rank, agent, tensors, spec)
+            agent = self._make_agent(spec, tokens_per_block, layout_tag)
+            tuning = CopyTuning(agent, self._gpu_tuning_cache)
+            tuning.begin()
+            agent.start()
+            self._registration = Registration(self, self.rank, agent, tensors, spec, tuning)
         _logger.info(
             "KV tensors registered client=%s rank=%d num_tensors=%d num_blocks=%d block_bytes=%d num_planes=%d addr=%s",
             self.intra_client_id,
@@ -251,9 +263,9 @@ class KVTPClient:
             raise ConfigError(message, key="tokens_per_block", value=size)
         return as_block_size("tokens_per_block", size)
 
-    def _start_agent(self, spec: DeviceLayoutSpec, tokens_per_block: int, layout_tag: str) -> _core.CopyAgent:
+    def _make_agent(self, spec: DeviceLayoutSpec, tokens_per_block: int, layout_tag: str) -> _core.CopyAgent:
         try:
-            agent = _core.CopyAgent(
+            return _core.CopyAgent(
                 socket_path=self._socket_path,
                 rank=self.rank,
                 num_ranks=self.num_ranks,
@@ -265,8 +277,14 @@ class KVTPClient:
                 device=spec.device.partition(":")[0],
                 layer_ends=sorted(set(spec.layer_ends.values())),
             )
+        except MemoryError as error:
+            if spec.device == "cpu":
+                raise
+            message = (
+                f"KV tensors on {spec.device} cannot be copied: {error}; up to {STAGING_MIB} MiB of the GPU's memory "
+                "are needed, leave them free (in vLLM: a lower gpu_memory_utilization)"
+            )
+            raise CapacityError(message, rank=self.rank, value=spec.device) from error
         except RuntimeError as error:
             message = f"KV tensors on {spec.device} cannot be copied: {error}"
-            raise ConfigError(message, key="kv_caches", value=spec.device) from error
-        agent.start()
-        return agent
+            raise DeviceError(message, rank=self.rank, value=spec.device) from error

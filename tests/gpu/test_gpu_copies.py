@@ -11,6 +11,8 @@ import pytest
 from flexkv import CacheConfig, KVManager, ModelConfig, _core
 from flexkv.common.kv_tensors import layout_from_kv_caches
 from flexkv.server.client import KVTPClient
+from flexkv.server.registration import AgentReport
+from tests.rig import eventually
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")]
@@ -246,4 +248,27 @@ def test_a_manager_keeps_blocks_of_a_gpu_and_brings_them_back() -> None:
     for tensor, expected in zip(tensors.values(), before, strict=True):
         assert equal(tensor[:, 20:60].flip(1), expected[:, :40])
     client.shutdown()
+    assert manager.shutdown()
+
+
+def test_a_pool_is_registered_while_it_is_prefaulted_and_the_client_says_how_much() -> None:
+    tensors = {f"layer {i}": tensor for i, tensor in enumerate(layers((2, 64, 16, 8, 128), 6))}
+    config = CacheConfig(tokens_per_block=16, num_cpu_blocks=8192)
+    manager = KVManager(ModelConfig(6, 8, 128, dtype="bfloat16"), config)
+    manager.start()
+    client = KVTPClient(manager.gpu_register_port, tokens_per_block=16)
+    client.register_to_server(tensors)
+    assert manager.wait_ready(WAIT_S)
+
+    def report() -> AgentReport:
+        found = client.stats()
+        assert found is not None
+        return found
+
+    assert eventually(lambda: report().is_registration_complete, WAIT_S)
+    block_bytes = 6 * 2 * 16 * 8 * 128 * 2
+    assert (report().registered_bytes, report().unregistered_bytes) == (8192 * block_bytes, 0)
+    assert not report().is_load_stuck
+    assert not report().is_store_stuck
+    assert client.shutdown()
     assert manager.shutdown()

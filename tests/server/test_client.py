@@ -16,6 +16,7 @@ from flexkv import _core
 from flexkv.common.storage import KVCacheLayout
 from flexkv.errors import ConfigError, ServerError
 from flexkv.server import KVTPClient
+from tests.doubles import DeviceTensor
 
 NUM_BLOCKS = 6
 TIMEOUT_S = 20.0
@@ -193,25 +194,6 @@ def test_bad_registrations_change_nothing(address: str) -> None:
     assert client.shutdown(TIMEOUT_S)
 
 
-class DeviceTensor:
-    """Says that it lies on another device."""
-
-    shape = (4, 16)
-    dtype = "torch.float16"
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-
-    def data_ptr(self) -> int:
-        return 4096
-
-    def stride(self) -> tuple[int, ...]:
-        return (16, 1)
-
-    def element_size(self) -> int:
-        return 2
-
-
 def test_a_tensor_on_a_device_without_a_backend_is_refused_by_name(address: str) -> None:
     with pytest.raises(ConfigError, match=r"'layer.0' is on device 'xpu:0'") as caught:
         KVTPClient(address, tokens_per_block=16).register_to_server({"layer.0": DeviceTensor("xpu:0")})
@@ -222,15 +204,6 @@ def test_tensors_on_several_devices_are_refused(address: str) -> None:
     tensors = {"layer.0": DeviceTensor("cuda:0"), "layer.1": DeviceTensor("cuda:1")}
     with pytest.raises(ValueError, match="several devices: cuda:0, cuda:1"):
         KVTPClient(address, tokens_per_block=16).register_to_server(tensors)
-
-
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a CUDA driver is here")
-def test_without_a_cuda_driver_tensors_on_a_gpu_are_refused_with_one_clear_line(address: str) -> None:
-    client = KVTPClient(address, tokens_per_block=16)
-    with pytest.raises(ConfigError, match=r"KV tensors on cuda:0 cannot be copied: there is no CUDA driver") as caught:
-        client.register_to_server({"layer.0": DeviceTensor("cuda:0")})
-    assert caught.value.value == "cuda:0"
-    assert client.state == _core.AgentState.IDLE
 
 
 def test_ranks_are_named_by_their_device_when_not_given(address: str) -> None:

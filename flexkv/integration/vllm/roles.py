@@ -131,6 +131,7 @@ def make_worker_role(
         num_ranks=config.num_ranks,
         tokens_per_block=config.cache_config.tokens_per_block,
         copy_threads=config.cache_config.copy_threads,
+        gpu_tuning_cache=config.cache_config.gpu_tuning_cache,
     )
     num_blocks = vllm_config.cache_config.num_gpu_blocks if kv_cache_config is None else int(kv_cache_config.num_blocks)
     tag = _tag_of_own_shard(config, vllm_config, kv_cache_config, tp_rank)

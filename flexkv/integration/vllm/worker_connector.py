@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flexkv.common.debug import flexkv_logger
+from flexkv.errors import CapacityError, DeviceError
 from flexkv.integration.vllm.scheduler_role import StepNotice
 
 if TYPE_CHECKING:
@@ -51,15 +52,25 @@ class FlexKVWorkerConnector:
     def register_to_server(self, kv_caches: Mapping[str, Any]) -> None:
         """Describe the tensors (layer name -> tensor) and start the agent, which connects in the background.
 
-        The tensors must stay where they are until `shutdown` has returned.
+        The tensors must stay where they are until `shutdown` has returned. Where the GPU cannot be used, FlexKV is off
+        on this rank, with one WARNING, and the engine goes on.
+
+        Raises:
+            ConfigError: the tensors are on a kind of device that no blocks can be copied from.
+            ValueError: the tensors cannot be described.
         """
         if self._client is None:
             return
         num_blocks = self._num_blocks
         if num_blocks is not None:
             kv_caches = {name: _by_blocks(tensor, num_blocks) for name, tensor in kv_caches.items()}
-        self._client.register_to_server(kv_caches, num_blocks=num_blocks, layout_tag=self._layout_tag)
-        self._layer_names = tuple(kv_caches)
+        try:
+            self._client.register_to_server(kv_caches, num_blocks=num_blocks, layout_tag=self._layout_tag)
+        except (DeviceError, CapacityError) as error:  # says what is wrong and what to do
+            logger.warning("FlexKV is off on this rank: nothing is loaded or stored reason=%s", error)
+            self.shutdown()
+        else:
+            self._layer_names = tuple(kv_caches)
 
     def bind_step(self, notice: StepNotice | None) -> None:
         """A step runs; None when it has no notice for us."""

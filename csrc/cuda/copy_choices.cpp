@@ -1,0 +1,124 @@
+#include "cuda/copy_choices.h"
+
+#include "cuda/host_runs.h"
+#include "transfer/timeout.h"
+
+namespace flexkv::cuda {
+namespace {
+
+constexpr double clear_gain = 0.05;
+constexpr std::size_t run_length_of_adjacent = 4;
+constexpr std::size_t num_sizes = CopyCell::blocks_of_size.size();
+
+std::size_t index_of(MechanismKind kind) { return static_cast<std::size_t>(kind); }
+
+}  // namespace
+
+std::size_t CopyCell::index() const {
+  const std::size_t way = direction == protocol::Direction::store ? 1 : 0;
+  return (way * num_sizes + size) * 2 + (is_scattered ? 1 : 0);
+}
+
+CopyCell CopyCell::at(std::size_t index) {
+  const bool is_store = index / 2 / num_sizes == 1;
+  return {is_store ? protocol::Direction::store : protocol::Direction::load, index / 2 % num_sizes, index % 2 == 1};
+}
+
+CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots, std::int64_t slots_per_piece) {
+  CopyCell cell = {direction, 0, false};
+  while (cell.size + 1 < num_sizes && slots.size() >= CopyCell::blocks_of_size[cell.size + 1]) ++cell.size;
+  std::size_t num_runs = 0;
+  for (std::size_t i = 0; i < slots.size(); i = end_of_run(slots, i, slots_per_piece)) ++num_runs;
+  cell.is_scattered = slots.size() > 1 && num_runs > 1 && slots.size() < num_runs * run_length_of_adjacent;
+  return cell;
+}
+
+MechanismKind best_of(const CellFigures& figures, MechanismKind usual, bool is_busy) {
+  const double usual_us = figures[index_of(usual)];
+  if (usual_us <= 0) return usual;
+  double best_us = usual_us * (1 - clear_gain);
+  MechanismKind best = usual;
+  for (std::size_t i = 0; i < num_mechanisms; ++i) {
+    const auto kind = static_cast<MechanismKind>(i);
+    if (kind == usual || figures[i] <= 0 || figures[i] > best_us) continue;
+    if (is_busy && kind == MechanismKind::zero_copy) continue;
+    best_us = figures[i];
+    best = kind;
+  }
+  return best;
+}
+
+CopyChoices::CopyChoices(MechanismKind usual) : usual_(usual) {
+  for (auto& cell : chosen_) {
+    for (auto& kind : cell) kind = usual_;
+  }
+}
+
+void CopyChoices::use(const CopyFigures& figures) {
+  report_.figures = figures;
+  for (std::size_t i = 0; i < CopyCell::count; ++i) {
+    for (const bool is_busy : {false, true}) chosen_[i][is_busy ? 1 : 0] = best_of(figures[i], usual_, is_busy);
+  }
+}
+
+void CopyChoices::become(TuningState state) {
+  report_.state = state;
+  changed_.notify_all();
+}
+
+bool CopyChoices::give(const CopyFigures& figures) {
+  const std::lock_guard lock(mutex_);
+  if (report_.state != TuningState::untuned) return false;
+  use(figures);
+  become(TuningState::given);
+  return true;
+}
+
+void CopyChoices::force(MechanismKind kind) {
+  const std::lock_guard lock(mutex_);
+  for (auto& cell : chosen_) {
+    for (auto& chosen : cell) chosen = kind;
+  }
+  report_.why_not = "one mechanism was asked for";
+  become(TuningState::failed);
+}
+
+bool CopyChoices::begin_measuring() {
+  const std::lock_guard lock(mutex_);
+  if (report_.state != TuningState::untuned) return false;
+  become(TuningState::measuring);
+  return true;
+}
+
+void CopyChoices::end_measuring(const CopyFigures& figures) {
+  const std::lock_guard lock(mutex_);
+  if (report_.state != TuningState::measuring) return;
+  use(figures);
+  become(TuningState::measured);
+}
+
+void CopyChoices::postpone() {
+  const std::lock_guard lock(mutex_);
+  if (report_.state == TuningState::measuring) become(TuningState::untuned);
+}
+
+void CopyChoices::give_up(const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  if (report_.state != TuningState::measuring) return;
+  report_.why_not = why;
+  become(TuningState::failed);
+}
+
+bool CopyChoices::wait_settled(double timeout_s) const {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, bounded_timeout(timeout_s), [this] {
+    return report_.state != TuningState::untuned && report_.state != TuningState::measuring;
+  });
+}
+
+CopyChoices::Report CopyChoices::report() const {
+  const std::lock_guard lock(mutex_);
+  return report_;
+}
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,98 @@
+// CopyChoices: which mechanism moves an op, by what kind of op it is (a cell), from figures that were measured on this
+// GPU or come from an earlier measurement.
+//
+// As long as there are none, and where they show no clear gain, it is the layout's usual mechanism. Beside a busy
+// engine no kernel reads or writes the host's memory: it would slow a large product by a tenth to a half, whatever it
+// gains; stages and the copy engine were measured to hurt little more than contiguous copies do (docs/PERFORMANCE.md).
+// Which of these is used then follows from their figures on an idle GPU. Thread safety: all members, any thread.
+#pragma once
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "transfer/protocol.h"
+
+namespace flexkv::cuda {
+
+enum class MechanismKind : std::uint8_t { staged, direct, strided, batched, zero_copy };
+inline constexpr std::size_t num_mechanisms = 5;
+inline constexpr std::array<std::string_view, num_mechanisms> mechanism_names = {"staged", "direct", "strided",
+                                                                                 "batched", "zero_copy"};
+
+// Ops of one kind. `size` is an index into blocks_of_size: ops of at least so many blocks and fewer than of the next.
+// Scattered: their slots lie in runs of less than 4 on average; an op of one block is not.
+struct CopyCell {
+  static constexpr std::array<std::size_t, 4> blocks_of_size = {1, 4, 16, 64};
+  static constexpr std::size_t count = 2 * blocks_of_size.size() * 2;
+
+  protocol::Direction direction = protocol::Direction::load;
+  std::size_t size = 0;
+  bool is_scattered = false;
+
+  [[nodiscard]] std::size_t index() const;
+  [[nodiscard]] static CopyCell at(std::size_t index);
+};
+
+[[nodiscard]] CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots,
+                               std::int64_t slots_per_piece);
+
+// Microseconds of an op of as many blocks as the cell's size says (fewer, where those have many bytes); 0: not
+// measured.
+using CellFigures = std::array<double, num_mechanisms>;
+using CopyFigures = std::array<CellFigures, CopyCell::count>;
+
+// The mechanism that the figures speak for. Pure.
+[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, bool is_busy);
+
+// untuned -> measuring -> measured | failed ; or given. While it is not measured or given, the usual mechanism is used.
+enum class TuningState : std::uint8_t { untuned, measuring, measured, given, failed };
+
+class CopyChoices {
+ public:
+  explicit CopyChoices(MechanismKind usual);
+
+  [[nodiscard]] MechanismKind usual() const { return usual_; }
+  [[nodiscard]] MechanismKind choose(const CopyCell& cell, bool is_busy) const {
+    return chosen_[cell.index()][is_busy ? 1 : 0].load(std::memory_order_relaxed);
+  }
+
+  // Uses these from now on. False, and nothing changes, when there are some already, or they are measured just now.
+  bool give(const CopyFigures& figures);
+  // For measurements of one mechanism: it moves all ops that it takes. Nothing is tuned any more.
+  void force(MechanismKind kind);
+
+  // To be called by whoever measures. False when there is nothing to measure, or somebody else does.
+  [[nodiscard]] bool begin_measuring();
+  void end_measuring(const CopyFigures& figures);
+  void postpone();                       // it may be tried again
+  void give_up(const std::string& why);  // it is not tried again
+
+  struct Report {
+    TuningState state = TuningState::untuned;
+    std::string why_not;  // failed: why
+    CopyFigures figures{};
+  };
+  [[nodiscard]] Report report() const;
+  // Until it is measured, given or failed; false after timeout_s.
+  [[nodiscard]] bool wait_settled(double timeout_s) const;
+
+ private:
+  void use(const CopyFigures& figures);  // REQUIRES: mutex_ held
+  void become(TuningState state);        // REQUIRES: mutex_ held
+
+  const MechanismKind usual_;
+  std::array<std::array<std::atomic<MechanismKind>, 2>, CopyCell::count>
+      chosen_{};  // beside an idle engine, a busy one
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  Report report_;  // guarded by mutex_
+};
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,180 @@
+#include "cuda/copy_tuner.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "transfer/host_pool.h"
+
+namespace flexkv::cuda {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t most_blocks = CopyCell::blocks_of_size.back();
+constexpr std::array<int, CopyCell::blocks_of_size.size()> rounds_of_size = {7, 5, 3, 3};
+constexpr int least_samples = 2;
+constexpr double hopeless = 2.0;  // times the best one's time
+
+DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
+  DevicePtr address = 0;
+  device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc for measuring");
+  return address;
+}
+
+// The layout's chunks, close together.
+DeviceLayout like(const DeviceLayout& layout, DevicePtr memory, std::int64_t num_blocks) {
+  DeviceLayout small;
+  small.num_blocks = static_cast<std::uint64_t>(num_blocks);
+  for (const Plane& plane : layout.planes) {
+    small.planes.push_back({memory, plane.chunk_bytes, plane.chunk_bytes});
+    memory += plane.chunk_bytes * small.num_blocks;
+  }
+  return small;
+}
+
+// 0 .. count-1, over and over, with few neighbours.
+std::vector<std::int64_t> mixed(std::size_t length, std::int64_t count) {
+  std::int64_t step = std::max<std::int64_t>(1, count * 3 / 8);
+  while (std::gcd(step, count) != 1) ++step;
+  std::vector<std::int64_t> ids(length);
+  for (std::size_t i = 0; i < length; ++i) ids[i] = static_cast<std::int64_t>(i) * step % count;
+  return ids;
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
+}  // namespace
+
+CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits& limits)
+    : shared_(shared), lanes_(lanes), limits_(limits), deadline_(Clock::now() + limits.time) {
+  const std::uint64_t stride = slot_stride_bytes(shared_.map.slot_bytes);
+  if (stride > limits_.memory_bytes) {
+    throw Error(error_out_of_memory, "a block has more than the " + std::to_string(limits_.memory_bytes >> 20) +
+                                         " MiB that a measurement may take");
+  }
+  num_blocks_ = static_cast<std::int64_t>(std::min<std::uint64_t>(most_blocks, limits_.memory_bytes / stride));
+  const std::uint64_t bytes = static_cast<std::uint64_t>(num_blocks_) * stride;
+  const GpuDevice& device = shared_.device;
+  memory_ = std::make_unique<GpuMemory>(device, room_for(device, bytes));
+  map_ = std::make_unique<BlockMap>(device, like(shared_.map.layout, memory_->address(), num_blocks_),
+                                    shared_.map.word_bytes);
+  void* slots = nullptr;
+  device.check(device.api().cuMemHostAlloc(&slots, bytes, host_register_portable), "cuMemHostAlloc for measuring");
+  host_ = {static_cast<std::byte*>(slots), stride, num_blocks_};
+  shared_.pieces.add(device, host_.base, bytes);
+}
+
+CopyTuner::~CopyTuner() {
+  shared_.pieces.remove(host_.base);
+  (void)shared_.device.api().cuMemFreeHost(host_.base);
+}
+
+bool CopyTuner::is_over() const { return *ends_ || Clock::now() >= deadline_; }
+
+std::size_t CopyTuner::num_blocks_of(const CopyCell& cell) const {
+  const std::uint64_t by_bytes = std::max<std::uint64_t>(1, limits_.op_bytes / map_->slot_bytes);
+  return std::min<std::size_t>(CopyCell::blocks_of_size[cell.size], by_bytes);
+}
+
+// Ids repeat where there are fewer blocks than the op has: what is copied does not matter.
+CopyTuner::Op CopyTuner::op_of(const CopyCell& cell) const {
+  const std::size_t count = num_blocks_of(cell);
+  Op op = {{}, mixed(count, num_blocks_)};
+  if (cell.is_scattered) {
+    op.slots = mixed(count, num_blocks_);
+  } else {
+    for (std::size_t i = 0; i < count; ++i) op.slots.push_back(static_cast<std::int64_t>(i) % num_blocks_);
+  }
+  return op;
+}
+
+CopyFigures CopyTuner::measure(MechanismKind usual, const std::atomic<bool>& ends) {
+  ends_ = &ends;
+  CopyFigures figures{};
+  CellFigures first_use{};
+  for (const auto& lane : lanes_) measure_cell({lane->direction(), 0, false}, usual, first_use);
+  for (std::size_t size = 0; size < CopyCell::blocks_of_size.size(); ++size) {
+    for (const auto& lane : lanes_) {
+      for (const bool is_scattered : {false, true}) {
+        const CopyCell cell = {lane->direction(), size, is_scattered};
+        const CopyCell smaller = {lane->direction(), size == 0 ? 0 : size - 1, is_scattered};
+        if (is_scattered && (size == 0 || num_blocks_ < 4)) continue;
+        if (size > 0 && num_blocks_of(cell) == num_blocks_of(smaller)) {
+          figures[cell.index()] = figures[smaller.index()];
+        } else {
+          measure_cell(cell, usual, figures[cell.index()]);
+        }
+      }
+    }
+  }
+  return figures;
+}
+
+// Mechanisms take turns, so that what changes meanwhile changes for all of them.
+void CopyTuner::measure_cell(const CopyCell& cell, MechanismKind usual, CellFigures& figures) {
+  const std::size_t way = cell.direction == protocol::Direction::load ? 0 : 1;
+  GpuLane& lane = *lanes_[way];
+  const Op ids = op_of(cell);
+  const CopyOp op = {*map_, host_, ids.slots, ids.blocks, map_->whole()};
+  const CopyOp engines = {shared_.map, host_, ids.slots, ids.blocks, shared_.map.whole()};  // is only asked about
+  std::array<bool, num_mechanisms> is_in{};
+  for (std::size_t i = 0; i < num_mechanisms; ++i) {
+    const auto kind = static_cast<MechanismKind>(i);
+    is_in[i] = !is_hopeless_[way][i] && lane.takes(kind, op) && lane.takes(kind, engines);
+  }
+  Samples samples;
+  for (int round = 0; round < rounds_of_size[cell.size]; ++round) {
+    double best_us = 0;
+    for (std::size_t i = 0; i < num_mechanisms; ++i) {
+      if (is_over()) return;
+      if (!is_in[i]) continue;
+      const std::optional<double> taken_us = sample(lane, static_cast<MechanismKind>(i), op);
+      if (!taken_us) continue;
+      samples[i].push_back(*taken_us);
+      best_us = best_us == 0 ? *taken_us : std::min(best_us, *taken_us);
+    }
+    for (std::size_t i = 0; i < num_mechanisms; ++i) {
+      const bool is_slow = is_in[i] && !samples[i].empty() && samples[i].back() > hopeless * best_us;
+      if (!is_slow || static_cast<MechanismKind>(i) == usual || round == 0) continue;
+      is_in[i] = false;
+      is_hopeless_[way][i] = is_hopeless_[way][i] || cell.size > 0;
+    }
+  }
+  for (std::size_t i = 0; i < num_mechanisms; ++i) {
+    if (samples[i].size() >= least_samples) figures[i] = median(samples[i]);
+  }
+}
+
+bool CopyTuner::is_quiet(std::uint64_t begun) const {
+  return shared_.ops.is_quiet_since(begun) && !shared_.steps.is_engine_busy();
+}
+
+std::optional<double> CopyTuner::sample(GpuLane& lane, MechanismKind kind, const CopyOp& op) const {
+  const std::uint64_t begun = shared_.ops.num_begun();
+  if (!is_quiet(begun)) return std::nullopt;
+  const auto taken = lane.copy(kind, op);
+  if (!is_quiet(begun)) return std::nullopt;
+  return std::chrono::duration<double, std::micro>(taken).count();
+}
+
+void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::atomic<bool>& ends,
+          const TunerLimits& limits) {
+  if (!choices.begin_measuring()) return;
+  try {
+    const CopyFigures figures = CopyTuner(shared, lanes, limits).measure(choices.usual(), ends);
+    if (ends) {
+      choices.postpone();
+    } else {
+      choices.end_measuring(figures);
+    }
+  } catch (const std::exception& error) {
+    choices.give_up(error.what());
+  }
+}
+
+}  // namespace flexkv::cuda

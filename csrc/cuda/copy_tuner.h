@@ -1,0 +1,74 @@
+// CopyTuner: measures how long each mechanism takes for each kind of op (a cell), over memory of its own: a layout with
+// the same chunks, a few blocks of it, and as many slots that the driver has allocated. The engine's blocks and slots
+// are neither written nor read.
+//
+// The mechanisms are those of the lanes, with their streams and stages: an op of the engine's waits for at most one
+// copy of a measurement. A copy beside which the engine worked, or an op ran, does not count. It ends when its time is
+// over: cells that were not reached have no figures. The time is that of the call, with the wait for the device. Thread
+// safety: one thread at a time, which has entered.
+#pragma once
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cuda/copy_choices.h"
+#include "cuda/gpu_lane.h"
+#include "cuda/gpu_shared.h"
+
+namespace flexkv::cuda {
+
+using GpuLanes = std::array<std::shared_ptr<GpuLane>, 2>;  // to the GPU, back
+
+struct TunerLimits {
+  std::chrono::milliseconds time{150};
+  std::uint64_t memory_bytes = std::uint64_t{32} << 20;  // of the GPU, and as much of the host
+  std::uint64_t op_bytes = std::uint64_t{48} << 20;      // no op has more, unless one block has
+};
+
+class CopyTuner {
+ public:
+  // Throws Error when memory cannot be had or a block is too large for it.
+  CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits& limits);
+  ~CopyTuner();
+  CopyTuner(const CopyTuner&) = delete;
+  CopyTuner& operator=(const CopyTuner&) = delete;
+
+  // Until all is measured, the time is over, or `ends`. Throws Error.
+  [[nodiscard]] CopyFigures measure(MechanismKind usual, const std::atomic<bool>& ends);
+
+ private:
+  struct Op {
+    std::vector<std::int64_t> slots;
+    std::vector<std::int64_t> blocks;
+  };
+  using Samples = std::array<std::vector<double>, num_mechanisms>;
+
+  [[nodiscard]] Op op_of(const CopyCell& cell) const;
+  [[nodiscard]] std::size_t num_blocks_of(const CopyCell& cell) const;
+  void measure_cell(const CopyCell& cell, MechanismKind usual, CellFigures& figures);
+  // Microseconds; none when something ran beside it.
+  [[nodiscard]] std::optional<double> sample(GpuLane& lane, MechanismKind kind, const CopyOp& op) const;
+  [[nodiscard]] bool is_quiet(std::uint64_t begun) const;
+  [[nodiscard]] bool is_over() const;
+
+  GpuShared& shared_;
+  const GpuLanes& lanes_;
+  const TunerLimits limits_;
+  const std::chrono::steady_clock::time_point deadline_;
+  const std::atomic<bool>* ends_ = nullptr;
+  std::int64_t num_blocks_ = 0;
+  HostShard host_;
+  std::unique_ptr<GpuMemory> memory_;
+  std::unique_ptr<BlockMap> map_;
+  std::array<std::array<bool, num_mechanisms>, 2> is_hopeless_{};  // by direction: far slower already with a few blocks
+};
+
+// Measures once, where that has not been done, and has the choices follow. Says in them why not, when it cannot.
+void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::atomic<bool>& ends,
+          const TunerLimits& limits = {});
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,122 @@
+#include "cuda/engine_copies.h"
+
+#include "cuda/host_runs.h"
+#include "cuda/step_wait.h"
+
+namespace flexkv::cuda {
+namespace {
+
+constexpr std::size_t most_copies_in_batch = 4096;
+
+std::byte* slot_of(const CopyOp& op, std::size_t i) {
+  return op.host.base + static_cast<std::uint64_t>(op.slots[i]) * op.host.stride_bytes;
+}
+
+DevicePtr chunk_of(const CopyOp& op, const Plane& plane, std::size_t i) {
+  return plane.base + static_cast<std::uint64_t>(op.blocks[i]) * plane.block_stride_bytes;
+}
+
+bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
+
+// Whether the copy of the block before may go on with this one. REQUIRES: i > 0.
+bool goes_on(const CopyOp& op, std::size_t i) {
+  if (op.map.layout.planes.size() > 1) return false;
+  const Plane& plane = op.map.layout.planes.front();
+  return plane.chunk_bytes == plane.block_stride_bytes && plane.chunk_bytes == op.host.stride_bytes &&
+         op.blocks[i] == op.blocks[i - 1] + 1 &&
+         follows(op.slots[i - 1], op.slots[i], slots_per_piece(op.host.stride_bytes));
+}
+
+}  // namespace
+
+EngineCopies::EngineCopies(const GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams) {
+  for (std::size_t i = 0; i < LaneStreams::num_copy_streams; ++i) {
+    done_.push_back(std::make_unique<GpuEvent>(shared_.device));
+  }
+}
+
+void EngineCopies::copy(const CopyOp& op) {
+  wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
+  issue(op);
+  for (std::size_t i = 0; i < done_.size(); ++i) done_[i]->record(streams_.copies()[i]->get());
+  for (const auto& done : done_) done->wait();
+}
+
+Stream EngineCopies::next_stream() { return streams_.copies()[num_issued_++ % LaneStreams::num_copy_streams]->get(); }
+
+bool DirectCopies::takes(const CopyOp& op) const {
+  return op.map.layout.planes.size() == 1 && op.map.chunks_are_within_allocations && is_whole(op);
+}
+
+void DirectCopies::issue(const CopyOp& op) {
+  const Plane& plane = op.map.layout.planes.front();
+  for (std::size_t i = 0; i < op.slots.size();) {
+    std::size_t end = i + 1;
+    while (end < op.slots.size() && goes_on(op, end)) ++end;
+    streams().move(slot_of(op, i), chunk_of(op, plane, i), (end - i) * plane.chunk_bytes, next_stream());
+    i = end;
+  }
+}
+
+bool StridedCopies::takes(const CopyOp& op) const { return op.map.plane_pitch_bytes != 0 && is_whole(op); }
+
+void StridedCopies::issue(const CopyOp& op) {
+  const auto& planes = op.map.layout.planes;
+  const std::uint64_t chunk_bytes = planes.front().chunk_bytes;
+  for (std::size_t i = 0; i < op.slots.size(); ++i) {
+    streams().move_rows(slot_of(op, i), chunk_of(op, planes.front(), i),
+                        {chunk_bytes, planes.size(), chunk_bytes, op.map.plane_pitch_bytes}, next_stream());
+  }
+}
+
+BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams) : EngineCopies(shared, streams) {
+  if (shared.device.api().cuMemcpyBatchAsync == nullptr) return;
+  to_.reserve(most_copies_in_batch);
+  from_.reserve(most_copies_in_batch);
+  sizes_.reserve(most_copies_in_batch);
+}
+
+bool BatchedCopies::takes(const CopyOp& op) const {
+  return streams().device().api().cuMemcpyBatchAsync != nullptr && op.map.chunks_are_within_allocations && is_whole(op);
+}
+
+void BatchedCopies::issue(const CopyOp& op) {
+  for (std::size_t i = 0; i < op.slots.size(); ++i) {
+    if (!sizes_.empty() && goes_on(op, i)) {
+      sizes_.back() += op.map.slot_bytes;
+      continue;
+    }
+    auto host = static_cast<DevicePtr>(reinterpret_cast<std::uintptr_t>(slot_of(op, i)));
+    for (const Plane& plane : op.map.layout.planes) {
+      add(host, chunk_of(op, plane, i), plane.chunk_bytes);
+      host += plane.chunk_bytes;
+    }
+  }
+  flush();
+}
+
+void BatchedCopies::add(DevicePtr host, DevicePtr device, std::uint64_t bytes) {
+  if (to_.size() == most_copies_in_batch) flush();
+  to_.push_back(streams().is_store() ? host : device);
+  from_.push_back(streams().is_store() ? device : host);
+  sizes_.push_back(bytes);
+}
+
+// The sources are read in the order of the stream: behind the engine's work that writes them, and before this returns
+// to whoever frees them.
+void BatchedCopies::flush() {
+  if (to_.empty()) return;
+  CopyAttributes attributes;
+  attributes.source_access_order = source_access_in_stream_order;
+  std::size_t first_with_them = 0;
+  std::size_t failed_at = 0;
+  const GpuDevice& device = streams().device();
+  const Result result = device.api().cuMemcpyBatchAsync(to_.data(), from_.data(), sizes_.data(), to_.size(),
+                                                        &attributes, &first_with_them, 1, &failed_at, next_stream());
+  to_.clear();
+  from_.clear();
+  sizes_.clear();
+  device.check(result, "cuMemcpyBatchAsync");
+}
+
+}  // namespace flexkv::cuda

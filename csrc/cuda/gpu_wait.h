@@ -1,0 +1,52 @@
+// Waiting for the GPU without keeping a core busy. The device has no descriptor that could be waited for: it is looked
+// at, with sleeps between that grow.
+//
+// What the device may still write cannot be let go at a bound (D16): a wait for a copy ends with the copy, and the lane
+// that waits shows as stuck meanwhile (csrc/transfer/agent_lane.h). Where nothing is on its way, waits end at a bound.
+#pragma once
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+namespace flexkv::cuda {
+
+using WaitClock = std::chrono::steady_clock;
+using std::chrono::nanoseconds;
+
+class GpuEvent;
+
+inline constexpr nanoseconds no_limit = nanoseconds::max();
+
+// close: what is waited for is next, and whoever waits has nothing else. leisurely: a little later does no harm.
+enum class Looks : std::uint8_t { close, leisurely };
+
+// How long to sleep after so many looks, and so long a wait. For the time of a short copy close looks follow each
+// other at once; then a wait is too long by an eighth at most, and by 1 ms.
+[[nodiscard]] nanoseconds sleep_after(Looks looks, std::size_t num_looks, nanoseconds waited);
+
+// Looks until `has_happened` says yes: true. False once `limit` has passed. Throws what `has_happened` does.
+[[nodiscard]] bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseconds limit);
+
+// Waits for the stages of an op, the oldest first: by how the last ones followed each other it knows how long the next
+// one takes at least, and sleeps for most of that. Thread safety: one thread at a time.
+class StagePace {
+ public:
+  void begin();  // an op: how long its first stage takes is not known
+  // Waits for a stage; `is_last`: nothing else is on its way. Throws Error when the device has failed.
+  void wait(const GpuEvent& done, bool is_last);
+
+  // The two halves of `wait`, for tests: what to sleep before the second look, and the end of a stage.
+  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now) const;
+  void ended(WaitClock::time_point now);
+
+ private:
+  static constexpr std::size_t num_kept = 4;
+  std::optional<WaitClock::time_point> last_;
+  std::array<nanoseconds, num_kept> between_{};
+  std::size_t num_between_ = 0;
+};
+
+}  // namespace flexkv::cuda

@@ -1,0 +1,93 @@
+#include "cuda/host_registration.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include "cuda/host_runs.h"
+#include "transfer/native_thread.h"
+
+namespace flexkv::cuda {
+
+GpuHostRegistration::GpuHostRegistration(std::shared_ptr<GpuShared> shared, const HostShard& host,
+                                         std::function<void(const HostProgress&)> progress,
+                                         std::function<void(const std::atomic<bool>& ends)> then)
+    : shared_(std::move(shared)), host_(host), progress_(std::move(progress)), then_(std::move(then)) {
+  const std::int64_t at_once = slots_per_piece(host_.stride_bytes);
+  pieces_.resize(static_cast<std::size_t>((host_.num_slots + at_once - 1) / at_once), Piece::waiting);
+  start_threads(&GpuHostRegistration::register_pieces);
+  if (threads_.empty()) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+}
+
+GpuHostRegistration::~GpuHostRegistration() {
+  ends_ = true;
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  next_ = 0;
+  for (std::size_t piece = 0; piece < pieces_.size(); ++piece) shared_->pieces.remove(range(piece).base);
+  if (std::ranges::count(pieces_, Piece::ours) > 1) start_threads(&GpuHostRegistration::unregister_pieces);
+  unregister_pieces();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+// As many as can be had.
+void GpuHostRegistration::start_threads(void (GpuHostRegistration::*body)()) {
+  const std::size_t by_cores = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 2, most_threads);
+  const std::size_t count = std::min(by_cores, pieces_.size());
+  try {
+    while (threads_.size() < count) {
+      threads_.push_back(start_native_thread("fkv-register", [this, body] { (this->*body)(); }));
+    }
+  } catch (const std::system_error&) {
+    return;
+  }
+}
+
+GpuHostRegistration::Range GpuHostRegistration::range(std::size_t piece) const {
+  const std::int64_t at_once = slots_per_piece(host_.stride_bytes);
+  const std::int64_t begin = static_cast<std::int64_t>(piece) * at_once;
+  const std::int64_t end = std::min(host_.num_slots, begin + at_once);
+  return {end, host_.base + static_cast<std::uint64_t>(begin) * host_.stride_bytes,
+          static_cast<std::uint64_t>(end - begin) * host_.stride_bytes};
+}
+
+void GpuHostRegistration::register_pieces() {
+  const Result entered = shared_->device.try_enter();
+  while (!ends_) {
+    const std::size_t piece = next_++;
+    if (piece >= pieces_.size()) return;
+    const Range memory = range(piece);
+    const Result result =
+        entered == success ? shared_->device.api().cuMemHostRegister(memory.base, memory.bytes, host_register_portable)
+                           : entered;
+    if (result == success) shared_->pieces.add(shared_->device, memory.base, memory.bytes);
+    if (settle(piece, result) && !ends_) then_(ends_);
+  }
+}
+
+bool GpuHostRegistration::settle(std::size_t piece, Result result) {
+  const std::uint64_t bytes = range(piece).bytes;
+  const std::lock_guard lock(mutex_);
+  if (result == success || result == error_host_memory_already_registered) {
+    pieces_[piece] = result == success ? Piece::ours : Piece::anothers;
+    told_.registered_bytes += bytes;
+  } else {
+    pieces_[piece] = Piece::refused;
+    told_.unregistered_bytes += bytes;
+    if (told_.error.empty()) told_.error = error_text(shared_->device.api(), result, "cuMemHostRegister");
+  }
+  while (num_settled_ < pieces_.size() && pieces_[num_settled_] != Piece::waiting) ++num_settled_;
+  if (num_settled_ > 0) told_.num_slots = range(num_settled_ - 1).end_slot;
+  told_.is_complete = num_settled_ == pieces_.size();
+  progress_(told_);
+  return told_.is_complete;
+}
+
+void GpuHostRegistration::unregister_pieces() {
+  if (shared_->device.try_enter() != success) return;  // the driver is gone, and its registrations with it
+  for (std::size_t piece = next_++; piece < pieces_.size(); piece = next_++) {
+    if (pieces_[piece] == Piece::ours) (void)shared_->device.api().cuMemHostUnregister(range(piece).base);
+  }
+}
+
+}  // namespace flexkv::cuda

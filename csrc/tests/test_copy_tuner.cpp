@@ -1,0 +1,297 @@
+// Which mechanism an op gets, and how that is measured, over a CUDA driver in software.
+#include <atomic>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cuda/copy_tuner.h"
+#include "cuda/host_runs.h"
+#include "tests/fake_cuda.h"
+#include "tests/gpu_rig.h"
+
+using namespace flexkv;
+using namespace flexkv::cuda;
+
+namespace {
+
+constexpr std::uint64_t few_bytes = std::uint64_t{2} << 20;
+constexpr TunerLimits no_hurry = {std::chrono::milliseconds(60000), 1 << 20, 1 << 20};
+
+double& of(CellFigures& figures, MechanismKind kind) { return figures[static_cast<std::size_t>(kind)]; }
+
+void a_mechanism_is_changed_only_for_a_clear_gain() {
+  CellFigures figures{};
+  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::staged);
+  of(figures, MechanismKind::batched) = 1;  // without the usual one's there is nothing to compare with
+  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::staged);
+  of(figures, MechanismKind::staged) = 100;
+  of(figures, MechanismKind::batched) = 96;
+  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::staged);
+  of(figures, MechanismKind::batched) = 94;
+  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::batched);
+  of(figures, MechanismKind::zero_copy) = 60;
+  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::zero_copy);
+  of(figures, MechanismKind::strided) = 59;
+  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::direct, false) == MechanismKind::direct);
+}
+
+void no_kernel_reads_the_host_beside_a_busy_engine() {
+  CellFigures figures{};
+  of(figures, MechanismKind::staged) = 100;
+  of(figures, MechanismKind::zero_copy) = 10;
+  CHECK(best_of(figures, MechanismKind::staged, true) == MechanismKind::staged);
+  of(figures, MechanismKind::strided) = 80;
+  CHECK(best_of(figures, MechanismKind::staged, true) == MechanismKind::strided);
+}
+
+void an_op_belongs_to_the_cell_of_its_size_and_runs() {
+  const auto cell = [](std::vector<std::int64_t> slots) { return cell_of(Direction::store, slots, 1000); };
+  const auto run = [](std::int64_t first, std::size_t count) {
+    std::vector<std::int64_t> slots(count);
+    std::iota(slots.begin(), slots.end(), first);
+    return slots;
+  };
+  CHECK(cell({5}).size == 0 && !cell({5}).is_scattered && cell({5}).direction == Direction::store);
+  CHECK(cell({5, 9, 7}).size == 0 && cell({5, 9, 7}).is_scattered);
+  CHECK(cell(run(0, 3)).size == 0 && !cell(run(0, 3)).is_scattered);
+  CHECK(cell(run(0, 4)).size == 1 && cell(run(0, 15)).size == 1);
+  CHECK(cell(run(0, 16)).size == 2 && cell(run(0, 63)).size == 2);
+  CHECK(cell(run(0, 64)).size == 3 && cell(run(0, 999)).size == 3);
+  CHECK(!cell(run(998, 8)).is_scattered);                                   // two runs: a piece ends between them
+  CHECK(cell({0, 1, 2, 10, 11, 12, 20, 21, 22}).is_scattered);              // runs of three
+  CHECK(!cell({0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23}).is_scattered);  // of four
+  for (std::size_t i = 0; i < CopyCell::count; ++i) CHECK(CopyCell::at(i).index() == i);
+}
+
+void figures_are_given_once_and_followed() {
+  CopyFigures figures{};
+  const CopyCell cell = {Direction::load, 1, true};
+  of(figures[cell.index()], MechanismKind::staged) = 10;
+  of(figures[cell.index()], MechanismKind::zero_copy) = 5;
+  CopyChoices choices(MechanismKind::staged);
+  CHECK(choices.choose(cell, false) == MechanismKind::staged && choices.give(figures));
+  CHECK(choices.choose(cell, false) == MechanismKind::zero_copy);
+  CHECK(choices.choose(cell, true) == MechanismKind::staged);
+  CHECK(choices.choose({Direction::store, 1, true}, false) == MechanismKind::staged);
+  CHECK(!choices.give({}) && !choices.begin_measuring());
+  CHECK(choices.report().state == TuningState::given && choices.report().figures == figures);
+  choices.force(MechanismKind::batched);
+  CHECK(choices.choose(cell, false) == MechanismKind::batched);
+}
+
+// All mechanisms that the layout allows have figures, and neither the engine's blocks nor its slots are touched.
+void every_cell_is_measured_over_memory_of_its_own() {
+  for (const bool in_one_tensor : {false, true}) {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    cuda.set_free_bytes(few_bytes);
+    GpuRig rig(cuda, choices, {1024, 1024, 1024}, 20, 20, 0, in_one_tensor, no_hurry);
+    const auto before = rig.contents();
+    rig.use_host();
+    rig.check(before);
+    CHECK(cuda.is_idle() && cuda.num_registered() == 1);
+    const CopyChoices::Report report = rig.backend().choices().report();
+    CHECK(report.state == TuningState::measured && report.why_not.empty());
+    for (std::size_t i = 0; i < CopyCell::count; ++i) {
+      CellFigures figures = report.figures[i];
+      const CopyCell cell = CopyCell::at(i);
+      const bool is_one_block_scattered = cell.size == 0 && cell.is_scattered;
+      CHECK((of(figures, MechanismKind::staged) > 0) == !is_one_block_scattered);
+      CHECK(of(figures, MechanismKind::direct) == 0);
+      CHECK(in_one_tensor || of(figures, MechanismKind::strided) == 0);
+      if (cell.size > 0 || is_one_block_scattered) continue;  // what is far too slow is left out of larger ones
+      CHECK(of(figures, MechanismKind::batched) > 0 && of(figures, MechanismKind::zero_copy) > 0);
+      CHECK((of(figures, MechanismKind::strided) > 0) == in_one_tensor);
+    }
+    // Once only: the next registration finds the figures.
+    const std::uint64_t num_batches = cuda.num_calls("cuMemcpyBatchAsync");
+    rig.leave_host();
+    rig.use_host();
+    CHECK(num_batches > 0 && cuda.num_calls("cuMemcpyBatchAsync") == num_batches);
+  }
+}
+
+void large_blocks_are_measured_in_small_numbers() {
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  const TunerLimits limits = {std::chrono::milliseconds(60000), 512 << 10, 512 << 10};
+  GpuRig rig(cuda, choices, {60 << 10, 60 << 10}, 8, 8, 0, false, limits);
+  rig.use_host();
+  const CopyChoices::Report report = rig.backend().choices().report();
+  CHECK(report.state == TuningState::measured);
+  const auto figure = [&](std::size_t size) {
+    CellFigures figures = report.figures[CopyCell{Direction::load, size, false}.index()];
+    return of(figures, MechanismKind::staged);
+  };
+  CHECK(figure(1) > 0 && figure(2) == figure(1) && figure(3) == figure(1));  // 4 blocks are all that may be copied
+}
+
+void what_cannot_be_measured_says_why_and_leaves_nothing_behind() {
+  for (const char* call : {"cuMemAlloc", "cuMemHostAlloc", "cuMemcpyHtoDAsync", "cuLaunchKernel", "cuMemcpyBatchAsync",
+                           "cuEventRecord", "cuEventQuery"}) {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    cuda.set_free_bytes(few_bytes);
+    GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
+    cuda.fail(call, 1);
+    rig.use_host();
+    const CopyChoices::Report report = rig.backend().choices().report();
+    CHECK(cuda.has_failed() && report.state == TuningState::failed);
+    CHECK(report.why_not.find("A_FAULT") != std::string::npos && report.figures == CopyFigures{});
+    CHECK(cuda.is_idle());
+    const Ids ids = {3, 1, 2};
+    auto want = rig.contents();
+    rig.expect(want, rig.contents(), Direction::store, ids, ids);
+    (void)rig.copy(Direction::store, ids, ids);
+    rig.check(want);
+  }
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  GpuRig rig(cuda, choices, {1 << 19, 1 << 19}, 2, 2, 0, false, {std::chrono::milliseconds(150), 512 << 10, 1 << 20});
+  rig.use_host();
+  CHECK(rig.backend().choices().report().why_not.find("a block has more than") != std::string::npos);
+}
+
+void without_time_nothing_is_measured_and_the_usual_way_stays() {
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, {std::chrono::milliseconds(0), 1 << 20, 1 << 20});
+  rig.use_host();
+  const CopyChoices::Report report = rig.backend().choices().report();
+  CHECK(report.state == TuningState::measured && report.figures == CopyFigures{});
+  CHECK(rig.backend().choices().choose({Direction::load, 3, true}, false) == MechanismKind::staged);
+}
+
+// Copies beside which the engine's step runs do not count.
+void nothing_is_concluded_beside_a_busy_engine() {
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
+  Stream engine = cuda.make_stream();
+  cuda.hold(engine, true);
+  rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+  rig.use_host();
+  CHECK(rig.backend().choices().report().figures == CopyFigures{});
+  cuda.hold(engine, false);
+  CHECK(cuda.api().cuStreamDestroy(engine) == success);
+}
+
+// The busy engine is asked for only where it matters; then the op takes the other way.
+void an_op_beside_a_busy_engine_takes_the_way_for_that() {
+  CopyFigures figures{};
+  for (CellFigures& cell : figures) {
+    of(cell, MechanismKind::staged) = 100;
+    of(cell, MechanismKind::batched) = 80;
+    of(cell, MechanismKind::zero_copy) = 50;
+  }
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  GpuRig rig(cuda, choices, {1024, 1024}, 8, 8);
+  CHECK(rig.backend().choices().give(figures));
+  rig.use_host();
+  Stream engine = cuda.make_stream();
+  cuda.hold(engine, true);
+  for (const bool is_busy : {false, true}) {
+    if (is_busy) rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+    const std::uint64_t num_kernels = cuda.num_calls("cuLaunchKernel");
+    const std::uint64_t num_batches = cuda.num_calls("cuMemcpyBatchAsync");
+    (void)rig.copy(Direction::store, {1, 5}, {2, 3});  // of no step: it need not wait
+    CHECK(cuda.num_calls("cuLaunchKernel") == num_kernels + (is_busy ? 0 : 1));
+    CHECK(cuda.num_calls("cuMemcpyBatchAsync") == num_batches + (is_busy ? 1 : 0));
+  }
+  cuda.hold(engine, false);
+  CHECK(cuda.api().cuStreamDestroy(engine) == success);
+}
+
+// Ops of the engine's go on while it is measured, and are right.
+void ops_run_beside_a_measurement() {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    Choices choices(seed);
+    FakeCuda cuda(seed);
+    cuda.set_free_bytes(few_bytes);
+    GpuRig rig(cuda, choices, {1024, 1024}, 30, 30, 0, true, no_hurry);
+    Ids low(15);
+    Ids high(15);
+    std::iota(low.begin(), low.end(), 0);
+    std::iota(high.begin(), high.end(), 15);
+    auto want = rig.contents();
+    rig.expect(want, rig.contents(), Direction::load, low, low);
+    rig.expect(want, rig.contents(), Direction::store, high, high);
+    std::atomic<bool> ends = false;
+    std::thread loads([&] {
+      do (void)rig.copy(Direction::load, low, low);
+      while (!ends);
+    });
+    std::thread stores([&] {
+      do (void)rig.copy(Direction::store, high, high);
+      while (!ends);
+    });
+    rig.use_host();
+    ends = true;
+    loads.join();
+    stores.join();
+    CHECK(rig.backend().choices().report().state == TuningState::measured);
+    rig.check(want);
+  }
+}
+
+// A registration that ends meanwhile does not wait for the whole measurement, and the next one measures.
+void a_measurement_ends_with_its_registration() {
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
+  std::atomic<bool> ends = true;
+  GpuShared shared(cuda.api(), 0, rig.map().layout, 4096);
+  const GpuLanes lanes = {
+      std::make_shared<GpuLane>(std::shared_ptr<GpuShared>(&shared, [](GpuShared*) {}), Direction::load),
+      std::make_shared<GpuLane>(std::shared_ptr<GpuShared>(&shared, [](GpuShared*) {}), Direction::store)};
+  CopyChoices chosen(MechanismKind::staged);
+  tune(shared, lanes, chosen, ends, no_hurry);
+  CHECK(chosen.report().state == TuningState::untuned);
+  ends = false;
+  tune(shared, lanes, chosen, ends, no_hurry);
+  CHECK(chosen.report().state == TuningState::measured && chosen.report().figures != CopyFigures{});
+}
+
+void layouts_that_are_copied_alike_have_one_class() {
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(few_bytes);
+  CHECK(GpuRig(cuda, choices, {1024, 1024, 1024}, 8, 8, 0, true).map().layout_class() == "3x1024-w16-regular");
+  CHECK(GpuRig(cuda, choices, {1024, 36, 36}, 8, 8).map().layout_class() == "1x1024+2x36-w4");
+  CHECK(GpuRig(cuda, choices, {17}, 8, 8).map().layout_class() == "1x17-w1");
+  std::vector<std::uint64_t> chunks(100);
+  std::iota(chunks.begin(), chunks.end(), 1);
+  const std::string many = GpuRig(cuda, choices, chunks, 2, 2).map().layout_class();
+  std::swap(chunks[90], chunks[91]);
+  const std::string others = GpuRig(cuda, choices, chunks, 2, 2).map().layout_class();
+  CHECK(many.size() < 100 && others.size() == many.size() && many != others);
+}
+
+}  // namespace
+
+int main() {
+  a_mechanism_is_changed_only_for_a_clear_gain();
+  no_kernel_reads_the_host_beside_a_busy_engine();
+  an_op_belongs_to_the_cell_of_its_size_and_runs();
+  figures_are_given_once_and_followed();
+  every_cell_is_measured_over_memory_of_its_own();
+  large_blocks_are_measured_in_small_numbers();
+  what_cannot_be_measured_says_why_and_leaves_nothing_behind();
+  without_time_nothing_is_measured_and_the_usual_way_stays();
+  nothing_is_concluded_beside_a_busy_engine();
+  an_op_beside_a_busy_engine_takes_the_way_for_that();
+  ops_run_beside_a_measurement();
+  a_measurement_ends_with_its_registration();
+  layouts_that_are_copied_alike_have_one_class();
+  std::puts("test_copy_tuner: ok");
+  return 0;
+}

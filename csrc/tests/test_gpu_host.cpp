@@ -1,0 +1,180 @@
+// Host memory and a CUDA driver in software: registered by several threads, in order as far as anyone is told, beside
+// the threads that prefault it, and what the driver refuses is said.
+#include <sys/mman.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "cuda/host_runs.h"
+#include "tests/gpu_rig.h"
+
+using namespace flexkv;
+using namespace flexkv::cuda;
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t gib = std::uint64_t{1} << 30;
+
+// Addresses without memory.
+class Addresses {
+ public:
+  explicit Addresses(std::uint64_t bytes)
+      : bytes_(bytes), base_(::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    CHECK(base_ != MAP_FAILED);
+  }
+  ~Addresses() { ::munmap(base_, bytes_); }
+  Addresses(const Addresses&) = delete;
+  Addresses& operator=(const Addresses&) = delete;
+  [[nodiscard]] std::byte* base() const { return static_cast<std::byte*>(base_); }
+
+ private:
+  const std::uint64_t bytes_;
+  void* const base_;
+};
+
+// What was said of a registration, in order.
+class Told {
+ public:
+  std::function<void(const HostProgress&)> listener() {
+    return [this](const HostProgress& progress) {
+      const std::lock_guard lock(mutex_);
+      all_.push_back(progress);
+      changed_.notify_all();
+    };
+  }
+  // Waits until so many bytes have been dealt with.
+  HostProgress wait(std::uint64_t bytes) {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, 60s, [&] {
+      return !all_.empty() && all_.back().registered_bytes + all_.back().unregistered_bytes >= bytes;
+    }));
+    CHECK(std::ranges::is_sorted(all_, {}, &HostProgress::num_slots));
+    return all_.back();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<HostProgress> all_;
+};
+
+// Nine pieces of a GiB, and a backend to register them with.
+struct Nine {
+  Addresses addresses{9 * gib};
+  HostShard shard{addresses.base(), gib, 9};
+  FakeCuda cuda{1};
+  Choices choices{std::uint64_t{1}};
+  GpuRig rig{cuda, choices, {4096}, 4, 4};
+  Told told;  // outlives the registration
+  std::unique_ptr<HostRegistration> begin() { return rig.backend().use_host(shard, told.listener()); }
+};
+
+// Has the first piece wait until the others are registered: several threads do it.
+void pieces_are_registered_at_once_and_told_of_in_order() {
+  Nine nine;
+  CHECK(slots_per_piece(gib) == 1);
+  nine.cuda.on_register([&](void* piece) {
+    if (piece != nine.shard.base) return;
+    const HostProgress before = nine.told.wait(8 * gib);
+    CHECK(before.num_slots == 0 && !before.is_complete && before.registered_bytes == 8 * gib);
+  });
+  auto registration = nine.begin();
+  const HostProgress all = nine.told.wait(9 * gib);
+  CHECK(all.num_slots == 9 && all.is_complete && all.registered_bytes == 9 * gib && all.unregistered_bytes == 0 &&
+        all.error.empty());
+  CHECK(nine.cuda.num_registered() == 9);
+  registration.reset();
+  CHECK(nine.cuda.num_registered() == 0 && nine.cuda.num_calls("cuMemHostUnregister") == 9);
+}
+
+// What becomes of nine pieces one of which the driver does not take. Eight are ours to let go.
+HostProgress progress_when_one_fails(Result result) {
+  Nine nine;
+  nine.cuda.fail("cuMemHostRegister", 3, result);
+  auto registration = nine.begin();
+  const HostProgress all = nine.told.wait(9 * gib);
+  CHECK(all.num_slots == 9 && all.is_complete && nine.cuda.num_registered() == 8);
+  registration.reset();
+  CHECK(nine.cuda.num_registered() == 0 && nine.cuda.num_calls("cuMemHostUnregister") == 8);
+  return all;
+}
+
+void what_the_driver_refuses_is_usable_and_said() {
+  const HostProgress all = progress_when_one_fails(FakeCuda::failure);
+  CHECK(all.registered_bytes == 8 * gib && all.unregistered_bytes == gib);
+  CHECK(all.error == "cuMemHostRegister: A_FAULT");
+}
+
+void what_somebody_else_has_registered_is_left_to_him() {
+  const HostProgress all = progress_when_one_fails(error_host_memory_already_registered);
+  CHECK(all.registered_bytes == 9 * gib && all.unregistered_bytes == 0 && all.error.empty());
+}
+
+void a_thread_that_cannot_use_the_device_registers_nothing_and_says_so() {
+  Nine nine;
+  nine.cuda.fail("cuCtxSetCurrent", 1);
+  auto registration = nine.begin();
+  const HostProgress all = nine.told.wait(9 * gib);
+  CHECK(all.num_slots == 9 && all.unregistered_bytes >= gib && !all.error.empty());
+}
+
+void a_registration_that_ends_early_waits_for_what_is_being_registered() {
+  Nine nine;
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool may_go_on = false;
+  nine.cuda.on_register([&](void*) {
+    std::unique_lock lock(mutex);
+    CHECK(changed.wait_for(lock, 60s, [&] { return may_go_on; }));
+  });
+  auto registration = nine.begin();
+  std::thread end([&] { registration.reset(); });
+  {
+    const std::lock_guard lock(mutex);
+    may_go_on = true;
+  }
+  changed.notify_all();
+  end.join();
+  CHECK(nine.cuda.num_registered() == 0);
+}
+
+// Registering faults pages in, as the pool's own threads do.
+void a_pool_is_registered_while_it_is_prefaulted() {
+  constexpr std::int64_t num_slots = 3 * 512 + 7;
+  constexpr std::uint64_t slot_bytes = std::uint64_t{16} << 10;
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  GpuRig rig(cuda, choices, {4096}, 4, 4);
+  std::uint64_t sum = 0;
+  std::mutex mutex;
+  const HostPool pool({num_slots, {slot_bytes}, 3, false});
+  cuda.on_register([&](void* piece) {
+    std::uint64_t not_zero = 0;
+    for (std::uint64_t at = 0; at < num_slots * slot_bytes; at += 4096) {
+      not_zero += static_cast<std::uint64_t>(static_cast<const volatile std::byte*>(piece)[at] != std::byte{0});
+    }
+    const std::lock_guard lock(mutex);
+    sum += not_zero;
+  });
+  Told told;
+  const auto registration = rig.backend().use_host({pool.base(0), slot_bytes, num_slots}, told.listener());
+  CHECK(told.wait(num_slots * slot_bytes).num_slots == num_slots);
+  CHECK(pool.wait_prefaulted(num_slots, 60) && pool.prefault_error() == 0 && sum == 0);
+}
+
+}  // namespace
+
+int main() {
+  pieces_are_registered_at_once_and_told_of_in_order();
+  what_the_driver_refuses_is_usable_and_said();
+  a_thread_that_cannot_use_the_device_registers_nothing_and_says_so();
+  what_somebody_else_has_registered_is_left_to_him();
+  a_registration_that_ends_early_waits_for_what_is_being_registered();
+  a_pool_is_registered_while_it_is_prefaulted();
+  std::puts("test_gpu_host: ok");
+  return 0;
+}

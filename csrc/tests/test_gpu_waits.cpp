@@ -1,0 +1,193 @@
+// Waits for the GPU: how they sleep, what ends them, and that no wait for a step keeps stages from the other direction.
+#include <array>
+#include <chrono>
+#include <thread>
+
+#include "cuda/gpu_wait.h"
+#include "cuda/stage_pool.h"
+#include "tests/fake_cuda.h"
+#include "tests/gpu_rig.h"
+
+using namespace flexkv;
+using namespace flexkv::cuda;
+
+namespace {
+
+using namespace std::chrono_literals;
+
+void sleeps_are_short_at_first_and_grow_with_the_wait() {
+  for (const Looks looks : {Looks::close, Looks::leisurely}) {
+    nanoseconds waited{0};
+    nanoseconds before{0};
+    std::size_t num_looks = 1;
+    for (; waited < 60s; ++num_looks) {
+      const nanoseconds sleep = sleep_after(looks, num_looks, waited);
+      if (looks == Looks::close && num_looks <= 24) CHECK(sleep == 5us);
+      CHECK(sleep >= before && sleep >= 5us && sleep <= 1ms);
+      if (waited > 400us) CHECK(sleep <= waited / 8);
+      before = sleep;
+      waited += sleep;
+    }
+    CHECK(before == 1ms && num_looks < 60'200);
+  }
+  std::size_t num_looks = 1;  // a stage of 32 MiB
+  for (nanoseconds waited{0}; waited < 600us; ++num_looks) waited += sleep_after(Looks::leisurely, num_looks, waited);
+  CHECK(num_looks <= 14);
+}
+
+void a_wait_ends_with_what_it_waits_for_or_at_its_limit() {
+  int num_looks = 0;
+  CHECK(wait_until([&] { return ++num_looks == 40; }, Looks::close, no_limit) && num_looks == 40);
+  CHECK(!wait_until([] { return false; }, Looks::leisurely, 0ns));
+  CHECK(!wait_until([] { return false; }, Looks::close, 3ms));
+  CHECK_THROWS(wait_until([]() -> bool { throw Error(1, "x"); }, Looks::close, no_limit), Error);
+}
+
+void the_next_stage_is_slept_for_most_of_the_shortest_time_that_the_last_ones_took() {
+  StagePace pace;
+  WaitClock::time_point now{1h};
+  CHECK(pace.first_sleep(now) == 0ns);
+  pace.ended(now);
+  CHECK(pace.first_sleep(now) == 0ns);  // one says nothing
+  now += 600us;
+  pace.ended(now);
+  CHECK(pace.first_sleep(now) == 450us && pace.first_sleep(now + 400us) == 50us);
+  CHECK(pace.first_sleep(now + 2ms) == 0ns);  // due long since
+  now += 10us;                                // two at once
+  pace.ended(now);
+  CHECK(pace.first_sleep(now) == 7500ns);
+  for (int i = 0; i < 4; ++i) {
+    now += 800us;
+    pace.ended(now);
+  }
+  CHECK(pace.first_sleep(now) == 600us);  // the short one is long ago
+  for (int i = 0; i < 4; ++i) {
+    now += 1h;
+    pace.ended(now);
+  }
+  CHECK(pace.first_sleep(now) == 1ms);
+  pace.begin();
+  CHECK(pace.first_sleep(now) == 0ns);
+}
+
+// A rig whose stages hold few blocks, and an engine's stream that is held in the step that was recorded.
+struct HeldStep {
+  explicit HeldStep(std::uint64_t step) {
+    cuda.hold(engine, true);
+    cuda.add_work(engine, [this] { std::fill_n(rig.block(0, 0), 4096, std::byte{42}); });
+    rig.backend().record_step(step, reinterpret_cast<std::uintptr_t>(engine));
+  }
+  ~HeldStep() { CHECK(cuda.api().cuStreamDestroy(engine) == success); }
+
+  static FakeCuda& with_small_stages(FakeCuda& cuda) {
+    cuda.set_free_bytes(std::uint64_t{96} << 10);
+    return cuda;
+  }
+
+  Choices choices{std::uint64_t{5}};
+  FakeCuda cuda{5};
+  GpuRig rig{with_small_stages(cuda), choices, {4096, 4096}, 80, 80};
+  Stream engine = cuda.make_stream();
+  const Ids low = numbered(0, 40);
+  const Ids high = numbered(40, 40);
+};
+
+void a_load_runs_to_its_end_while_a_store_waits_for_a_step_that_does_not_end() {
+  HeldStep held(7);
+  const std::uint64_t looks = held.cuda.num_calls("cuEventQuery");
+  std::thread store([&] { CHECK(held.rig.copy(Direction::store, held.low, held.low, 7) == 40 * 8192); });
+  held.cuda.await_calls("cuEventQuery", looks + 3);  // it waits, and holds whatever it holds while it does
+  auto want = held.rig.contents();
+  held.rig.expect(want, held.rig.contents(), Direction::load, held.high, held.high);
+  CHECK(held.rig.copy(Direction::load, held.high, held.high) == 40 * 8192);
+  held.rig.check(want);
+  held.cuda.hold(held.engine, false);
+  store.join();
+  CHECK(held.rig.slot(0)[0] == std::byte{42} && held.rig.slot(0)[4095] == std::byte{42});
+}
+
+void a_store_whose_step_does_not_end_fails_and_has_put_nothing_on_the_device() {
+  HeldStep held(7);
+  held.rig.backend().set_start_limit(5ms);
+  const std::uint64_t launches = held.cuda.num_calls("cuLaunchKernel");
+  const auto before = held.rig.contents();
+  std::string what;
+  try {
+    (void)held.rig.copy(Direction::store, held.low, held.low, 7);
+  } catch (const Error& error) {
+    what = error.what();
+  }
+  CHECK(what == "step 7 of the engine does not end on the device");
+  CHECK(held.cuda.num_calls("cuLaunchKernel") == launches);
+  held.rig.check(before);
+  held.cuda.hold(held.engine, false);
+  CHECK(held.rig.copy(Direction::store, held.low, held.low, 7) == 40 * 8192);
+  CHECK(held.rig.slot(0)[0] == std::byte{42});
+}
+
+// What the device may still write is not let go at any bound.
+void a_copy_on_the_device_is_waited_for_beyond_every_limit() {
+  HeldStep held(7);
+  held.rig.backend().set_start_limit(0ns);
+  std::atomic<bool> has_ended = false;
+  const std::uint64_t looks = held.cuda.num_calls("cuEventQuery");
+  std::thread load([&] {
+    CHECK(held.rig.copy(Direction::load, held.low, held.low, 7) == 40 * 8192);
+    has_ended = true;
+  });
+  held.cuda.await_calls("cuEventQuery", looks + 60);
+  CHECK(!has_ended);
+  held.cuda.hold(held.engine, false);
+  load.join();
+}
+
+void a_call_that_fails_is_told_of_only_when_what_came_before_it_has_ended() {
+  HeldStep held(7);
+  std::atomic<bool> has_ended = false;
+  held.cuda.fail("cuLaunchKernel", 2);
+  const std::uint64_t looks = held.cuda.num_calls("cuStreamQuery");
+  std::thread load([&] {
+    CHECK_THROWS(held.rig.copy(Direction::load, held.low, held.low, 7), Error);
+    has_ended = true;
+  });
+  held.cuda.await_calls("cuStreamQuery", looks + 60);
+  CHECK(!has_ended);
+  held.cuda.hold(held.engine, false);
+  load.join();
+  held.rig.copy_and_check(Direction::load, held.low, held.low);
+}
+
+void a_direction_that_gets_no_stage_says_so_at_its_limit() {
+  FakeCuda cuda(1);
+  const GpuDevice device(cuda.api(), 0);
+  StagePool pool(device, 4096);
+  pool.begin(0);
+  std::vector<GpuStage*> taken;
+  for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
+  CHECK(pool.take(0, no_limit) == nullptr);  // it has some itself
+  pool.begin(1);
+  CHECK_THROWS(pool.take(1, 2ms), Error);
+  std::thread other([&] { pool.give_back(0, taken.front()); });
+  GpuStage* const stage = pool.take(1, 60s);
+  other.join();
+  CHECK(stage == taken.front());
+  pool.give_back(1, stage);
+  for (std::size_t i = 1; i < taken.size(); ++i) pool.give_back(0, taken[i]);
+  pool.end(0);
+  pool.end(1);
+}
+
+}  // namespace
+
+int main() {
+  sleeps_are_short_at_first_and_grow_with_the_wait();
+  a_wait_ends_with_what_it_waits_for_or_at_its_limit();
+  the_next_stage_is_slept_for_most_of_the_shortest_time_that_the_last_ones_took();
+  a_load_runs_to_its_end_while_a_store_waits_for_a_step_that_does_not_end();
+  a_store_whose_step_does_not_end_fails_and_has_put_nothing_on_the_device();
+  a_copy_on_the_device_is_waited_for_beyond_every_limit();
+  a_call_that_fails_is_told_of_only_when_what_came_before_it_has_ended();
+  a_direction_that_gets_no_stage_says_so_at_its_limit();
+  std::puts("test_gpu_waits: ok");
+  return 0;
+}

@@ -1,0 +1,100 @@
+"""The ways of copying between a GPU and host memory: each is right, and figures are kept for the next start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexkv import CacheConfig, KVManager, ModelConfig, _core
+from flexkv.server.client import KVTPClient
+
+torch = pytest.importorskip("torch")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")]
+
+LOAD, STORE = 0, 1
+WAIT_S = 60.0
+MECHANISMS = ("staged", "direct", "strided", "batched", "zero_copy")
+NUM_BLOCKS = 200
+
+
+class Copies:
+    """Planes in one tensor, and as many slots as blocks."""
+
+    def __init__(self, num_planes: int, chunk_bytes: int) -> None:
+        self.memory = torch.randint(0, 256, (num_planes, NUM_BLOCKS, chunk_bytes), dtype=torch.uint8, device="cuda")
+        slot_bytes = num_planes * chunk_bytes
+        base = self.memory.data_ptr()
+        planes = [[base + plane * NUM_BLOCKS * chunk_bytes, chunk_bytes, chunk_bytes] for plane in range(num_planes)]
+        self.pool = _core.HostPool(NUM_BLOCKS, [slot_bytes])
+        assert self.pool.wait_prefaulted(NUM_BLOCKS, WAIT_S)
+        host = self.pool.view(0, 0).__array_interface__["data"][0]
+        torch.cuda.synchronize()
+        self.native = _core.BlockCopies(
+            "cuda", NUM_BLOCKS, np.array(planes, dtype=np.uint64), host, self.pool.stride_bytes(0), NUM_BLOCKS
+        )
+        assert self.native.wait_usable(WAIT_S)
+        assert self.native.wait_tuned(WAIT_S)
+
+    def check(self, slots: np.ndarray, blocks: np.ndarray) -> None:
+        """Store, compare the slots, wipe, load, compare the blocks."""
+        before = self.memory.clone()
+        self.native.copy(STORE, slots, blocks)
+        for slot, block in zip(slots.tolist(), blocks.tolist(), strict=True):
+            stored = np.asarray(self.pool.view(0, slot))
+            assert np.array_equal(stored, before[:, block].cpu().numpy().reshape(-1))
+        self.memory[:, torch.from_numpy(blocks).cuda()] = 0xA5
+        torch.cuda.synchronize()
+        self.native.copy(LOAD, slots, blocks)
+        assert torch.equal(self.memory, before)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize(("num_planes", "chunk_bytes"), [(7, 4096), (3, 1020), (2, 37), (1, 8192), (1, 3000)])
+def test_each_mechanism_copies_what_it_takes(mechanism: str, num_planes: int, chunk_bytes: int) -> None:
+    copies = Copies(num_planes, chunk_bytes)
+    copies.native.use_mechanism(mechanism)
+    rng = np.random.default_rng(num_planes)
+    for count in (1, 5, NUM_BLOCKS):
+        slots = rng.permutation(NUM_BLOCKS)[:count].astype(np.int64)
+        used = copies.native.mechanism_for(STORE, slots)
+        takes = {"direct": num_planes == 1, "strided": num_planes > 1}.get(mechanism, True)
+        assert used == (mechanism if takes else "staged") or mechanism == "batched"  # an old driver has no batches
+        copies.check(slots, rng.permutation(NUM_BLOCKS)[:count].astype(np.int64))
+        copies.check(np.arange(count), np.arange(count))
+
+
+def test_all_kinds_of_ops_are_measured_soon() -> None:
+    tuning = Copies(64, 32 << 10).native.tuning()
+    assert tuning["state"] == "MEASURED", tuning["why_not"]
+    staged = tuning["mechanisms"].index("staged")
+    reached = [cell for cell, us in zip(tuning["cells"], tuning["us"], strict=True) if us[staged] > 0]
+    assert {blocks for _, blocks, _ in reached} >= {1, 4, 16}
+    assert all(us == 0 or 1 < us < 1e6 for row in tuning["us"] for us in row)
+
+
+def test_what_was_measured_is_used_by_the_next_client(tmp_path: Path) -> None:
+    tensors = {
+        f"layer.{layer}": torch.zeros((2, 60, 16, 8, 128), dtype=torch.bfloat16, device="cuda") for layer in range(6)
+    }
+    states = []
+    for _ in range(2):
+        manager = KVManager(
+            ModelConfig(6, 8, 128, dtype="bfloat16"), CacheConfig(tokens_per_block=16, num_cpu_blocks=32)
+        )
+        manager.start()
+        client = KVTPClient(manager.gpu_register_port, tokens_per_block=16, gpu_tuning_cache=str(tmp_path))
+        client.register_to_server(tensors)
+        assert manager.wait_ready(WAIT_S)
+        registration = client._registration
+        assert registration is not None
+        assert registration.agent.wait_tuned(WAIT_S)
+        report = client.stats()
+        assert report is not None
+        assert report.copy_tuning is not None
+        states.append(report.copy_tuning.state)
+        assert client.shutdown(WAIT_S)
+        assert manager.shutdown()
+    assert states == ["MEASURED", "GIVEN"]
+    assert len(list(tmp_path.iterdir())) == 1
