@@ -92,7 +92,7 @@ cuda::CopyFigures to_figures(const CopyFiguresArray& figures) {
 }
 
 MechanismKind mechanism_named(const std::string& name) {
-  const auto found = std::ranges::find(cuda::mechanism_names, name);
+  const auto* const found = std::ranges::find(cuda::mechanism_names, name);
   if (found == cuda::mechanism_names.end()) {
     std::string known;
     for (const std::string_view one : cuda::mechanism_names) known += (known.empty() ? "" : ", ") + std::string(one);

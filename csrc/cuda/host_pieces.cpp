@@ -4,10 +4,10 @@
 
 namespace flexkv::cuda {
 
-void HostPieces::add(const GpuDevice& device, const std::byte* begin, std::uint64_t bytes) {
+void HostPieces::add(const GpuDevice& device, std::byte* begin, std::uint64_t bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(begin);
   DevicePtr on_device = 0;
-  const Result result = device.api().cuMemHostGetDevicePointer(&on_device, const_cast<std::byte*>(begin), 0);
+  const Result result = device.api().cuMemHostGetDevicePointer(&on_device, begin, 0);
   if (result != success || on_device != address) return;
   const std::lock_guard lock(mutex_);
   pieces_[address] = address + bytes;

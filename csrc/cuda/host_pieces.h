@@ -17,7 +17,7 @@ namespace flexkv::cuda {
 class HostPieces {
  public:
   // Memory that was registered, or allocated by the driver. Left out where the GPU has another address for it.
-  void add(const GpuDevice& device, const std::byte* begin, std::uint64_t bytes);
+  void add(const GpuDevice& device, std::byte* begin, std::uint64_t bytes);
   void remove(const std::byte* begin);  // before the memory is let go; no copy may use it any more
   // Whether all of each slot is in one of the pieces.
   [[nodiscard]] bool hold(const HostShard& host, std::span<const std::int64_t> slots) const;
