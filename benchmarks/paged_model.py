@@ -234,7 +234,7 @@ class PagedModel:
         return found
 
     def replay(self, tokens: list[int], start: int, table: BlockTable) -> torch.Tensor:
-        """Return the logits behind each of the tokens, which stand from `start` on, computed one by one, on the host."""
+        """Return, on the host, the logits behind each of the tokens, which stand from `start` on, one by one."""
         return torch.stack([self.logits_behind([token], start + at, table).cpu() for at, token in enumerate(tokens)])
 
     def logits_behind(self, tokens: list[int], start: int, table: BlockTable) -> torch.Tensor:
