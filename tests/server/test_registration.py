@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flexkv import _core
+from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.server.registration import STATE_CHECK_STEPS, Registration
 
 MEMORY = np.zeros(64, np.uint8)
@@ -49,7 +50,8 @@ def agent() -> Agent:
 @pytest.fixture
 def registration(agent: Agent) -> Iterator[Registration]:
     owner = Owner()
-    yield Registration(owner, 3, agent, [], "cuda:1")  # type: ignore[arg-type]
+    spec = DeviceLayoutSpec(num_blocks=1, planes=PLANES, slot_bytes=64, tag="", device="cuda:1")
+    yield Registration(owner, 3, agent, [], spec)  # type: ignore[arg-type]
     del owner
 
 
