@@ -23,6 +23,7 @@ void any_layout_is_copied_as_it_says_and_nothing_else_changes() {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     Choices choices(seed);
     FakeCuda cuda(seed);
+    cuda.set_free_bytes(std::uint64_t{8} << 20);  // so that stages are quickly made
     const std::uint64_t unit = std::array<std::uint64_t, 3>{1, 4, 16}[choices.below(3)];
     const auto chunks = some_chunks(choices, 1 + choices.below(5), unit, 600);
     const std::uint64_t num_blocks = 1 + choices.below(400);
@@ -45,7 +46,7 @@ void only_the_named_part_of_a_slot_is_copied() {
     FakeCuda cuda(seed);
     const std::uint64_t unit = std::array<std::uint64_t, 3>{1, 4, 16}[choices.below(3)];
     const auto chunks = some_chunks(choices, 1 + choices.below(6), unit, 3000);
-    if (choices.one_in(2)) cuda.set_free_bytes(std::uint64_t{600} << 10);  // few blocks fit a stage
+    cuda.set_free_bytes(std::uint64_t{choices.one_in(2) ? 600u : 8192u} << 10);  // few blocks fit a stage
     const std::uint64_t num_blocks = 1 + choices.below(40);
     const std::uint64_t num_slots = num_blocks + choices.below(20);
     GpuRig rig(cuda, choices, chunks, num_blocks, static_cast<std::int64_t>(num_slots));
