@@ -568,7 +568,7 @@ class RankInfo:
 
 class HostPool:
     """
-    The host tier's bytes: one sealed memfd per rank; see csrc/transfer/host_pool.h.
+    The host tier's bytes: one sealed memfd per shard; see csrc/transfer/host_pool.h.
     """
 
     def __init__(self, num_slots: int, slot_bytes: Sequence[int], prefault_threads: int = 2, use_hugetlb: bool = True) -> None:
@@ -623,7 +623,10 @@ def memory_headroom() -> int:
 class TransferEngine:
     """Runs graphs of transfer ops; see csrc/transfer/transfer_engine.h."""
 
-    def __init__(self, socket_path: str, num_ranks: int = 1, max_graphs: int = 65536) -> None: ...
+    def __init__(self, socket_path: str, num_ranks: int = 1, max_graphs: int = 65536, replicas: int = 1) -> None:
+        """
+        Each `replicas` ranks, one after the other, hold the same bytes and share a shard of the pool.
+        """
 
     def start(self) -> None:
         """Listen for copy agents; once. OSError when the path is taken."""
@@ -646,7 +649,9 @@ class TransferEngine:
         """
 
     def set_pool(self, pool: HostPool) -> None:
-        """Give the pool to the agents; once, after all ranks registered."""
+        """
+        Give the pool, of one shard for each group of replicas, to the agents; once, after all ranks registered.
+        """
 
     def set_disk(self, store: SsdStore) -> None:
         """

@@ -85,14 +85,14 @@ class KVTaskEngine:
         start_s = clock()
         self._reader = RequestReader(cache_config, lambda: int(clock() - start_s))
         self._recorder = Recorder(cache_config, event_collector, lambda: clock() - start_s)
-        self._transfer = transfer or TransferEngine(gpu_register_port or own_socket(), model_config.num_ranks)
+        self._transfer = transfer or TransferEngine.of_model(gpu_register_port or own_socket(), model_config)
         self._tasks = KVTaskManager(cache_config.tokens_per_block, cache_config.max_finished_tasks)
         collector = self._recorder if self._recorder.wants_events else None
         store = storage or StorageEngine(model_config, cache_config)
         now_s = lambda: clock() - start_s  # noqa: E731
         self._tier = HostTier(model_config, cache_config, self._transfer, store, collector)
         self._ssd = SsdTier(cache_config, self._transfer, store, collector, now_s)
-        self._mover = TierMover(cache_config, self._transfer, self._ssd, self._recorder, now_s)
+        self._mover = TierMover(model_config, cache_config, self._transfer, self._ssd, self._recorder, now_s)
         self._flow = TaskFlow(
             self._tasks,
             self._tier,

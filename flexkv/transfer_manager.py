@@ -20,7 +20,7 @@ class TransferManagerHandle:
 
     def __init__(self, model_config: ModelConfig, cache_config: CacheConfig, gpu_register_port: str) -> None:
         self.storage = StorageEngine(model_config, cache_config)
-        self.transfer = TransferEngine(gpu_register_port, model_config.num_ranks)
+        self.transfer = TransferEngine.of_model(gpu_register_port, model_config)
 
     def start(self) -> None:
         """Listen for ranks. Does not block. Raises OSError when the socket cannot be had."""

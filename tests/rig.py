@@ -97,6 +97,8 @@ class Rig:
         self,
         *,
         num_ranks: int = 1,
+        num_stages: int = 1,
+        use_mla: bool = False,
         num_cpu_blocks: int = 48,
         block_shape: tuple[int, ...] | None = None,
         view_as: str = "uint8",
@@ -104,8 +106,15 @@ class Rig:
         events: EventBuffer | None = None,
         **config: object,
     ) -> None:
-        """Start all. `view_as`: the dtype that the ranks register their memory as."""
-        model = ModelConfig(num_layers=3, num_kv_heads=1, head_size=24, dtype="uint8", tp_size=num_ranks)
+        """Start all.
+
+        Args:
+            num_ranks: of the whole engine.
+            num_stages: of its pipeline; with `use_mla` the ranks of one have the same bytes.
+            view_as: the dtype that the ranks register their memory as.
+        """
+        tp_size = num_ranks // num_stages
+        model = ModelConfig(3, 1, 24, use_mla, dtype="uint8", tp_size=tp_size, pp_size=num_stages)
         settings: dict[str, object] = {
             "tokens_per_block": TPB,
             "num_cpu_blocks": num_cpu_blocks,
@@ -113,7 +122,7 @@ class Rig:
         } | config
         self.manager = KVManager(model, CacheConfig(**settings), event_collector=events)  # type: ignore[arg-type]
         self.manager.start()
-        self.gpus = [Gpu(rank, block_shape=block_shape) for rank in range(num_ranks)]
+        self.gpus = [Gpu(rank // model.replicas, block_shape=block_shape) for rank in range(num_ranks)]
         self.clients = [
             KVTPClient(self.manager.gpu_register_port, rank=rank, num_ranks=num_ranks, tokens_per_block=TPB)
             for rank in range(num_ranks)
@@ -173,7 +182,8 @@ from flexkv.server.client import KVTPClient
 from tests.rig import TPB, Gpu
 
 gpu = Gpu(memory=Path(sys.argv[2]), row=int(sys.argv[3]))
-client = KVTPClient(sys.argv[1], tokens_per_block=TPB)
+rank, num_ranks = map(int, sys.argv[4:6])
+client = KVTPClient(sys.argv[1], rank=rank, num_ranks=num_ranks, tokens_per_block=TPB)
 client.register_to_server(gpu.layers, block_dim=0)
 print("registered", flush=True)
 for line in sys.stdin:
@@ -190,13 +200,16 @@ client.shutdown()
 class WorkerProcess:
     """A rank in a process of its own; its GPU memory is a file that this process maps too."""
 
-    def __init__(self, gpu_register_port: str, memory: Path, *, row: int = ROW_BYTES) -> None:
+    def __init__(
+        self, gpu_register_port: str, memory: Path, *, row: int = ROW_BYTES, rank: int = 0, num_ranks: int = 1
+    ) -> None:
         self.gpu = Gpu(memory=memory, row=row)
         self.gpu.fill()
+        arguments = [gpu_register_port, str(memory), str(row), str(rank), str(num_ranks)]
         root = str(Path(__file__).resolve().parent.parent)
         environment = os.environ | {"PYTHONPATH": root}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, gpu_register_port, str(memory), str(row)],
+            [sys.executable, "-c", WORKER, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

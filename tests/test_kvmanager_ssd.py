@@ -29,6 +29,7 @@ class Geometry:
     block_shape: tuple[int, ...]
     view_as: str = "uint8"
     num_ranks: int = 1
+    use_mla: bool = False
 
 
 GEOMETRIES = {
@@ -36,6 +37,8 @@ GEOMETRIES = {
     "MLA": Geometry((TPB, 1152), "float16"),
     "two ranks": Geometry((2, TPB, 128), "float16", 2),
     "odd bytes": Geometry((2, TPB, 333)),
+    "MLA, two ranks": Geometry((TPB, 1152), "float16", 2, use_mla=True),
+    "MLA, two ranks, each for itself": Geometry((TPB, 1152), "float16", 2),
 }
 Start = Callable[..., Rig]
 
@@ -59,6 +62,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         } | config
         rig = Rig(
             num_ranks=shape.num_ranks,
+            use_mla=shape.use_mla,
             block_shape=shape.block_shape,
             view_as=shape.view_as,
             events=events,
@@ -80,6 +84,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def state_of(rig: Rig) -> SsdState:
     return rig.manager._engine._ssd.state
+
+
+def store_name(rig: Rig) -> str:
+    """The sub-directory it serves from; those of others make room for it."""
+    (root,) = rig.manager._engine.cache_config.ssd_cache_dir
+    (records,) = Path(root).glob("*/*/records")
+    return records.parent.name
 
 
 def io_engines_of(rig: Rig) -> set[str]:
@@ -154,6 +165,22 @@ def test_another_geometry_finds_nothing_of_the_first_one(start: Start) -> None:
     assert not rig.manager.get_match(tokens(8))[1].any()
     other = keep(rig, 8)
     check_comes_back(start("odd bytes"), other)
+
+
+def test_replicas_are_on_disk_once_and_are_not_read_as_a_store_that_has_each_of_them(start: Start) -> None:
+    rig = start("MLA, two ranks")
+    keep(rig, 8)
+    stride = -(-3 * TPB * 1152 // 4096) * 4096
+    store = rig.manager._engine._ssd.store
+    assert store is not None
+    assert store.slot_bytes == stride
+    assert rig.manager.stats().routes[TransferType.H2DISK].bytes == 8 * stride
+    names = [store_name(rig)]
+    for other in ("MLA, two ranks, each for itself", "MLA"):
+        rig = start(other)
+        assert not rig.manager.get_match(tokens(8))[1].any()
+        names.append(store_name(rig))
+    assert len(set(names)) == 3
 
 
 def test_a_document_half_in_host_memory_comes_from_both_tiers(start: Start) -> None:

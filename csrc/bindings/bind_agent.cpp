@@ -149,7 +149,7 @@ class BlockCopies {
     if (direction != 0 && direction != 1) throw std::invalid_argument("direction must be 0 (load) or 1 (store)");
     const auto slot_ids = to_ids(slots, "slots", host_.num_slots);
     if (slot_ids.empty() || gpu_backend(backend_) == nullptr) return {};
-    const auto& copier = static_cast<const cuda::GpuCopier&>(*copiers_[static_cast<std::size_t>(direction)]);
+    const auto& copier = dynamic_cast<const cuda::GpuCopier&>(*copiers_[static_cast<std::size_t>(direction)]);
     const GilRelease release;
     return std::string(cuda::mechanism_names[static_cast<std::size_t>(copier.mechanism_for(host_, slot_ids))]);
   }

@@ -208,7 +208,7 @@ void bind_values(nb::module_& m) {
 }
 
 void bind_host_pool(nb::module_& m) {
-  nb::class_<Pool>(m, "HostPool", "The host tier's bytes: one sealed memfd per rank; see csrc/transfer/host_pool.h.")
+  nb::class_<Pool>(m, "HostPool", "The host tier's bytes: one sealed memfd per shard; see csrc/transfer/host_pool.h.")
       .def(
           "__init__",
           [](Pool* self, std::int64_t num_slots, std::vector<std::uint64_t> slot_bytes, int prefault_threads,
@@ -252,10 +252,12 @@ void bind_transfer(nb::module_& m) {
   nb::class_<Engine>(m, "TransferEngine", "Runs graphs of transfer ops; see csrc/transfer/transfer_engine.h.")
       .def(
           "__init__",
-          [](Engine* self, std::string socket_path, std::uint32_t num_ranks, std::size_t max_graphs) {
-            new (self) Engine(TransferEngineConfig{std::move(socket_path), num_ranks, max_graphs});
+          [](Engine* self, std::string socket_path, std::uint32_t num_ranks, std::size_t max_graphs,
+             std::uint32_t replicas) {
+            new (self) Engine(TransferEngineConfig{std::move(socket_path), num_ranks, max_graphs, replicas});
           },
-          "socket_path"_a, "num_ranks"_a = 1, "max_graphs"_a = 65536)
+          "socket_path"_a, "num_ranks"_a = 1, "max_graphs"_a = 65536, "replicas"_a = 1,
+          "Each `replicas` ranks, one after the other, hold the same bytes and share a shard of the pool.")
       .def("start", &TransferEngine::start, Release(), "Listen for copy agents; once. OSError when the path is taken.")
       .def("stop", &TransferEngine::stop, "timeout_s"_a, Release(),
            "Cancel what waits, drain what runs, disconnect. False when an op is still in an agent's hands. Idempotent.")
@@ -270,7 +272,7 @@ void bind_transfer(nb::module_& m) {
                    "Device blocks that every rank has, as registered last; 0 before all have.")
       .def(
           "set_pool", [](Engine& self, std::shared_ptr<Pool> pool) { self.set_pool(std::move(pool)); }, "pool"_a,
-          "Give the pool to the agents; once, after all ranks registered.")
+          "Give the pool, of one shard for each group of replicas, to the agents; once, after all ranks registered.")
       .def(
           "set_disk",
           [](Engine& self, std::shared_ptr<Store> store) {

@@ -35,12 +35,12 @@ constexpr std::size_t max_agents = 5;
 constexpr std::size_t max_disks = 5;
 constexpr double patience_s = 20;
 
-std::shared_ptr<HostPool> pool_of(std::uint32_t num_ranks) {
+std::shared_ptr<HostPool> pool_of(std::uint32_t num_segments) {
   static std::map<std::uint32_t, std::shared_ptr<HostPool>> pools;
-  std::shared_ptr<HostPool>& pool = pools[num_ranks];
+  std::shared_ptr<HostPool>& pool = pools[num_segments];
   if (!pool) {
     pool = std::make_shared<HostPool>(
-        HostPoolConfig{num_slots, std::vector<std::uint64_t>(num_ranks, slot_bytes), 1, false});
+        HostPoolConfig{num_slots, std::vector<std::uint64_t>(num_segments, slot_bytes), 1, false});
     CHECK(pool->wait_prefaulted(num_slots, patience_s));
   }
   return pool;
@@ -63,8 +63,8 @@ class EngineHistory {
   EngineHistory(Choices choices, const std::string& path)
       : choices_(choices),
         path_(path),
-        num_ranks_(static_cast<std::uint32_t>(1 + choices_.below(2))),
-        engine_({path, num_ranks_, 64}) {
+        shape_(static_cast<std::uint32_t>(choices_.below(128))),
+        engine_({path, num_ranks_, 64, replicas_}) {
     engine_.start();
   }
 
@@ -179,7 +179,7 @@ class EngineHistory {
   // Before all ranks have registered, and a second time, it must be refused.
   void give_pool() {
     try {
-      engine_.set_pool(pool_of(num_ranks_));
+      engine_.set_pool(pool_of(num_ranks_ / replicas_));
       has_pool_ = true;
     } catch (const std::runtime_error&) {
     } catch (const std::invalid_argument&) {  // a rank has registered with other slots
@@ -319,7 +319,9 @@ class EngineHistory {
 
   Choices choices_;
   std::string path_;
-  std::uint32_t num_ranks_;
+  std::uint32_t shape_;  // both of these, in one byte
+  std::uint32_t num_ranks_ = 1 + shape_ % 2;
+  std::uint32_t replicas_ = shape_ < 64 ? 1 : num_ranks_;
   TransferEngine engine_;
   std::vector<std::unique_ptr<Agent>> agents_;
   std::vector<std::shared_ptr<FakeDisk>> disks_;     // the last one is the engine's

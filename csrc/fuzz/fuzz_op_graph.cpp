@@ -7,7 +7,9 @@
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   flexkv::Choices choices(std::span(data, size));
-  const auto num_ranks = static_cast<std::uint32_t>(1 + choices.below(3));
-  flexkv::OpGraphHistory(choices, num_ranks).run(400);
+  const auto shape = static_cast<std::uint32_t>(choices.below(192));  // in one byte
+  const std::uint32_t num_segments = 1 + shape % 3;
+  const std::uint32_t replicas = 1 + shape / 64;
+  flexkv::OpGraphHistory(choices, num_segments * replicas, replicas).run(400);
   return 0;
 }

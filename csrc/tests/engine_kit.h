@@ -31,8 +31,9 @@ inline OpSpec store(std::int64_t id, std::vector<std::int64_t> predecessors = {}
 
 class EngineKit {
  public:
-  explicit EngineKit(std::uint32_t num_ranks = 1) : num_ranks_(num_ranks), path_(dir_.file("sockets/engine.sock")) {
-    engine_ = std::make_unique<TransferEngine>(TransferEngineConfig{path_, num_ranks, 1000});
+  explicit EngineKit(std::uint32_t num_ranks = 1, std::uint32_t replicas = 1)
+      : num_segments_(num_ranks / replicas), path_(dir_.file("sockets/engine.sock")) {
+    engine_ = std::make_unique<TransferEngine>(TransferEngineConfig{path_, num_ranks, 1000, replicas});
   }
 
   [[nodiscard]] const std::string& path() const { return path_; }
@@ -43,8 +44,8 @@ class EngineKit {
   // Call after all ranks have registered.
   void give_pool(std::int64_t num_slots = 10) {
     CHECK(engine_->wait_ranks(patience_s));
-    auto pool =
-        std::make_shared<HostPool>(HostPoolConfig{num_slots, std::vector<std::uint64_t>(num_ranks_, 4096), 1, false});
+    auto pool = std::make_shared<HostPool>(
+        HostPoolConfig{num_slots, std::vector<std::uint64_t>(num_segments_, 4096), 1, false});
     CHECK(pool->wait_prefaulted(num_slots, patience_s));
     engine_->set_pool(std::move(pool));
   }
@@ -84,7 +85,7 @@ class EngineKit {
 
  private:
   TempDir dir_;
-  std::uint32_t num_ranks_;
+  std::uint32_t num_segments_;
   std::string path_;
   std::unique_ptr<TransferEngine> engine_;
   std::string last_error_;

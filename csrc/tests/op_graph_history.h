@@ -22,8 +22,12 @@ namespace flexkv {
 // everything that can start does.
 class OpGraphHistory {
  public:
-  OpGraphHistory(Choices choices, std::uint32_t num_ranks)
-      : choices_(choices), num_ranks_(num_ranks), up_(num_ranks + 1, true), unsure_(num_ranks + 1) {
+  OpGraphHistory(Choices choices, std::uint32_t num_ranks, std::uint32_t replicas = 1)
+      : choices_(choices),
+        num_ranks_(num_ranks),
+        replicas_(replicas),
+        up_(num_ranks + 1, true),
+        unsure_(num_ranks + 1) {
     for (std::uint32_t executor = 0; executor <= num_ranks_; ++executor) table_.executor_up(executor);
   }
 
@@ -38,7 +42,8 @@ class OpGraphHistory {
  private:
   struct ModelOp {
     std::int64_t graph = 0;
-    std::set<std::uint32_t> executors;
+    std::set<std::uint32_t> executors;  // it is sent to
+    std::set<std::uint32_t> needed;     // and is nothing without
     std::vector<std::int64_t> predecessors;
     std::optional<OpStatus> status;
     std::set<std::uint32_t> taken;  // executors it was sent to
@@ -90,12 +95,11 @@ class OpGraphHistory {
     ModelGraph graph;
     for (std::size_t i = 0; i < num_ops; ++i) {
       OpSpec op = {next_id_++, OpType::virtual_op, {}, {}, 0, {}};
-      std::set<std::uint32_t> executors;
-      if (pick(4) != 0) executors = give_route(op);
+      if (pick(4) != 0) give_route(op);
       for (std::size_t k = pick(3); k > 0 && !ops_.empty(); --k) {
         op.predecessors.push_back(std::next(ops_.begin(), static_cast<std::ptrdiff_t>(pick(ops_.size())))->first);
       }
-      ops_[op.op_id] = {spec.graph_id, executors, op.predecessors, {}, {}, {}};
+      ops_[op.op_id] = {spec.graph_id, movers_of(op), needed_by(op), op.predecessors, {}, {}, {}};
       graph.ops.push_back(op.op_id);
       spec.ops.push_back(op);
     }
@@ -110,19 +114,43 @@ class OpGraphHistory {
   }
 
   // Makes the op one that ranks or the disk execute.
-  std::set<std::uint32_t> give_route(OpSpec& op) {
+  void give_route(OpSpec& op) {
     op.src = {1, 2};
     op.dst = {3, 4};
-    if (pick(3) == 0) {
+    const std::size_t route = pick(96);  // in one byte
+    if (route % 3 == 0) {
       op.type = pick(2) == 0 ? OpType::disk2h : OpType::h2disk;
       op.chain.keys.resize(2);
       op.chain.parents.resize(op.type == OpType::h2disk ? 2 : 0);
-      return {num_ranks_};
+      return;
     }
-    op.type = OpType::h2d;
+    op.type = route % 2 == 0 ? OpType::h2d : OpType::d2h;
+    op.src.resize(1 + route / 6 % 5, 7);
+    op.dst.resize(op.src.size(), 8);
+  }
+
+  [[nodiscard]] std::set<std::uint32_t> needed_by(const OpSpec& op) const {
+    if (op.type == OpType::virtual_op) return {};
+    if (op.type == OpType::disk2h || op.type == OpType::h2disk) return {num_ranks_};
     std::set<std::uint32_t> ranks;
     for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) ranks.insert(rank);
     return ranks;
+  }
+
+  // Each block of a store has one mover in each group of replicas.
+  [[nodiscard]] std::set<std::uint32_t> movers_of(const OpSpec& op) const {
+    std::set<std::uint32_t> movers = needed_by(op);
+    if (op.type != OpType::d2h) return movers;
+    for (std::uint32_t first = 0; first < num_ranks_; first += replicas_) {
+      std::vector<int> times(op.src.size());
+      for (std::uint32_t rank = first; rank < first + replicas_; ++rank) {
+        const Share share = share_of(op, rank, replicas_);
+        for (std::size_t at = share.begin; at < share.end; ++at) ++times.at(at);
+        if (share.begin == share.end) movers.erase(rank);
+      }
+      CHECK(std::ranges::all_of(times, [](int count) { return count == 1; }));
+    }
+    return movers;
   }
 
   // Makes a graph one that must be refused.
@@ -158,8 +186,7 @@ class OpGraphHistory {
       if (!open(id)) continue;
       if (wanted_by_others(id, graph_id)) {
         spared.push_back(id);
-      } else if (!std::ranges::all_of(ops_.at(id).predecessors,
-                                      [this](auto before) { return done_.contains(before); })) {
+      } else if (!runs(ops_.at(id))) {
         waiting.push_back(id);
       }
     }
@@ -187,7 +214,8 @@ class OpGraphHistory {
       table_.executor_lost(executor, certain, "lost");
       observe();
       for (const auto& [id, op] : ops_)
-        CHECK(op.status || !op.executors.contains(executor) || op.taken.contains(executor));
+        CHECK(op.status || !op.needed.contains(executor) || op.taken.contains(executor) ||
+              (!op.executors.contains(executor) && runs(op)));
     } else if (unsure_[executor]) {
       unsure_[executor] = false;
       drop(executor);
@@ -196,6 +224,11 @@ class OpGraphHistory {
       up_[executor] = true;
       table_.executor_up(executor);
     }
+  }
+
+  // What it waits for is done.
+  [[nodiscard]] bool runs(const ModelOp& op) const {
+    return std::ranges::all_of(op.predecessors, [this](auto before) { return done_.contains(before); });
   }
 
   void drop(std::uint32_t executor) {
@@ -213,6 +246,9 @@ class OpGraphHistory {
       return;
     }
     CHECK(!op.status && op.taken.insert(executor).second);
+    const Share share = send->share;
+    CHECK(share.begin < share.end && share.end <= send->op->src.size());
+    CHECK(send->op->type == OpType::d2h || share.end - share.begin == send->op->src.size());
     op.in_hand.insert(executor);
     const auto decided = graphs_.at(op.graph).status;
     CHECK(!decided || (decided != OpStatus::timed_out && wanted_by_others(id, op.graph)));
@@ -324,7 +360,8 @@ class OpGraphHistory {
 
   Choices choices_;
   std::uint32_t num_ranks_;
-  OpGraphTable table_{num_ranks_};
+  std::uint32_t replicas_;
+  OpGraphTable table_{num_ranks_, replicas_};
   std::vector<bool> up_;
   std::vector<bool> unsure_;
   double now_s_ = 0;

@@ -22,7 +22,8 @@ inline OpSpec nothing(std::int64_t id, std::vector<std::int64_t> predecessors = 
 }
 
 struct Table : OpGraphTable {
-  explicit Table(std::uint32_t num_ranks, bool up = true) : OpGraphTable(num_ranks) {
+  explicit Table(std::uint32_t num_ranks, bool up = true, std::uint32_t replicas = 1)
+      : OpGraphTable(num_ranks, replicas) {
     for (std::uint32_t rank = 0; up && rank < num_ranks; ++rank) executor_up(rank);
   }
   bool ack(std::uint32_t rank, std::uint64_t op_id, AckStatus status = AckStatus::done) {

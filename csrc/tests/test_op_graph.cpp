@@ -271,6 +271,8 @@ void a_bad_graph_is_refused_and_changes_nothing() {
   refuse({2, {load(20)}, std::numeric_limits<double>::infinity()});
   CHECK_THROWS(OpGraphTable(0), std::invalid_argument);
   CHECK_THROWS(OpGraphTable(64), std::invalid_argument);
+  CHECK_THROWS(OpGraphTable(4, 0), std::invalid_argument);
+  CHECK_THROWS(OpGraphTable(4, 3), std::invalid_argument);
 }
 
 }  // namespace
@@ -292,6 +294,10 @@ int main() {
   a_lost_rank_fails_every_graph_and_releases_when_it_is_dead();
   a_bad_graph_is_refused_and_changes_nothing();
   for (unsigned seed = 0; seed < 300; ++seed) OpGraphHistory(Choices(std::uint64_t{seed}), 1 + seed % 3).run(300);
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    const unsigned replicas = 2 + seed % 3;
+    OpGraphHistory(Choices(std::uint64_t{seed}), replicas * (1 + seed % 2), replicas).run(300);
+  }
   std::puts("test_op_graph: ok");
   return 0;
 }

@@ -28,7 +28,8 @@ namespace flexkv {
 enum class EnginePhase : std::uint8_t { idle, serving, draining, disconnecting, broken, stopped };
 
 struct EngineState {
-  explicit EngineState(std::uint32_t num_ranks) : graphs(num_ranks), ranks(num_ranks) {}
+  EngineState(std::uint32_t num_ranks, std::uint32_t replicas)
+      : graphs(num_ranks, replicas), ranks(num_ranks, replicas) {}
 
   WakeEvent io_event;          // wakes the I/O thread
   WakeEvent completion_event;  // readable while completions wait

@@ -1,5 +1,5 @@
-// HostPool: the host tier's bytes. One sealed memfd segment per shard (rank); slot s of shard r is the extent
-// [base(r) + s * stride(r), + slot_bytes(r)), stride padded to 4 KiB (D2).
+// HostPool: the host tier's bytes. One sealed memfd segment per shard (of a rank, or of ranks that hold the same
+// bytes); slot s of shard r is the extent [base(r) + s * stride(r), + slot_bytes(r)), stride padded to 4 KiB (D2).
 //
 // Segments are created at once, prefaulted in slot order by several threads while the engine already serves; slots
 // below `slots_prefaulted()` may be handed out. Huge pages: hugetlb when the kernel has enough free, else transparent

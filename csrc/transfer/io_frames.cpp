@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <system_error>
 
 #include "transfer/io_loop.h"
@@ -24,6 +25,10 @@ std::string ack_error(const protocol::AckBody& ack) {
 
 const std::vector<std::int64_t>& slots_of(const OpSpec& op) { return op.type == OpType::h2d ? op.src : op.dst; }
 const std::vector<std::int64_t>& blocks_of(const OpSpec& op) { return op.type == OpType::h2d ? op.dst : op.src; }
+
+std::span<const std::int64_t> part_of(const std::vector<std::int64_t>& ids, const Share& share) {
+  return std::span(ids).subspan(share.begin, share.end - share.begin);
+}
 
 }  // namespace
 
@@ -190,9 +195,12 @@ bool IoLoop::fill_writer(AgentConnection& connection) {
   if (!state_.pool) return false;
   if (!connection.pool_sent) {
     const HostPool& pool = *state_.pool;
-    const int shard = static_cast<int>(connection.rank);
+    const int shard = static_cast<int>(state_.ranks.segment_of(connection.rank));
+    // Agents that share a segment each register it with a device, in one process perhaps: each maps it for itself.
+    const bool is_shared = state_.ranks.replicas() > 1;
     const protocol::PoolBody body = {pool.generation(), static_cast<std::uint64_t>(pool.num_slots()),
-                                     pool.stride_bytes(shard), reinterpret_cast<std::uint64_t>(pool.base(shard))};
+                                     pool.stride_bytes(shard),
+                                     is_shared ? 0 : reinterpret_cast<std::uint64_t>(pool.base(shard))};
     writer.push(FrameType::pool, bytes_of(body), {}, {}, pool.fd(shard));
     connection.pool_sent = true;
   }
@@ -202,7 +210,7 @@ bool IoLoop::fill_writer(AgentConnection& connection) {
     if (send->recall) {
       writer.push(FrameType::cancel, bytes_of(protocol::CancelBody{static_cast<std::uint64_t>(send->op->op_id)}));
     } else {
-      send_op(connection, *send->op);
+      send_op(connection, *send);
     }
   }
   return true;
@@ -249,8 +257,9 @@ bool IoLoop::send_to_disk() {
 }
 
 // REQUIRES: the state's mutex is held.
-void IoLoop::send_op(AgentConnection& connection, const OpSpec& op) {
-  const std::vector<std::int64_t>& slots = slots_of(op);
+void IoLoop::send_op(AgentConnection& connection, const OpGraphTable::Send& send) {
+  const OpSpec& op = *send.op;
+  const std::span<const std::int64_t> slots = part_of(slots_of(op), send.share);
   const std::int64_t last_slot = *std::ranges::max_element(slots);
   const auto op_id = static_cast<std::uint64_t>(op.op_id);
   if (last_slot >= connection.slots_mapped) {  // a worker that was started anew
@@ -262,8 +271,8 @@ void IoLoop::send_op(AgentConnection& connection, const OpSpec& op) {
   }
   const auto direction = op.type == OpType::h2d ? protocol::Direction::load : protocol::Direction::store;
   const protocol::OpBody body = {op_id, op.after_step, direction, static_cast<std::uint32_t>(slots.size())};
-  connection.writer().push(FrameType::op, bytes_of(body), std::as_bytes(std::span(slots)),
-                           std::as_bytes(std::span(blocks_of(op))));
+  connection.writer().push(FrameType::op, bytes_of(body), std::as_bytes(slots),
+                           std::as_bytes(part_of(blocks_of(op), send.share)));
 }
 
 }  // namespace flexkv

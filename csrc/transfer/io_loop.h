@@ -54,7 +54,7 @@ class IoLoop {
   void pump_all();
   void pump(Id id, AgentConnection& connection);
   [[nodiscard]] bool fill_writer(AgentConnection& connection);  // true: there is more to send than it takes
-  void send_op(AgentConnection& connection, const OpSpec& op);
+  void send_op(AgentConnection& connection, const OpGraphTable::Send& send);
   void pump_disk();
   [[nodiscard]] bool send_to_disk();
   void watch_socket(Id id, const AgentConnection& connection, std::uint32_t events);

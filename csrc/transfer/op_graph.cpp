@@ -18,10 +18,22 @@ void for_each_executor(std::uint64_t mask, Visit visit) {
 
 }  // namespace
 
-OpGraphTable::OpGraphTable(std::uint32_t num_ranks) {
+Share share_of(const OpSpec& op, std::uint32_t rank, std::uint32_t replicas) {
+  const std::size_t num_blocks = op.src.size();
+  if (op.type != OpType::d2h) return {0, num_blocks};
+  const std::uint64_t mixed = static_cast<std::uint64_t>(op.op_id) * 0x9e3779b97f4a7c15u >> 32;  // ids may go in steps
+  const std::size_t turn = (rank + mixed) % replicas;
+  return {num_blocks * turn / replicas, num_blocks * (turn + 1) / replicas};
+}
+
+OpGraphTable::OpGraphTable(std::uint32_t num_ranks, std::uint32_t replicas) : replicas_(replicas) {
   if (num_ranks < 1 || num_ranks > max_ranks) {
     throw std::invalid_argument("num_ranks is " + std::to_string(num_ranks) + ", must be 1 to " +
                                 std::to_string(max_ranks));
+  }
+  if (replicas < 1 || num_ranks % replicas != 0) {
+    throw std::invalid_argument("replicas is " + std::to_string(replicas) + ", must divide num_ranks, " +
+                                std::to_string(num_ranks));
   }
   executors_.resize(num_ranks + 1);
   for (std::uint32_t rank = 0; rank < num_ranks; ++rank) {
@@ -103,7 +115,7 @@ void OpGraphTable::start(Op& op) {
     finish(op, OpStatus::done, "");
     return;
   }
-  op.queued = executors_of(op.spec.type);
+  op.queued = movers_of(op.spec);
   for_each_executor(op.queued,
                     [&](std::uint32_t executor) { executors_[executor].sends.emplace_back(op.spec.op_id, false); });
 }
@@ -270,6 +282,16 @@ std::uint64_t OpGraphTable::executors_of(OpType type) const {
   return needs_ranks(type) ? bit_of(disk()) - 1 : 0;
 }
 
+std::uint64_t OpGraphTable::movers_of(const OpSpec& op) const {
+  std::uint64_t movers = executors_of(op.type);
+  if (!needs_ranks(op.type)) return movers;
+  for (std::uint32_t rank = 0; rank < disk(); ++rank) {
+    const Share share = share_of(op, rank, replicas_);
+    if (share.begin == share.end) movers &= ~bit_of(rank);
+  }
+  return movers;
+}
+
 void OpGraphTable::executor_up(std::uint32_t executor) { executors_.at(executor).up = true; }
 
 void OpGraphTable::executor_lost(std::uint32_t executor, bool certain, const std::string& reason) {
@@ -323,13 +345,13 @@ std::optional<OpGraphTable::Send> OpGraphTable::take_send(std::uint32_t executor
     const auto found = ops_.find(op_id);
     if (found == ops_.end()) continue;
     Op& op = found->second;
-    if (is_recall && (op.in_hand & bit_of(executor)) != 0) return Send{true, &op.spec};
+    if (is_recall && (op.in_hand & bit_of(executor)) != 0) return Send{true, &op.spec, {}};
     if (!is_recall && (op.queued & bit_of(executor)) != 0) {
       op.queued &= ~bit_of(executor);
       op.in_hand |= bit_of(executor);
       ++op.graph->pairs_in_hand;
       ++state.in_hand;
-      return Send{false, &op.spec};
+      return Send{false, &op.spec, share_of(op.spec, executor, replicas_)};
     }
   }
   return std::nullopt;

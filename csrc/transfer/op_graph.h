@@ -5,6 +5,10 @@
 // Executors: ranks 0 .. num_ranks-1, then the disk. An H2D or D2H op goes to every rank, a DISK2H or H2DISK op to the
 // disk, a VIRTUAL op to nobody. All have the same life: missing at first, up, lost, up again.
 //
+// Replicas: each `replicas` ranks, one after the other, are a group that holds the same bytes in one segment. Each rank
+// of it loads all blocks of an H2D op. The blocks of a D2H op are shared out in its group, each to one rank; a rank for
+// which none are left is not sent the op, but the op needs it as it needs the others.
+//
 //   op:    waiting -> running -> done | failed | timed_out | cancelled ;   waiting -> cancelled
 //          running -> cancelled: an executor acknowledged it as never started, or it was not yet sent to all of its
 //          executors
@@ -52,14 +56,26 @@ inline constexpr std::size_t max_ops_per_graph = 65536;
 [[nodiscard]] const char* op_type_name(OpType type);
 [[nodiscard]] const char* op_status_name(OpStatus status);
 
+// A stretch of an op's blocks, by position in src and dst.
+struct Share {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+
+// What a rank moves of an op. A group of replicas stores stretches that differ by one block at most, so that runs stay
+// long and every rank's link carries the same; who gets the longer ones changes from op to op.
+[[nodiscard]] Share share_of(const OpSpec& op, std::uint32_t rank, std::uint32_t replicas);
+
 class OpGraphTable {
  public:
   struct Send {
     bool recall = false;         // CANCEL, else OP
     const OpSpec* op = nullptr;  // valid until the next call of any other member
+    Share share;                 // of an OP: what this executor moves
   };
 
-  explicit OpGraphTable(std::uint32_t num_ranks);  // 1..max_ranks; all executors are missing
+  // 1..max_ranks, a multiple of `replicas`; all executors are missing. Throws std::invalid_argument.
+  explicit OpGraphTable(std::uint32_t num_ranks, std::uint32_t replicas = 1);
 
   [[nodiscard]] std::uint32_t disk() const { return static_cast<std::uint32_t>(executors_.size() - 1); }
 
@@ -150,7 +166,8 @@ class OpGraphTable {
   void take_ack(Op& op, std::uint32_t executor, OpStatus status, const std::string& error);
   void cancel_graph(Graph& graph, const std::string& reason);
   void expire_graph(Graph& graph);
-  [[nodiscard]] std::uint64_t executors_of(OpType type) const;
+  [[nodiscard]] std::uint64_t executors_of(OpType type) const;    // those that it needs
+  [[nodiscard]] std::uint64_t movers_of(const OpSpec& op) const;  // those of them that have blocks to move
   [[nodiscard]] std::string name_of_executor(std::uint32_t executor) const;
   [[nodiscard]] static bool is_wanted(const Op& op);
   [[nodiscard]] static bool is_open(const Op& op);
@@ -158,6 +175,7 @@ class OpGraphTable {
   [[nodiscard]] std::string missing_executor(std::uint64_t needed) const;  // empty: all of them are up
   [[nodiscard]] std::string describe_open(const Graph& graph) const;
 
+  const std::uint32_t replicas_;
   std::vector<Executor> executors_;
   std::map<std::int64_t, Graph> graphs_;      // by id; node addresses are stable
   std::unordered_map<std::int64_t, Op> ops_;  // of known graphs

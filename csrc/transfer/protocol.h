@@ -63,7 +63,7 @@ struct PoolBody {
   std::uint64_t generation;
   std::uint64_t num_slots;
   std::uint64_t stride_bytes;  // slot_bytes padded to 4 KiB
-  std::uint64_t base_address;  // in the engine's process
+  std::uint64_t base_address;  // in the engine's process; 0: map the descriptor there, too
 };
 static_assert(sizeof(PoolBody) == 32);
 

@@ -44,13 +44,24 @@ std::string RankTable::objection(const protocol::RegisterBody& body, const std::
   if (entry.lost) {
     return name + " was lost, but process " + std::to_string(entry.info.pid) + " still has ops of it in hand";
   }
-  if (!entry.registered) return "";
-  if (entry.info.slot_bytes != body.slot_bytes) {
-    return differs(name + ": slot_bytes", std::to_string(body.slot_bytes),
-                   std::to_string(entry.info.slot_bytes) + holder);
-  }
-  if (entry.info.layout_tag != layout_tag) {
-    return differs(name + ": the layout tag", "'" + layout_tag + "'", "'" + entry.info.layout_tag + "'" + holder);
+  return objection_to_geometry(body, layout_tag);
+}
+
+// What the rank itself registered before must hold, and what its replicas did.
+std::string RankTable::objection_to_geometry(const protocol::RegisterBody& body, const std::string& layout_tag) const {
+  const std::string name = "rank " + std::to_string(body.rank);
+  for (const Entry& other : entries_) {
+    if (!other.registered || segment_of(other.info.rank) != segment_of(body.rank)) continue;
+    const std::string holder = other.info.rank == body.rank ? " by process " + std::to_string(other.info.pid)
+                                                            : " by rank " + std::to_string(other.info.rank) +
+                                                                  ", which holds the same KV and shares its slots";
+    if (other.info.slot_bytes != body.slot_bytes) {
+      return differs(name + ": slot_bytes", std::to_string(body.slot_bytes),
+                     std::to_string(other.info.slot_bytes) + holder);
+    }
+    if (other.info.layout_tag != layout_tag) {
+      return differs(name + ": the layout tag", "'" + layout_tag + "'", "'" + other.info.layout_tag + "'" + holder);
+    }
   }
   return "";
 }

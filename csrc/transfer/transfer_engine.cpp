@@ -52,7 +52,9 @@ struct SocketFile {
 class TransferEngine::Impl {
  public:
   explicit Impl(TransferEngineConfig config)
-      : max_graphs_(config.max_graphs), socket_file_{std::move(config.socket_path)}, state(config.num_ranks) {}
+      : max_graphs_(config.max_graphs),
+        socket_file_{std::move(config.socket_path)},
+        state(config.num_ranks, config.replicas) {}
 
   void start() {
     const std::lock_guard lifecycle(lifecycle_mutex_);
@@ -134,12 +136,13 @@ class TransferEngine::Impl {
     const std::lock_guard lock(state.mutex);
     if (state.pool) throw std::runtime_error("the transfer engine has a pool already");
     if (!state.ranks.all_registered()) throw std::runtime_error("not all ranks have registered");
-    if (pool->num_shards() != static_cast<int>(state.ranks.size())) {
+    if (pool->num_shards() != static_cast<int>(state.ranks.num_segments())) {
       throw std::invalid_argument("pool has " + std::to_string(pool->num_shards()) + " shards for " +
-                                  std::to_string(state.ranks.size()) + " ranks");
+                                  std::to_string(state.ranks.size()) + " ranks, " +
+                                  std::to_string(state.ranks.replicas()) + " on each");
     }
     for (std::uint32_t rank = 0; rank < state.ranks.size(); ++rank) {
-      const std::uint64_t pool_bytes = pool->slot_bytes(static_cast<int>(rank));
+      const std::uint64_t pool_bytes = pool->slot_bytes(static_cast<int>(state.ranks.segment_of(rank)));
       if (pool_bytes != state.ranks.info(rank).slot_bytes) {
         throw std::invalid_argument("pool has slots of " + std::to_string(pool_bytes) + " bytes for rank " +
                                     std::to_string(rank) + ", whose blocks have " +

@@ -5,6 +5,9 @@
 // belong to other graphs that are still held (joined loads). An op starts when all predecessors are done; continuation
 // happens in the I/O thread, without Python. An op goes to every rank and is done when every rank has acknowledged it.
 //
+// Replicas: where each `replicas` ranks, one after the other, hold the same bytes (MLA, tensor parallel), they share
+// one segment of the pool. Each loads all blocks of an op from it, and stores its share of them (op_graph.h).
+//
 // A DISK2H or H2DISK op goes to the disk instead, once one is set; while there is none, or it was stopped, new graphs
 // that need it fail at once, and others are as ever. Ranks and the disk do not need each other.
 //
@@ -19,11 +22,11 @@
 // until its `released` has been polled.
 //
 // Ranks: num_ranks are expected. All must agree on tokens_per_block, and a rank on its geometry of earlier
-// registrations, else REFUSED. A second registration of a connected rank is refused. When a rank is lost, every
-// undecided graph that needs ranks fails. Its ops are released at once after BYE or process death, or when an agent in
-// this process has closed its socket; else when the process dies or registers the rank again (an agent does so only
-// when its copies have ended). Until then another process is refused. While a rank is missing, new graphs that need it
-// fail at once.
+// registrations and of its replicas, else REFUSED. A second registration of a connected rank is refused. When a rank is
+// lost, every undecided graph that needs ranks fails. Its ops are released at once after BYE or process death, or when
+// an agent in this process has closed its socket; else when the process dies or registers the rank again (an agent does
+// so only when its copies have ended). Until then another process is refused. While a rank is missing, new graphs that
+// need it fail at once.
 //
 // A peer that breaks the protocol, floods, or does not read harms nobody: it is disconnected, or its ops wait in this
 // process. A forked child may only destroy its copy of the object, which does nothing; calls there fail or answer
@@ -44,6 +47,7 @@ struct TransferEngineConfig {
   std::string socket_path;  // its directory is made 0700, the socket 0600; a stale one is replaced, a live one an error
   std::uint32_t num_ranks = 1;     // at most 63
   std::size_t max_graphs = 65536;  // submit throws std::runtime_error beyond
+  std::uint32_t replicas = 1;      // divides num_ranks
 };
 
 class TransferEngine {
@@ -63,7 +67,8 @@ class TransferEngine {
   [[nodiscard]] bool wait_ranks(double timeout_s) const;  // until all are registered
   // Device blocks that every rank has, as registered last; 0 before all have. Takes no lock.
   [[nodiscard]] std::uint64_t num_device_blocks() const;
-  // Gives the pool to the agents (now and to every later one). Once. REQUIRES: shard r has the slot_bytes of rank r.
+  // Gives the pool to the agents (now and to every later one). Once. REQUIRES: shard r / replicas has the slot_bytes of
+  // rank r.
   void set_pool(std::shared_ptr<HostPool> pool);
   // Starts the disk with the engine's pool and hands it disk ops from now on. Another one may follow when the former
   // was stopped. Throws what its start throws, std::invalid_argument, or std::runtime_error (the engine does not run,

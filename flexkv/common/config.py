@@ -118,6 +118,9 @@ class ModelConfig:
 
     What a rank really holds comes from its registration, not from here (the geometry of slots, D2).
     `dtype` may be a torch or numpy dtype or its name; it is kept as the name.
+
+    Attributes:
+        use_mla: every layer keeps latent vectors, of which each rank of a pipeline stage holds all: one copy is kept.
     """
 
     num_layers: int
@@ -144,6 +147,14 @@ class ModelConfig:
         return self.tp_size * self.pp_size
 
     @property
+    def replicas(self) -> int:
+        """Number of ranks, one after the other (a pipeline stage), that hold the same KV; 1: each has its own.
+
+        Heads that are fewer than ranks are replicated too, but not told apart here: each rank's are kept.
+        """
+        return self.tp_size if self.use_mla else 1
+
+    @property
     def dtype_bytes(self) -> int:
         """Bytes of one element."""
         return _DTYPE_BYTES[self.dtype]
@@ -159,7 +170,8 @@ class ModelConfig:
 class CacheConfig:
     """What to keep, where, and how much of it.
 
-    Size of the CPU tier: `num_cpu_blocks`, or `cpu_cache_bytes` (over all ranks) in its place; with neither, 1 GiB.
+    Size of the CPU tier: `num_cpu_blocks`, or `cpu_cache_bytes` (over all ranks, replicas once) in its place; with
+    neither, 1 GiB.
     Of the SSD tier: `num_ssd_blocks` or `ssd_cache_bytes`, a hard cap on all that lies in its directories; it needs
     `enable_ssd` and `ssd_cache_dir`. `num_ssd_blocks` and `num_remote_blocks` mean nothing while their tier is off.
 

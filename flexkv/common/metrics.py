@@ -42,7 +42,10 @@ class SkipReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RouteStats:
-    """What went along one route. `seconds` is copy time of the slowest rank, summed over ops."""
+    """What went along one route. `seconds` is copy time of the slowest rank, summed over ops.
+
+    `bytes` are those of all ranks: what each of several replicas loads counts for each.
+    """
 
     num_ops: int = 0
     num_blocks: int = 0

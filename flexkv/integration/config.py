@@ -136,7 +136,7 @@ class FlexKVConfig:
             num_layers=require(model, "get_total_num_hidden_layers")(),
             num_kv_heads=1 if require(model, "use_mla") else require(model, "get_total_num_kv_heads")(),
             head_size=require(model, "get_head_size")(),
-            use_mla=bool(require(model, "use_mla")),
+            use_mla=bool(require(model, "use_mla")) and _draft_uses_mla(vllm_config),
             dtype=_storage_dtype(str(require(cache, "cache_dtype")), require(model, "dtype")),
             tp_size=require(parallel, "tensor_parallel_size"),
             pp_size=require(parallel, "pipeline_parallel_size"),
@@ -262,6 +262,12 @@ def _refuse_parallel_modes(parallel: Any) -> None:
         if size > 1:
             message = f"{name} is {size}; FlexKV does not support it in this version, set 1"
             raise ConfigError(message, key=name, value=size)
+
+
+def _draft_uses_mla(vllm_config: Any) -> bool:
+    """Return whether a draft model, whose layers may lie in the same blocks, uses MLA as well; True without one."""
+    draft = getattr(getattr(vllm_config, "speculative_config", None), "draft_model_config", None)
+    return draft is None or bool(require(draft, "use_mla"))
 
 
 def _storage_dtype(cache_dtype: str, model_dtype: object) -> str:

@@ -15,13 +15,13 @@ _logger = flexkv_logger(__name__)
 
 
 class CPUAllocator:
-    """Host pools: sealed memfd segments, one per rank, prefaulted by threads while the engine already serves (D2)."""
+    """Host pools: sealed memfd segments, one per shard, prefaulted by threads while the engine already serves (D2)."""
 
     def __init__(self, prefault_threads: int = 2) -> None:
         self._prefault_threads = prefault_threads
 
     def allocate(self, num_slots: int, slot_bytes: Sequence[int]) -> _core.HostPool:
-        """Return a pool with one shard of `num_slots` slots per rank.
+        """Return a pool of `num_slots` slots, each with one shard of every size in `slot_bytes`.
 
         Raises:
             ConfigError: a size that is not positive.
@@ -45,7 +45,7 @@ class SSDAllocator:
         self._config = cache_config
 
     def allocate(self, name: str, extent_bytes: Sequence[int]) -> _core.SsdStore:
-        """Open or make the store called `name` (hex), of slots with one extent per rank. Waits for the disk.
+        """Open or make the store called `name` (hex), of slots with one extent per shard. Waits for the disk.
 
         Raises:
             ConfigError: a directory or size that cannot work.

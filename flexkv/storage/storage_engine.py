@@ -45,33 +45,40 @@ class StorageEngine:
     def allocate_host_pool(self, slot_bytes: Sequence[int]) -> _core.HostPool:
         """Allocate the CPU tier for ranks that hold `slot_bytes` bytes of a block each (from their registrations, D2).
 
+        Replicas share a shard; the transfer engine takes none that differ.
+
         Raises:
             ConfigError: sizes that cannot work, or a pool that was allocated already.
             CapacityError: memory cannot be had.
         """
+        shard_bytes = slot_bytes[:: self.model_config.replicas]
         with self._lock:
             self._check_new(DeviceType.CPU)
-            pool = self._cpu_allocator.allocate(self._num_host_slots(slot_bytes), slot_bytes)
+            pool = self._cpu_allocator.allocate(self._num_host_slots(shard_bytes), shard_bytes)
             self._handles[DeviceType.CPU, 0] = StorageHandle(device_type=DeviceType.CPU, data=pool)
         return pool
 
     def open_ssd_store(self, ranks: Sequence[RankGeometry]) -> _core.SsdStore:
         """Open the SSD tier for what ranks registered, in order of rank. Waits for the disk.
 
-        What shapes a block's bytes names the store: two models, or two layouts of one, never share one (D6).
+        What shapes a block's bytes names the store: two models, or two layouts of one, never share one (D6). Replicas
+        are written once, and a store that has each of them is another one.
 
         Raises:
             ConfigError: it can never work as configured.
             StoreBusyError: somebody else serves from a directory.
             OSError: a file cannot be had.
         """
-        extents = [_core.slot_stride_bytes(rank.slot_bytes) for rank in ranks]
-        described = [
+        holders = ranks[:: self.model_config.replicas]
+        extents = [_core.slot_stride_bytes(rank.slot_bytes) for rank in holders]
+        described: list[object] = [
             self.cache_config.fingerprint,
             self.cache_config.tokens_per_block,
             str(self.model_config),
-            [(rank.slot_bytes, rank.layout_tag) for rank in ranks],
+            [(rank.slot_bytes, rank.layout_tag) for rank in holders],
         ]
+        if self.model_config.replicas > 1:
+            described.append({"replicas": self.model_config.replicas})
         name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
         store = SSDAllocator(self.cache_config).allocate(name, extents)
         with self._lock:
@@ -110,10 +117,10 @@ class StorageEngine:
             message = f"device_type {device_type.name} was allocated already; use get_storage_handle"
             raise ConfigError(message, key="device_type", value=device_type)
 
-    def _num_host_slots(self, slot_bytes: Sequence[int]) -> int:
+    def _num_host_slots(self, shard_bytes: Sequence[int]) -> int:
         if self.cache_config.num_cpu_blocks is not None:
             return self.cache_config.num_cpu_blocks
-        stride_bytes = sum(_core.slot_stride_bytes(size) for size in slot_bytes)
+        stride_bytes = sum(_core.slot_stride_bytes(size) for size in shard_bytes)
         budget_bytes = self.cache_config.cpu_cache_bytes or 0
         num_slots = budget_bytes // stride_bytes if stride_bytes else 0
         if num_slots == 0:

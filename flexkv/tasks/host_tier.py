@@ -162,7 +162,13 @@ class HostTier:
         self._pool = pool
         self.cache = cache
         self.state = TierState.SERVING
-        _logger.info("cpu tier open ranks=%d slots=%d slot_bytes=%s", len(ranks), pool.num_slots, slot_bytes)
+        _logger.info(
+            "cpu tier open ranks=%d replicas=%d slots=%d slot_bytes=%s",
+            len(ranks),
+            self._model_config.replicas,
+            pool.num_slots,
+            slot_bytes,
+        )
 
     def _break(self, message: str, key: str, cause: Exception | None = None) -> None:
         self.failure = ConfigError(message, key=key, tier="cpu")

@@ -158,7 +158,10 @@ class Storage(Protocol):
     """Allocates the pool, and opens the SSD tier's files."""
 
     def allocate_host_pool(self, slot_bytes: Sequence[int]) -> Any:
-        """Return a Pool with one shard of slots per rank. Raises FlexKVError, OSError or ValueError."""
+        """Return a Pool with one shard of slots per group of replicas, for the bytes that each rank registered.
+
+        Raises FlexKVError, OSError or ValueError.
+        """
 
     def open_ssd_store(self, ranks: Sequence[Rank]) -> DiskStore:
         """Open the SSD tier for what the ranks registered. Waits for the disk.

@@ -27,7 +27,7 @@ from flexkv.cache.radixtree import EntryMeta, Match
 from flexkv.cache.tier_move import TierMove
 from flexkv.cache.transfer_pattern import chunks_of, offload_graph, stage_graph
 from flexkv.common.block import SequenceMeta
-from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig
+from flexkv.common.config import MAX_TRANSFER_TIMEOUT_S, CacheConfig, ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.transfer import GraphId, OpId, TransferOpGraph, TransferType
 from flexkv.errors import FlexKVError
@@ -100,6 +100,7 @@ class TierMover:
 
     def __init__(
         self,
+        model_config: ModelConfig,
         cache_config: CacheConfig,
         transfer: Transfer,
         ssd: SsdTier,
@@ -107,6 +108,7 @@ class TierMover:
         clock_s: Callable[[], float],
     ) -> None:
         self.cost_model = CostModel()
+        self._replicas = model_config.replicas
         self._cache_config = cache_config
         self._transfer = transfer
         self._ssd = ssd
@@ -291,9 +293,10 @@ class TierMover:
         counters.prefill_tokens_per_s = 0.0 if estimates.prefill is None else estimates.prefill.per_s
 
     def note_copy(self, completion: Completion) -> None:
-        """A copy to the GPU ended: how fast it was counts, too."""
+        """A copy to the GPU ended: how fast it was counts, too. In bytes of blocks, which each replica has loaded."""
         if completion.status == _core.OpStatus.DONE and completion.type == _core.OpType.H2D:
-            self.cost_model.transferred(TransferType.H2D, completion.bytes, completion.seconds, self._clock_s())
+            num_bytes = completion.bytes // self._replicas
+            self.cost_model.transferred(TransferType.H2D, num_bytes, completion.seconds, self._clock_s())
 
     def note_prefill(self, num_tokens: int, seconds: float) -> None:
         """The engine has computed so many tokens of prompts."""

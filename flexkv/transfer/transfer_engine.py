@@ -11,6 +11,7 @@ import weakref
 
 from flexkv import _core
 from flexkv.common.address import socket_path_of
+from flexkv.common.config import ModelConfig
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.transfer import TransferOpGraph, TransferType
 from flexkv.transfer.worker import (
@@ -34,20 +35,27 @@ class TransferEngine:
     Args:
         gpu_register_port: address of that socket, ``ipc:///path`` or a path. Its directory is made owner-only.
         num_ranks: GPU ranks that will register.
+        replicas: each so many ranks, one after the other, hold the same bytes: they share a shard of the pool, each
+            loads all of an op, and stores its share.
 
     Raises:
         ConfigError: naming the argument.
     """
 
-    def __init__(self, gpu_register_port: str, num_ranks: int = 1) -> None:
+    def __init__(self, gpu_register_port: str, num_ranks: int = 1, replicas: int = 1) -> None:
         self.socket_path = socket_path_of(gpu_register_port, "gpu_register_port")
-        self._native = _core.TransferEngine(self.socket_path, num_ranks)
+        self._native = _core.TransferEngine(self.socket_path, num_ranks, replicas=replicas)
         weakref.finalize(self, self._native.stop, ABANDON_TIMEOUT_S)  # also at exit
         self._num_logged_errors = 0
         self._worker_map: dict[TransferType, TransferWorker] = {}
         for kind in _WORKERS:
             worker = kind.create_worker(self._native)
             self._worker_map.update(dict.fromkeys(kind.transfer_types, worker))
+
+    @classmethod
+    def of_model(cls, gpu_register_port: str, model_config: ModelConfig) -> TransferEngine:
+        """Return an engine for the ranks of a model. Raises ConfigError."""
+        return cls(gpu_register_port, model_config.num_ranks, model_config.replicas)
 
     def start(self) -> None:
         """Listen for ranks. Does not block. Raises OSError when the socket cannot be had, or is in use."""
@@ -71,7 +79,7 @@ class TransferEngine:
         return self._native.num_device_blocks
 
     def set_pool(self, pool: _core.HostPool) -> None:
-        """Give the host pool to the ranks, now and later. Once, after all have registered."""
+        """Give the host pool, a shard for each group of replicas, to the ranks. Once, after all have registered."""
         self._native.set_pool(pool)
 
     def set_disk(self, store: _core.SsdStore) -> None:

@@ -51,6 +51,12 @@ def test_a_model_has_a_rank_for_each_shard() -> None:
     assert ModelConfig(4, 8, 128, tp_size=4, pp_size=2).num_ranks == 8
 
 
+def test_ranks_of_a_stage_are_replicas_where_all_layers_keep_latents() -> None:
+    assert ModelConfig(4, 1, 576, True, tp_size=4, pp_size=2).replicas == 4
+    assert ModelConfig(4, 1, 576, True, pp_size=2).replicas == 1
+    assert ModelConfig(4, 2, 128, tp_size=4).replicas == 1, "heads that are fewer than ranks are not told apart"
+
+
 @pytest.mark.parametrize("key", ["num_layers", "num_kv_heads", "head_size", "tp_size", "pp_size", "dp_size"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", None, True])
 def test_a_model_size_that_is_no_positive_integer_is_refused_by_name(key: str, value: object) -> None:

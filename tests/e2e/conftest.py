@@ -109,6 +109,16 @@ class Engine:
 
         self.llm.collective_rpc(hold_agent, args=(held,))
 
+    def agent_reports(self) -> list[Any]:
+        """What the copy agent of each rank has done."""
+
+        def report(_worker: Any) -> Any:
+            from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+            return get_kv_transfer_group().impl.worker._client.stats()
+
+        return self.llm.collective_rpc(report)
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         self.hold(True)

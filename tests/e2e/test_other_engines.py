@@ -51,3 +51,21 @@ def test_an_engine_with_sliding_windows_serves_without_the_cache(make_engine, pr
     outputs = engine.generate([prompt(63, 300)])
     assert outputs[0].num_cached_tokens == 0
     assert [list(outputs[0].outputs[0].token_ids)] == cold
+
+
+def test_two_tensor_parallel_ranks_of_mla_keep_one_copy(make_engine, prompt):
+    engine = make_engine("mla", executor="mp", tensor_parallel_size=2, num_gpu_blocks_override=128)
+    (pool,) = engine._pools
+    assert (engine.manager._engine.model_config.replicas, pool.num_shards) == (2, 1)
+    text = prompt(64, 20 * 16 + 1)
+    cold = engine.answers([text])
+    assert [report.bytes_stored for report in engine.agent_reports()] == [10 * pool.slot_bytes(0)] * 2
+    engine.drop_gpu_cache()
+    loaded = engine.generate([text])[0]
+    assert [report.bytes_loaded for report in engine.agent_reports()] == [20 * pool.slot_bytes(0)] * 2
+    assert loaded.num_cached_tokens == 320
+    assert [list(loaded.outputs[0].token_ids)] == cold
+    engine.check_nothing_is_held()
+    engine.drop_gpu_cache()
+    engine.poison_host_blocks()
+    assert engine.answers([text]) != cold

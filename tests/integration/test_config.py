@@ -100,6 +100,17 @@ def test_an_mla_model_has_one_latent_head(model_dir: Path) -> None:
     assert config.model_config.token_size_in_bytes == 4 * 576 * 2
 
 
+@pytest.mark.parametrize(("draft", "replicas"), [(None, 2), (True, 2), (False, 1)])
+def test_ranks_are_replicas_unless_a_draft_model_has_heads(model_dir: Path, draft: bool | None, replicas: int) -> None:
+    config = make_vllm_config(
+        model_dir, model_config__use_mla=True, parallel_config__tensor_parallel_size=2, load_config__load_format="dummy"
+    )
+    if draft is not None:
+        described = SimpleNamespace(use_mla=draft, model=str(model_dir))
+        config.speculative_config = SimpleNamespace(draft_model_config=described)
+    assert read(config).model_config.replicas == replicas
+
+
 @pytest.mark.parametrize(
     ("cache_dtype", "dtype"), [("auto", "float16"), ("bfloat16", "bfloat16"), ("fp8", "uint8"), ("nvfp4", "uint8")]
 )

@@ -35,6 +35,14 @@ def test_or_the_bytes_which_all_ranks_share() -> None:
     assert pool.num_slots == 10
 
 
+def test_replicas_share_a_shard_and_are_counted_once() -> None:
+    model = ModelConfig(num_layers=2, num_kv_heads=1, head_size=8, use_mla=True, tp_size=3, pp_size=2)
+    config = CacheConfig(tokens_per_block=4, cpu_cache_bytes=10 * (4096 + 8192) + 4095)
+    pool = StorageEngine(model, config).allocate_host_pool([100, 100, 100, 5000, 5000, 5000])
+    assert (pool.num_slots, pool.num_shards) == (10, 2)
+    assert [pool.slot_bytes(shard) for shard in (0, 1)] == [100, 5000]
+
+
 def test_bytes_for_less_than_a_block_are_refused() -> None:
     with pytest.raises(CapacityError, match="cpu_cache_bytes is 5000, but one block takes 8192") as caught:
         engine_with(cpu_cache_bytes=5000).allocate_host_pool([8000])

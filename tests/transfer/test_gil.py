@@ -138,7 +138,16 @@ def test_a_dropped_agent_says_goodbye_while_python_runs(tmp_path: Path, one_thre
 
 def receive(engine: socket.socket) -> int:
     """Take the next frame of the agent; return its type."""
-    _, _, kind, length = _HEADER.unpack(engine.recv(_HEADER.size, socket.MSG_WAITALL))
-    if length:
-        engine.recv(length, socket.MSG_WAITALL)
+    _, _, kind, length = _HEADER.unpack(take(engine, _HEADER.size))
+    take(engine, length)
     return int(kind)
+
+
+def take(engine: socket.socket, size: int) -> bytes:
+    """Take so many bytes. A socket with a timeout never blocks in the kernel: MSG_WAITALL means nothing to it."""
+    taken = b""
+    while len(taken) < size:
+        part = engine.recv(size - len(taken))
+        assert part, "the agent closed in the middle of a frame"
+        taken += part
+    return taken

@@ -10,7 +10,7 @@ from flexkv.integration.config import FlexKVConfig
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.integration.vllm.scheduler_role import SchedulerRole
-from flexkv.integration.vllm.support import unsupported_groups, unsupported_layers
+from flexkv.integration.vllm.support import unreplicated_layers, unsupported_groups, unsupported_layers
 from flexkv.integration.vllm.worker_connector import FlexKVWorkerConnector
 from flexkv.kvmanager import KVManager
 from flexkv.server.client import KVTPClient
@@ -121,9 +121,26 @@ def make_worker_role(
         copy_threads=config.cache_config.copy_threads,
         gpu_tuning_cache=config.cache_config.gpu_tuning_cache,
     )
-    if kv_cache_config is not None:
-        return FlexKVWorkerConnector(client, int(kv_cache_config.num_blocks))
-    return FlexKVWorkerConnector(client, vllm_config.cache_config.num_gpu_blocks)
+    num_blocks = vllm_config.cache_config.num_gpu_blocks if kv_cache_config is None else int(kv_cache_config.num_blocks)
+    return FlexKVWorkerConnector(client, num_blocks, _tag_of_own_shard(config, vllm_config, kv_cache_config, tp_rank))
+
+
+def _tag_of_own_shard(
+    config: FlexKVConfig, vllm_config: VllmConfig, kv_cache_config: KVCacheConfig | None, tp_rank: int
+) -> str:
+    """Return what tells this rank from those it is said to be a replica of, when layers show that it is none.
+
+    The scheduler's role knows only one of the layers. Ranks that are told apart are refused by it: off, not wrong.
+    """
+    if config.model_config.replicas == 1:
+        return ""
+    own = unreplicated_layers(_layer_specs(vllm_config) if kv_cache_config is None else _group_specs(kv_cache_config))
+    if not own:
+        return ""
+    logger.warning(
+        "this model uses MLA, but has layers of which each rank holds a part: its ranks are refused layers=%s", own
+    )
+    return f"own={','.join(own)};tp_rank={tp_rank}"
 
 
 def _check_block_size(tokens_per_block: int, kv_cache_config: KVCacheConfig | None) -> None:
@@ -136,6 +153,12 @@ def _check_block_size(tokens_per_block: int, kv_cache_config: KVCacheConfig | No
             f"set --block-size {block_size}"
         )
         raise ConfigError(message, key="block_size", value=tokens_per_block)
+
+
+def _group_specs(kv_cache_config: KVCacheConfig) -> list[KVCacheSpec]:
+    """Return the specs of this rank's layers, as far as they differ."""
+    spec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
+    return list(getattr(spec, "kv_cache_specs", {"": spec}).values())
 
 
 def _layer_specs(vllm_config: VllmConfig) -> list[KVCacheSpec]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
 
-__all__ = ["unsupported_groups", "unsupported_layers"]
+__all__ = ["unreplicated_layers", "unsupported_groups", "unsupported_layers"]
 
 
 def unsupported_groups(kv_cache_config: KVCacheConfig) -> str | None:
@@ -43,6 +43,11 @@ def unsupported_layers(specs: Iterable[KVCacheSpec], hybrid_manager_off: bool) -
     if wrong and not (hybrid_manager_off and is_mixed and promoted.issuperset(wrong)):
         return f"the model has layers of {', '.join(wrong)}; one group of full attention is supported"
     return None
+
+
+def unreplicated_layers(specs: Iterable[KVCacheSpec]) -> list[str]:
+    """Names of the kinds of specs, but MLA's, of which each tensor parallel rank holds other bytes."""
+    return sorted({type(spec).__name__ for spec in specs} - {"MLAAttentionSpec"})
 
 
 def _not_full_attention(specs: Iterable[KVCacheSpec]) -> list[str]:

@@ -28,11 +28,13 @@ class FlexKVWorkerConnector:
     Args:
         client: owned; None when the engine's KV cache cannot be kept: then every call does nothing.
         num_blocks: blocks of the engine's block table; None: as many as the tensors have.
+        layout_tag: what else must agree between ranks that share slots.
     """
 
-    def __init__(self, client: KVTPClient | None, num_blocks: int | None = None) -> None:
+    def __init__(self, client: KVTPClient | None, num_blocks: int | None = None, layout_tag: str = "") -> None:
         self._client = client
         self._num_blocks = num_blocks
+        self._layout_tag = layout_tag
         self._notice: StepNotice | None = None
         self._is_registered = False
 
@@ -52,7 +54,7 @@ class FlexKVWorkerConnector:
         if num_blocks is not None:
             kv_caches = {name: _by_blocks(tensor, num_blocks) for name, tensor in kv_caches.items()}
         try:
-            self._client.register_to_server(kv_caches, num_blocks=num_blocks)
+            self._client.register_to_server(kv_caches, num_blocks=num_blocks, layout_tag=self._layout_tag)
         except (DeviceError, CapacityError) as error:  # says what is wrong and what to do
             logger.warning("FlexKV is off on this rank: nothing is loaded or stored reason=%s", error)
             self.shutdown()

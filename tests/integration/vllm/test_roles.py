@@ -17,6 +17,7 @@ from flexkv.integration.vllm import roles
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.server.client import KVTPClient
+from tests.rig import eventually
 
 TPB = 16
 
@@ -123,6 +124,43 @@ def test_vllms_own_connector_class_is_warned_of_for_it_forwards_no_resets(config
     (warning,) = warnings_of(caplog)
     assert "does not forward cache resets" in warning
     assert "kv_connector_module_path=flexkv.integration.vllm.connector" in warning
+    assert role.shutdown()
+
+
+def spec_of(name):
+    return type(name, (), {"block_size": TPB, "non_causal": False, "tokens_per_state": 1})()
+
+
+@pytest.mark.parametrize(
+    ("names", "is_refused"),
+    [(["MLAAttentionSpec", "MLAAttentionSpec"], False), (["MLAAttentionSpec", "FullAttentionSpec"], True)],
+)
+def test_ranks_with_layers_that_are_no_replicas_of_each_other_are_refused(
+    config, vllm_config, monkeypatch, caplog, names, is_refused
+):
+    config.model_config = ModelConfig(2, 1, 8, use_mla=True, tp_size=2)
+    config.num_ranks = 2
+    config.cache_config = CacheConfig(tokens_per_block=TPB, num_cpu_blocks=4, copy_threads=1)
+    monkeypatch.setattr(roles, "READY_WAIT_S", 0.05 if is_refused else 20.0)
+    several = spec_of("UniformTypeKVCacheSpecs")
+    several.kv_cache_specs = {str(index): spec_of(name) for index, name in enumerate(names)}
+    group = SimpleNamespace(kv_cache_spec=several)
+    kv_cache_config = SimpleNamespace(kv_cache_groups=[group], hash_block_size=TPB, num_blocks=6)
+    workers = []
+    for rank in (0, 1):
+        monkeypatch.setattr(roles, "_rank_of_this_process", lambda rank=rank: (rank, 0))
+        workers.append(roles.make_worker_role(config, vllm_config, kv_cache_config))
+        workers[-1].register_to_server({"0": np.zeros((6, TPB, 8), dtype=np.uint8)})
+    role = roles.make_scheduler_role(config, vllm_config, kv_cache_config)
+    assert role._manager.is_ready() is not is_refused
+    if is_refused:
+        assert eventually(lambda: "REFUSED" in {worker._client.state.name for worker in workers})
+        assert "has layers of which each rank holds a part" in caplog.text
+        assert "FullAttentionSpec" in caplog.text
+    else:
+        assert {worker._client.state.name for worker in workers} == {"SERVING"}
+    for worker in workers:
+        worker.shutdown()
     assert role.shutdown()
 
 
