@@ -665,9 +665,9 @@ class TransferEngine:
     def wait_slots(self, slots: int, timeout_s: float) -> bool:
         """Wait until slots_available >= slots; False after the timeout."""
 
-    def submit(self, graph_id: int, ops: Sequence[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None]], timeout_s: float) -> None:
+    def submit(self, graph_id: int, ops: Sequence[tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None] | tuple[int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int], tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int] | None, int]], timeout_s: float) -> None:
         """
-        Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or RuntimeError: nothing was submitted.
+        Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H; of a load by layers an eighth, its layer ticket. ValueError or RuntimeError: nothing was submitted.
         """
 
     def cancel(self, graph_id: int) -> None:
@@ -718,9 +718,9 @@ class CopyAgent:
     Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.
     """
 
-    def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], device: str = 'cpu') -> None:
+    def __init__(self, socket_path: str, rank: int, num_ranks: int, tokens_per_block: int, layout_tag: str, copy_threads: int, num_blocks: int, planes: Annotated[NDArray[numpy.uint64], dict(shape=(None, 3), order='C', device='cpu', writable=False)], device: str = 'cpu', layer_ends: Sequence[int] = []) -> None:
         """
-        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.
+        Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: 'cpu' or 'cuda'. layer_ends: where in a block's bytes the layers end, ascending. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.
         """
 
     def start(self) -> None:
@@ -734,6 +734,21 @@ class CopyAgent:
     def record_step(self, step: int, stream: int = 0) -> None:
         """
         The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with after_step <= step may run, after that. RuntimeError.
+        """
+
+    def expect_load(self, ticket: int, timeout_s: float) -> None:
+        """
+        The step that begins computes on what the load with this layer ticket brings, at the latest so long after now. ValueError unless tickets grow.
+        """
+
+    def wait_layer(self, ticket: int, end_bytes: int, stream: int = 0) -> bool:
+        """
+        Have the stream (a CUDA stream's address; 0: this thread) wait until the first `end_bytes` bytes of the load's blocks are there. False: the load failed. ValueError, RuntimeError.
+        """
+
+    def finish_load(self, ticket: int) -> bool:
+        """
+        Wait until the load has ended: whether all of it is there. ValueError, RuntimeError.
         """
 
     def hold(self, held: bool) -> None:

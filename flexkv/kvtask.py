@@ -25,7 +25,7 @@ from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVRequest, KVRequestType, KVResponse
 from flexkv.errors import ConfigError
 from flexkv.storage.storage_engine import StorageEngine
-from flexkv.tasks.flow import Launch, TaskFlow
+from flexkv.tasks.flow import TaskFlow
 from flexkv.tasks.gate import Gate
 from flexkv.tasks.host_tier import HostTier, TierState
 from flexkv.tasks.recorder import EventBuffer, Recorder
@@ -41,7 +41,7 @@ from flexkv.tasks.requests import (
 from flexkv.tasks.seams import Storage, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
 from flexkv.tasks.staging import StagingState
-from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.tasks.task import KVTask, KVTaskManager, Launch, TaskStatus
 from flexkv.tasks.tier_mover import TierMover
 from flexkv.transfer.transfer_engine import TransferEngine
 
@@ -299,12 +299,11 @@ class KVTaskEngine:
         """Start matched tasks.
 
         Args:
-            task_ids: of un-launched tasks. Those that ended meanwhile (nothing to move, cancelled, reset) are passed
-                over.
+            task_ids: of un-launched tasks. Those that ended meanwhile (nothing to move, or cancelled) are passed over.
             slot_mappings: for each task, one GPU slot for each True of its mask.
             as_batch: several tasks of one kind become one task; the parts answer NOTFOUND from then on.
-            layerwise_transfer: False; loading layer by layer is not available yet.
-            counter_id: goes with `layerwise_transfer`.
+            layerwise_transfer: load layer by layer: one task, whose blocks are all in host memory (`staging`).
+            counter_id: then the ticket by which the workers ask for the progress (KVTPClient.expect_load): it grows.
             block_ids: in place of slot_mappings: for each task, one GPU block id for each masked block.
             after_step: the engine step after which the copies may run; 0: at once.
             timeout_s: bound of the transfer, at most 1e6; default: the configuration's.
@@ -316,14 +315,15 @@ class KVTaskEngine:
                 changed.
         """
         ids = as_task_ids(task_ids)
-        if layerwise_transfer:
-            raise ValueError("layerwise_transfer is True, which is not available in this version; leave it False")
         if len(set(ids)) != len(ids):
             raise ValueError(f"task_ids is {ids}; an id is named twice")
-        launch = self._launch_of(after_step, timeout_s)
+        ticket = as_int("counter_id", counter_id, 1) if layerwise_transfer else 0
+        launch = self._launch_of(after_step, timeout_s, ticket)
         mappings = GpuMappings(task_ids, len(ids), slot_mappings, block_ids, self._tokens_per_block)
         with self._gate.entered_briefly():
             tasks = [self._tasks.launchable(task_id) for task_id in ids]
+            if ticket:
+                self._flow.check_by_layers(tasks)
             if as_batch and len(tasks) > 1:
                 return [self._flow.launch_batch(tasks, mappings, launch).task_id]
             self._flow.launch_each(tasks, mappings, launch)
@@ -471,13 +471,13 @@ class KVTaskEngine:
     def _mask(self, request: KVRequest, task: KVTask) -> BoolArray:
         return task.span.token_mask(request.sequence.num_tokens, self._tokens_per_block)
 
-    def _launch_of(self, after_step: int, timeout_s: float | None) -> Launch:
+    def _launch_of(self, after_step: int, timeout_s: float | None, layer_ticket: int = 0) -> Launch:
         bound_s = (
             self.cache_config.transfer_timeout_s
             if timeout_s is None
             else min(as_timeout(timeout_s, "timeout_s", minimum_s=_MIN_TIMEOUT_S), MAX_TRANSFER_TIMEOUT_S)
         )
-        return Launch(as_int("after_step", after_step), bound_s)
+        return Launch(as_int("after_step", after_step), bound_s, layer_ticket)
 
     def _run(
         self,

@@ -112,7 +112,8 @@ LAUNCH_CASES: list[tuple[str, Callable[[int, int], dict[str, object]]]] = [
     ("after_step", lambda a, b: {"task_ids": [a], "block_ids": [[1, 2]], "after_step": 1.0}),
     ("timeout_s", lambda a, b: {"task_ids": [a], "block_ids": [[1, 2]], "timeout_s": 0}),
     ("timeout_s", lambda a, b: {"task_ids": [a], "block_ids": [[1, 2]], "timeout_s": float("inf")}),
-    ("layerwise_transfer", lambda a, b: {"task_ids": [a], "block_ids": [[1, 2]], "layerwise_transfer": True}),
+    ("counter_id", lambda a, b: {"task_ids": [a], "block_ids": [[1, 2]], "layerwise_transfer": True}),
+    ("task_ids", lambda a, b: {"task_ids": [a], "block_ids": [[1, 2]], "layerwise_transfer": True, "counter_id": 1}),
 ]
 
 

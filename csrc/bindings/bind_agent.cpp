@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <chrono>
@@ -202,24 +203,35 @@ void bind_copy_agent(nb::module_& m) {
           "__init__",
           [](Agent* self, std::string socket_path, std::uint32_t rank, std::uint32_t num_ranks,
              std::uint32_t tokens_per_block, std::string layout_tag, int copy_threads, std::uint64_t num_blocks,
-             const Planes& planes, const std::string& device) {
+             const Planes& planes, const std::string& device, std::vector<std::uint64_t> layer_ends) {
             AgentConfig config = {std::move(socket_path), rank,        num_ranks, tokens_per_block,
                                   std::move(layout_tag),  copy_threads};
             DeviceLayout layout = to_layout(num_blocks, planes);
+            layout.layer_ends = std::move(layer_ends);
             const GilRelease release;
+            layout.validate();
             auto backend = backend_for(device, layout);
             new (self) Agent(std::move(config), std::move(layout), std::move(backend));
           },
           "socket_path"_a, "rank"_a, "num_ranks"_a, "tokens_per_block"_a, "layout_tag"_a, "copy_threads"_a,
-          "num_blocks"_a, "planes"_a.noconvert(), "device"_a = "cpu",
+          "num_blocks"_a, "planes"_a.noconvert(), "device"_a = "cpu", "layer_ends"_a = std::vector<std::uint64_t>(),
           "Describe the rank. planes: uint64[p, 3] of base address, block stride and chunk length in bytes. device: "
-          "'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory left.")
+          "'cpu' or 'cuda'. layer_ends: where in a block's bytes the layers end, ascending. RuntimeError: the device "
+          "cannot be used, and why. MemoryError: it has no memory left.")
       .def("start", &CopyAgent::start, Release(), "Connect in the background and serve; returns at once. Once only.")
       .def("stop", &CopyAgent::stop, "timeout_s"_a, Release(),
            "Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.")
       .def("record_step", &CopyAgent::record_step, "step"_a, "stream"_a = 0, Release(),
            "The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with "
            "after_step <= step may run, after that. RuntimeError.")
+      .def("expect_load", &CopyAgent::expect_load, "ticket"_a, "timeout_s"_a, Release(),
+           "The step that begins computes on what the load with this layer ticket brings, at the latest so long after "
+           "now. ValueError unless tickets grow.")
+      .def("wait_layer", &CopyAgent::wait_layer, "ticket"_a, "end_bytes"_a, "stream"_a = 0, Release(),
+           "Have the stream (a CUDA stream's address; 0: this thread) wait until the first `end_bytes` bytes of the "
+           "load's blocks are there. False: the load failed. ValueError, RuntimeError.")
+      .def("finish_load", &CopyAgent::finish_load, "ticket"_a, Release(),
+           "Wait until the load has ended: whether all of it is there. ValueError, RuntimeError.")
       .def("hold", &CopyAgent::hold, "held"_a, Release(), "While held no op starts (for tests).")
       .def(
           "wait_serving",

@@ -44,7 +44,7 @@ class Engine final : public TransferEngine {
   Engine& operator=(const Engine&) = delete;
 };
 
-constexpr std::size_t op_tuple_size = 6;     // op_id, type, src, dst, after_step, predecessors; and perhaps a chain
+constexpr std::size_t op_tuple_size = 6;     // op_id, type, src, dst, after_step, predecessors; and what is not of all
 constexpr std::size_t chain_tuple_size = 6;  // keys, parents, expiry_s, tenant, group, priority
 
 void translate_system_error(const std::exception_ptr& pointer, void* /*payload*/) {
@@ -102,8 +102,9 @@ ChainSpec to_chain(nb::handle item, const std::string& name) {
 
 OpSpec to_op(nb::handle item, const std::string& name) {
   const std::size_t size = nb::isinstance<nb::tuple>(item) ? nb::len(item) : 0;
-  if (size != op_tuple_size && size != op_tuple_size + 1) {
-    throw std::invalid_argument(name + " must be a tuple (op_id, type, src, dst, after_step, predecessors[, chain])");
+  if (size < op_tuple_size || size > op_tuple_size + 2) {
+    throw std::invalid_argument(
+        name + " must be a tuple (op_id, type, src, dst, after_step, predecessors[, chain[, layer_ticket]])");
   }
   const auto fields = nb::borrow<nb::tuple>(item);
   OpSpec op;
@@ -119,6 +120,9 @@ OpSpec to_op(nb::handle item, const std::string& name) {
   op.predecessors = take<std::vector<std::int64_t>>(fields[5], name + "[5] (predecessors)", "a list of int");
   if (size > op_tuple_size && !fields[op_tuple_size].is_none()) {
     op.chain = to_chain(fields[op_tuple_size], name + "[6] (chain)");
+  }
+  if (size > op_tuple_size + 1) {
+    op.layer_ticket = take<std::uint64_t>(fields[op_tuple_size + 1], name + "[7] (layer_ticket)", "a non-negative int");
   }
   return op;
 }
@@ -157,7 +161,9 @@ Bytes view(const nb::object& self, int shard, std::int64_t slot) {
 // How the signature of submit names an op.
 #define CHAIN_TUPLE "tuple[NDArray[numpy.uint8], NDArray[numpy.uint8] | None, int, int, int, int]"
 #define OP_FIELDS "int, int, NDArray[numpy.int64], NDArray[numpy.int64], int, list[int]"
-#define OP_TUPLE "tuple[" OP_FIELDS "] | tuple[" OP_FIELDS ", " CHAIN_TUPLE " | None]"
+#define OP_TUPLE                                                                                            \
+  "tuple[" OP_FIELDS "] | tuple[" OP_FIELDS ", " CHAIN_TUPLE " | None] | tuple[" OP_FIELDS ", " CHAIN_TUPLE \
+  " | None, int]"
 
 void bind_values(nb::module_& m) {
   nb::enum_<OpType>(m, "OpType", nb::is_arithmetic(), "The route of an op.")
@@ -294,8 +300,8 @@ void bind_transfer(nb::module_& m) {
           nb::sig("def submit(self, graph_id: int, ops: collections.abc.Sequence[" OP_TUPLE
                   "], timeout_s: float) -> None"),
           "Submit a graph: a list of (op_id, type, src, dst, after_step, predecessors), and of disk ops a seventh, the "
-          "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H. ValueError or "
-          "RuntimeError: nothing was submitted.")
+          "chain: (keys, parents, expiry_s, tenant, group, priority), parents None for DISK2H; of a load by layers an "
+          "eighth, its layer ticket. ValueError or RuntimeError: nothing was submitted.")
       .def("cancel", &TransferEngine::cancel, "graph_id"_a, Release(),
            "Cancel what no agent has started; an unknown graph is ignored.")
       .def("poll", &poll, "max"_a = 4096, nb::sig("def poll(self, max: int = 4096) -> list[Completion]"),

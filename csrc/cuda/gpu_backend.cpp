@@ -5,6 +5,7 @@
 #include "cuda/copy_tuner.h"
 #include "cuda/gpu_copier.h"
 #include "cuda/host_registration.h"
+#include "cuda/part_events.h"
 #include "transfer/host_pool.h"
 
 namespace flexkv::cuda {
@@ -44,8 +45,16 @@ std::unique_ptr<HostRegistration> GpuBackend::use_host(const HostShard& host,
 }
 
 void GpuBackend::record_step(std::uint64_t step, std::uintptr_t stream) {
-  shared_->device.enter();
+  shared_->device.enter_as_guest();
   shared_->steps.record(step, reinterpret_cast<Stream>(stream));
+}
+
+void GpuBackend::make_wait(std::uintptr_t stream, CopyMark mark) {
+  shared_->device.enter_as_guest();
+  for (const auto& event : PartEvents::of(mark).events) {
+    shared_->device.check(shared_->device.api().cuStreamWaitEvent(reinterpret_cast<Stream>(stream), event->get(), 0),
+                          "cuStreamWaitEvent of the engine's stream");
+  }
 }
 
 }  // namespace flexkv::cuda

@@ -21,6 +21,7 @@ class GpuBackend final : public CopyBackend {
   [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,
                                                            std::function<void(const HostProgress&)> progress) override;
   void record_step(std::uint64_t step, std::uintptr_t stream) override;
+  void make_wait(std::uintptr_t stream, CopyMark mark) override;
   // See GpuShared. For tests.
   void set_start_limit(nanoseconds limit) { shared_->start_limit = limit; }
 

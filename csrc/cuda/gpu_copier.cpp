@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cuda/host_runs.h"
+#include "cuda/layer_parts.h"
 
 namespace flexkv::cuda {
 
@@ -33,6 +34,16 @@ std::uint64_t GpuCopier::copy(const HostShard& host, std::span<const std::int64_
   shared_->device.enter();
   const CopyOp op = {shared_->map, host, slots, blocks, shared_->map.whole(), after_step};
   return run(choose(op), op);
+}
+
+std::uint64_t GpuCopier::copy_in_parts(const HostShard& host, std::span<const std::int64_t> slots,
+                                       std::span<const std::int64_t> blocks, std::uint64_t after_step, PartSink& sink) {
+  if (slots.empty()) return 0;
+  shared_->device.enter();
+  const RunningOps::One running(shared_->ops);
+  lane_->copy_in_parts({shared_->map, host, slots, blocks, shared_->map.whole(), after_step},
+                       layer_parts(shared_->map, slots, slots_per_piece(host.stride_bytes)), sink);
+  return shared_->map.slot_bytes * slots.size();
 }
 
 std::uint64_t GpuCopier::copy_part(const HostShard& host, std::span<const std::int64_t> slots,

@@ -20,6 +20,8 @@ class GpuCopier final : public BlockCopier {
 
   std::uint64_t copy(const HostShard& host, std::span<const std::int64_t> slots, std::span<const std::int64_t> blocks,
                      std::uint64_t after_step) override;
+  std::uint64_t copy_in_parts(const HostShard& host, std::span<const std::int64_t> slots,
+                              std::span<const std::int64_t> blocks, std::uint64_t after_step, PartSink& sink) override;
   // As `copy`, of each block only this part, through stages.
   std::uint64_t copy_part(const HostShard& host, std::span<const std::int64_t> slots,
                           std::span<const std::int64_t> blocks, const SlotPart& part, std::uint64_t after_step);

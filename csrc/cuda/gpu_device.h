@@ -25,6 +25,9 @@ class GpuDevice {
   // the process makes. Throws Error.
   void enter() const { check(try_enter(), "cuCtxSetCurrent"); }
   [[nodiscard]] Result try_enter() const noexcept;
+  // For a thread of the engine's: the context is its from here on, and nothing else of the thread changes. Throws
+  // Error.
+  void enter_as_guest() const { check(api_.cuCtxSetCurrent(context_), "cuCtxSetCurrent"); }
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
   // REQUIRES: word_bytes is 16, 4 or 1.
   [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;

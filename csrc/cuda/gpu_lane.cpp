@@ -36,12 +36,14 @@ GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction directio
   for (std::size_t i = 0; i < num_mechanisms; ++i) {
     mechanisms_[i] = make(static_cast<MechanismKind>(i), *shared_, *streams_);
   }
+  staged_ = dynamic_cast<StagedCopies*>(&of(MechanismKind::staged));
 }
 
 // Streams and events are to be destroyed by a thread that has entered.
 GpuLane::~GpuLane() {
   (void)shared_->device.try_enter();
   for (auto& mechanism : mechanisms_) mechanism.reset();
+  for (auto& events : part_events_) events.clear();
   streams_.reset();
 }
 
@@ -49,14 +51,45 @@ std::chrono::nanoseconds GpuLane::copy(MechanismKind kind, const CopyOp& op) {
   const std::lock_guard lock(mutex_);
   const auto begin = Clock::now();
   CopyMechanism& mechanism = of(kind);
+  run(mechanism, [&mechanism, &op] { mechanism.copy(op); });
+  return Clock::now() - begin;
+}
+
+// REQUIRES: mutex_ held, as for the next one.
+template <typename Copy>
+void GpuLane::run(CopyMechanism& mechanism, Copy copy) {
   try {
-    mechanism.copy(op);
+    copy();
   } catch (...) {
     streams_->drain();
     mechanism.settle();
     throw;
   }
-  return Clock::now() - begin;
+}
+
+PartEvents& GpuLane::events_of(std::size_t part) {
+  auto& events = part_events_[num_in_parts_ % part_events_.size()];
+  while (events.size() <= part) {
+    events.push_back(std::make_unique<PartEvents>(shared_->device, streams_->kernels().size()));
+  }
+  return *events[part];
+}
+
+void GpuLane::copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink& sink) {
+  const std::lock_guard lock(mutex_);
+  ++num_in_parts_;
+  StagedCopies& staged = *staged_;
+  run(staged, [&] {
+    staged.begin();
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      op.part = parts[i];
+      staged.issue(op);
+      const PartEvents& there = events_of(i);
+      for (std::size_t k = 0; k < there.events.size(); ++k) there.events[k]->record(streams_->kernels()[k]->get());
+      sink.part_issued(parts[i].begin_byte + parts[i].bytes, there.mark());
+    }
+    staged.finish();
+  });
 }
 
 }  // namespace flexkv::cuda

@@ -6,11 +6,15 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <vector>
 
 #include "cuda/copy_choices.h"
 #include "cuda/copy_mechanism.h"
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
+#include "cuda/part_events.h"
+#include "cuda/staged_copies.h"
 
 namespace flexkv::cuda {
 
@@ -26,15 +30,25 @@ class GpuLane {
   // Copies, and returns once all bytes are there: how long that took, without the wait for a copy before. Throws Error;
   // nothing of the op runs on then. REQUIRES: the mechanism takes it, and the thread has entered.
   std::chrono::nanoseconds copy(MechanismKind kind, const CopyOp& op);
+  // The parts one after the other through stages; the op's own part does not count. Tells the sink of each once it is
+  // on its way. Returns and throws as `copy`.
+  void copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink& sink);
 
  private:
+  template <typename Copy>
+  void run(CopyMechanism& mechanism, Copy copy);
+  [[nodiscard]] PartEvents& events_of(std::size_t part);
   [[nodiscard]] CopyMechanism& of(MechanismKind kind) const { return *mechanisms_[static_cast<std::size_t>(kind)]; }
 
   const std::shared_ptr<GpuShared> shared_;
   const protocol::Direction direction_;
   std::unique_ptr<const LaneStreams> streams_;
   std::array<std::unique_ptr<CopyMechanism>, num_mechanisms> mechanisms_;
+  StagedCopies* staged_ = nullptr;  // one of them
   std::mutex mutex_;
+  // The parts of the last two loads by layers: whoever waits for one of the last load finds its events as they were.
+  std::array<std::vector<std::unique_ptr<PartEvents>>, 2> part_events_;
+  std::size_t num_in_parts_ = 0;  // such loads
 };
 
 }  // namespace flexkv::cuda

@@ -109,7 +109,7 @@ class AgentHistory {
     if (verb == 1) return engine_->send(FrameType::pool, bytes_of(pool_.body(false)));  // without its descriptor
     if (verb == 2) return engine_->send(FrameType::refused);
     if (verb == 3) {
-      const protocol::OpBody op = {next_op_id_++, 0, static_cast<Direction>(choices_.below(4)),
+      const protocol::OpBody op = {next_op_id_++, 0, choices_.below(3), static_cast<Direction>(choices_.below(4)),
                                    static_cast<std::uint32_t>(1 + choices_.below(1u << 20))};
       const Bytes too_few_ids(16, std::byte{1});
       return engine_->send(FrameType::op, bytes_of(op), too_few_ids);
@@ -143,8 +143,8 @@ class AgentHistory {
       blocks.push_back(block);
     }
     const std::uint64_t after_step = choices_.one_in(3) ? choices_.below(6) : 0;
-    const protocol::OpBody op = {next_op_id_++, after_step, load ? Direction::load : Direction::store,
-                                 static_cast<std::uint32_t>(slots.size())};
+    const protocol::OpBody op = {next_op_id_++, after_step, load && choices_.one_in(4) ? choices_.below(8) : 0,
+                                 load ? Direction::load : Direction::store, static_cast<std::uint32_t>(slots.size())};
     sent_[op.op_id] = {true, pool_sent_, slots.size() * slot_bytes};
     for (std::size_t i = 0; i < slots.size(); ++i) {
       (load ? may_load_ : may_store_)[load ? blocks[i] : slots[i]].insert(load ? slots[i] : blocks[i]);
@@ -157,7 +157,7 @@ class AgentHistory {
     Ids ids = {0, bad[choices_.below(bad.size())]};
     const Ids fine = {first_stored, first_stored + 1};
     const bool in_slots = choices_.one_in(2);
-    const protocol::OpBody op = {next_op_id_++, 0, Direction::store, 2};
+    const protocol::OpBody op = {next_op_id_++, 0, 0, Direction::store, 2};
     sent_[op.op_id] = {false, pool_sent_, 0};
     engine_->send(FrameType::op, bytes_of(op), std::as_bytes(std::span(in_slots ? ids : fine)),
                   std::as_bytes(std::span(in_slots ? fine : ids)));

@@ -86,7 +86,7 @@ class FakeEngine {
   void send_op(std::uint64_t op_id, protocol::Direction direction, const std::vector<std::int64_t>& slots,
                const std::vector<std::int64_t>& blocks, std::uint64_t after_step = 0) {
     CHECK(slots.size() == blocks.size());
-    const protocol::OpBody op = {op_id, after_step, direction, static_cast<std::uint32_t>(slots.size())};
+    const protocol::OpBody op = {op_id, after_step, 0, direction, static_cast<std::uint32_t>(slots.size())};
     send(protocol::FrameType::op, bytes_of(op), std::as_bytes(std::span(slots)), std::as_bytes(std::span(blocks)));
   }
 

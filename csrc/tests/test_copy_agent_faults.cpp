@@ -110,11 +110,11 @@ void garbage_from_the_engine_is_survived() {
   hangs_up([&] { send_header(protocol::magic, 1, 5, protocol::max_body_bytes + 1); });
   hangs_up([&] { send_header(protocol::magic, 1, 2, 31); });
   hangs_up([&] {
-    const protocol::OpBody op = {1, 0, Direction::load, 2};  // says two pairs, has none
+    const protocol::OpBody op = {1, 0, 0, Direction::load, 2};  // says two pairs, has none
     engine.send(FrameType::op, bytes_of(op));
   });
   hangs_up([&] {
-    const protocol::OpBody op = {1, 0, static_cast<Direction>(9), 0};
+    const protocol::OpBody op = {1, 0, 0, static_cast<Direction>(9), 0};
     engine.send(FrameType::op, bytes_of(op));
   });
   hangs_up([&] {

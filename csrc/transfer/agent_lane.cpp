@@ -11,8 +11,23 @@ namespace flexkv {
 using protocol::AckBody;
 using protocol::AckStatus;
 
-AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, Clock::duration stuck_after)
-    : wake_(wake), copier_(std::move(copier)), stuck_after_(stuck_after) {}
+namespace {
+
+class TicketSink final : public PartSink {
+ public:
+  TicketSink(LayerGate& gate, std::uint64_t ticket) : gate_(gate), ticket_(ticket) {}
+  void part_issued(std::uint64_t end_bytes, CopyMark mark) override { gate_.advance(ticket_, end_bytes, mark); }
+
+ private:
+  LayerGate& gate_;
+  const std::uint64_t ticket_;
+};
+
+}  // namespace
+
+AgentLane::AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate,
+                     Clock::duration stuck_after)
+    : wake_(wake), gate_(gate), copier_(std::move(copier)), stuck_after_(stuck_after) {}
 
 void AgentLane::run() {
   std::unique_lock lock(mutex_);
@@ -37,14 +52,25 @@ void AgentLane::run() {
 
 AgentLane::Queue::iterator AgentLane::next_ready() {
   if (held_) return queue_.end();
-  return std::ranges::find_if(queue_, [this](const CopyTask& task) { return task.after_step <= step_; });
+  const auto is_ready = [this](const CopyTask& task) { return task.after_step <= step_; };
+  const auto urgent = std::ranges::find_if(
+      queue_, [&is_ready](const CopyTask& task) { return task.layer_ticket != 0 && is_ready(task); });
+  return urgent != queue_.end() ? urgent : std::ranges::find_if(queue_, is_ready);
+}
+
+std::uint64_t AgentLane::move(const CopyTask& task) {
+  const HostShard& host = task.pool->shard();
+  if (task.layer_ticket == 0) return copier_->copy(host, task.slots, task.blocks, task.after_step);
+  if (!gate_.begin(task.layer_ticket)) throw std::runtime_error("the step that waited for this load has gone on");
+  TicketSink sink(gate_, task.layer_ticket);
+  return copier_->copy_in_parts(host, task.slots, task.blocks, task.after_step, sink);
 }
 
 AckBody AgentLane::copy(const CopyTask& task) {
   AckBody result = {task.op_id, 0, 0, AckStatus::done, 0};
   const auto begin = Clock::now();
   try {
-    result.bytes = copier_->copy(task.pool->shard(), task.slots, task.blocks, task.after_step);
+    result.bytes = move(task);
   } catch (const std::bad_alloc&) {
     result.status = AckStatus::failed;
     result.error = ENOMEM;
@@ -54,6 +80,7 @@ AckBody AgentLane::copy(const CopyTask& task) {
     const std::lock_guard lock(mutex_);
     last_error_ = error.what();
   }
+  if (task.layer_ticket != 0) gate_.end(task.layer_ticket, result.status == AckStatus::done);
   const auto elapsed = Clock::now() - begin;
   result.duration_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(elapsed).count());
   return result;
@@ -79,7 +106,10 @@ void AgentLane::finish(const AckBody& result) {
 }
 
 // REQUIRES: mutex_ held.
-void AgentLane::finish_cancelled(std::uint64_t op_id) { finish({op_id, 0, 0, AckStatus::cancelled, ECANCELED}); }
+void AgentLane::finish_cancelled(const CopyTask& task) {
+  if (task.layer_ticket != 0) gate_.end(task.layer_ticket, false);
+  finish({task.op_id, 0, 0, AckStatus::cancelled, ECANCELED});
+}
 
 void AgentLane::close() {
   const std::lock_guard lock(mutex_);
@@ -89,7 +119,7 @@ void AgentLane::close() {
 
 void AgentLane::submit(CopyTask task) {
   const std::lock_guard lock(mutex_);
-  if (closed_) return finish_cancelled(task.op_id);
+  if (closed_) return finish_cancelled(task);
   queue_.push_back(std::move(task));
   changed_.notify_all();
 }
@@ -98,13 +128,14 @@ void AgentLane::cancel(std::uint64_t op_id) {
   const std::lock_guard lock(mutex_);
   const auto queued = std::ranges::find_if(queue_, [op_id](const CopyTask& task) { return task.op_id == op_id; });
   if (queued == queue_.end()) return;
+  const CopyTask task = std::move(*queued);
   queue_.erase(queued);
-  finish_cancelled(op_id);
+  finish_cancelled(task);
 }
 
 void AgentLane::cancel_queued() {
   const std::lock_guard lock(mutex_);
-  for (const CopyTask& task : queue_) finish_cancelled(task.op_id);
+  for (const CopyTask& task : queue_) finish_cancelled(task);
   queue_.clear();
 }
 

@@ -1,7 +1,8 @@
 // AgentLane: one direction of a copy agent, its queue and its thread.
 //
 // An op is  queued -> running -> finished  or  queued -> cancelled ;  either end leaves one acknowledgement to take.
-// The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other.
+// The thread runs the oldest op whose step ticket is satisfied, so an op that waits for a later step holds up no other;
+// a load by layers goes first: the engine's step waits for it.
 // An op that has run for longer than `stuck_after` shows: what it writes to cannot be let go before it ends (D16).
 // Invariant: num_outstanding == queued + running + results not yet taken.
 // Thread safety: all members, any thread; `run` by one thread.
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "transfer/block_copier.h"
+#include "transfer/layer_gate.h"
 #include "transfer/pool_mapping.h"
 #include "transfer/protocol.h"
 #include "transfer/wake_event.h"
@@ -28,6 +30,7 @@ struct CopyTask {
   std::vector<std::int64_t> slots;   // in range
   std::vector<std::int64_t> blocks;  // in range, as many
   std::shared_ptr<const PoolMapping> pool;
+  std::uint64_t layer_ticket = 0;  // of a load by layers
 };
 
 struct LaneStats {
@@ -39,8 +42,9 @@ class AgentLane {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // `wake` outlives the lane; it is signalled whenever there is a result to take.
-  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, Clock::duration stuck_after);
+  // `wake` and `gate` outlive the lane. `wake` is signalled whenever there is a result to take; `gate` is told of loads
+  // by layers.
+  AgentLane(std::unique_ptr<BlockCopier> copier, const WakeEvent& wake, LayerGate& gate, Clock::duration stuck_after);
 
   void run();    // the lane's thread, until close
   void close();  // after it nothing starts; a running op runs on, then `run` returns
@@ -62,10 +66,12 @@ class AgentLane {
   using Queue = std::deque<CopyTask>;
   [[nodiscard]] Queue::iterator next_ready();
   [[nodiscard]] protocol::AckBody copy(const CopyTask& task);
+  [[nodiscard]] std::uint64_t move(const CopyTask& task);
   void finish(const protocol::AckBody& result);
-  void finish_cancelled(std::uint64_t op_id);
+  void finish_cancelled(const CopyTask& task);
 
   const WakeEvent& wake_;
+  LayerGate& gate_;
   const std::unique_ptr<BlockCopier> copier_;  // used by `run` only
   const Clock::duration stuck_after_;
   mutable std::mutex mutex_;

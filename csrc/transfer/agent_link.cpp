@@ -43,8 +43,8 @@ struct AgentLink::Connection {
 };
 
 AgentLink::AgentLink(const AgentConfig& config, const DeviceLayout& layout, CopyBackend& backend, AgentLane& loads,
-                     AgentLane& stores, const WakeEvent& wake)
-    : config_(config), layout_(layout), backend_(backend), loads_(loads), stores_(stores), wake_(wake) {}
+                     AgentLane& stores, LayerGate& gate, const WakeEvent& wake)
+    : config_(config), layout_(layout), backend_(backend), loads_(loads), stores_(stores), gate_(gate), wake_(wake) {}
 
 void AgentLink::run() {
   milliseconds retry = first_retry;
@@ -209,6 +209,7 @@ void AgentLink::on_pool(Connection& connection, Frame& frame) {
     }
     wake_.signal();
   });
+  gate_.set_connected(true);
   send_mapped(connection);
 }
 
@@ -223,9 +224,9 @@ void AgentLink::send_mapped(Connection& connection) {
 
 void AgentLink::on_op(Connection& connection, const Frame& frame) {
   const auto op = read_body<protocol::OpBody>(frame.body);
-  if (stopping()) return acknowledge(connection, op.op_id, AckStatus::cancelled, ECANCELED);
-  if (!connection.pool) return acknowledge(connection, op.op_id, AckStatus::failed, ENODEV);
-  CopyTask task = {op.op_id, op.after_step, {}, {}, connection.pool};
+  if (stopping()) return refuse_op(connection, op, AckStatus::cancelled, ECANCELED);
+  if (!connection.pool) return refuse_op(connection, op, AckStatus::failed, ENODEV);
+  CopyTask task = {op.op_id, op.after_step, {}, {}, connection.pool, op.layer_ticket};
   const std::size_t ids_bytes = op.num_blocks * sizeof(std::int64_t);
   task.slots.resize(op.num_blocks);
   task.blocks.resize(op.num_blocks);
@@ -235,14 +236,15 @@ void AgentLink::on_op(Connection& connection, const Frame& frame) {
   }
   if (!ids_in_range(task.slots, connection.pool->shard().num_slots) ||
       !ids_in_range(task.blocks, static_cast<std::int64_t>(layout_.num_blocks))) {
-    return acknowledge(connection, op.op_id, AckStatus::failed, EINVAL);
+    return refuse_op(connection, op, AckStatus::failed, EINVAL);
   }
   (op.direction == protocol::Direction::load ? loads_ : stores_).submit(std::move(task));
 }
 
 // For ops that reach no lane.
-void AgentLink::acknowledge(Connection& connection, std::uint64_t op_id, AckStatus status, int error) {
-  const protocol::AckBody ack = {op_id, 0, 0, status, static_cast<std::uint32_t>(error)};
+void AgentLink::refuse_op(Connection& connection, const protocol::OpBody& op, AckStatus status, int error) {
+  if (op.layer_ticket != 0) gate_.end(op.layer_ticket, false);
+  const protocol::AckBody ack = {op.op_id, 0, 0, status, static_cast<std::uint32_t>(error)};
   connection.writer.push(FrameType::ack, bytes_of(ack));
   if (status == AckStatus::failed) {
     const std::lock_guard lock(mutex_);
@@ -256,6 +258,7 @@ void AgentLink::abandon(Connection& connection) {
   if (state() != AgentState::refused) set_state(AgentState::connecting);
   loads_.cancel_queued();
   stores_.cancel_queued();
+  gate_.set_connected(false);
   while (loads_.running() || stores_.running()) (void)sleep_on(-1, 0, std::nullopt);
   (void)loads_.take_results();
   (void)stores_.take_results();

@@ -29,7 +29,7 @@ class AgentLink {
 
   // All references outlive the link. `wake` is the event that the lanes signal.
   AgentLink(const AgentConfig& config, const DeviceLayout& layout, CopyBackend& backend, AgentLane& loads,
-            AgentLane& stores, const WakeEvent& wake);
+            AgentLane& stores, LayerGate& gate, const WakeEvent& wake);
 
   void run();  // the I/O thread, until refused or stopped; closes the lanes at its end
   // Cancels the queued ops, waits for the running ones, acknowledges, says BYE. A peer that does not read is left at
@@ -57,7 +57,7 @@ class AgentLink {
   void handle(Connection& connection, Frame& frame);
   void on_pool(Connection& connection, Frame& frame);
   void on_op(Connection& connection, const Frame& frame);
-  void acknowledge(Connection& connection, std::uint64_t op_id, protocol::AckStatus status, int error);
+  void refuse_op(Connection& connection, const protocol::OpBody& op, protocol::AckStatus status, int error);
   void abandon(Connection& connection);
   [[nodiscard]] bool stopping() const;
   // Sleeps until the socket or the wake event (true), or the time (false). fd -1: no socket.
@@ -70,6 +70,7 @@ class AgentLink {
   CopyBackend& backend_;
   AgentLane& loads_;
   AgentLane& stores_;
+  LayerGate& gate_;
   const WakeEvent& wake_;
   mutable std::mutex mutex_;
   mutable std::condition_variable state_changed_;

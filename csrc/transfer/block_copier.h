@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +21,21 @@ struct HostShard {
   std::int64_t num_slots = 0;
 };
 
+// What a stream of the device waits for so that a part of a load is there: the backend's own; 0: it is there already.
+using CopyMark = std::uintptr_t;
+
+// Is told how far a load by layers has come. Thread safety: the copier's thread.
+class PartSink {
+ public:
+  PartSink() = default;
+  virtual ~PartSink() = default;
+  PartSink(const PartSink&) = delete;
+  PartSink& operator=(const PartSink&) = delete;
+  // Bytes [0, end_bytes) of every block are there, or will be once `mark` is reached: all that leads there is on its
+  // way. The mark stays what it is until the second next load by layers begins.
+  virtual void part_issued(std::uint64_t end_bytes, CopyMark mark) = 0;
+};
+
 // One direction of an agent. Thread safety: one call at a time.
 class BlockCopier {
  public:
@@ -33,6 +49,15 @@ class BlockCopier {
   // destination named twice: it would get a mixture. Throws std::bad_alloc, std::runtime_error.
   virtual std::uint64_t copy(const HostShard& host, std::span<const std::int64_t> slots,
                              std::span<const std::int64_t> blocks, std::uint64_t after_step) = 0;
+
+  // The same of a load, part by part in the order of a slot, so that the layers of all blocks come one after the other.
+  // Here, and where that brings nothing, in one part.
+  virtual std::uint64_t copy_in_parts(const HostShard& host, std::span<const std::int64_t> slots,
+                                      std::span<const std::int64_t> blocks, std::uint64_t after_step, PartSink& sink) {
+    const std::uint64_t bytes = copy(host, slots, blocks, after_step);
+    sink.part_issued(std::numeric_limits<std::uint64_t>::max(), 0);
+    return bytes;
+  }
 };
 
 // How far a shard's memory is usable, and what the device took of it.
@@ -69,6 +94,8 @@ class CopyBackend {
       const HostShard& host, std::function<void(const HostProgress&)> progress) = 0;
   // All that the engine has put into `stream` (a CUstream; 0: nothing to wait for) belongs to steps up to this one.
   virtual void record_step(std::uint64_t step, std::uintptr_t stream) = 0;
+  // What is put into `stream` from now on waits for the mark. REQUIRES: mark != 0. Throws what the device does.
+  virtual void make_wait(std::uintptr_t stream, CopyMark mark) = 0;
 };
 
 }  // namespace flexkv

@@ -60,15 +60,16 @@ struct CopyAgent::Core {
       : config(checked(std::move(config_in))),
         layout(checked(std::move(layout_in))),
         backend(backend_in ? std::move(backend_in) : std::make_shared<CpuBackend>(layout, config.copy_threads)),
-        loads(backend->make_copier(Direction::load), wake, stuck_after(config)),
-        stores(backend->make_copier(Direction::store), wake, stuck_after(config)),
-        link(config, layout, *backend, loads, stores, wake) {}
+        loads(backend->make_copier(Direction::load), wake, gate, stuck_after(config)),
+        stores(backend->make_copier(Direction::store), wake, gate, stuck_after(config)),
+        link(config, layout, *backend, loads, stores, gate, wake) {}
 
   const pid_t owner = ::getpid();
   const AgentConfig config;
   const DeviceLayout layout;
   const std::shared_ptr<CopyBackend> backend;
   WakeEvent wake;
+  LayerGate gate;
   AgentLane loads;
   AgentLane stores;
   AgentLink link;
@@ -159,6 +160,19 @@ void CopyAgent::record_step(std::uint64_t step, std::uintptr_t stream) {
   core_->loads.record_step(step);
   core_->stores.record_step(step);
 }
+
+void CopyAgent::expect_load(std::uint64_t ticket, double timeout_s) {
+  if (in_owner()) core_->gate.expect(ticket, timeout_s);
+}
+
+bool CopyAgent::wait_layer(std::uint64_t ticket, std::uint64_t end_bytes, std::uintptr_t stream) {
+  if (!in_owner()) return false;
+  const std::optional<CopyMark> mark = core_->gate.wait_part(ticket, end_bytes);
+  if (mark && *mark != 0) core_->backend->make_wait(stream, *mark);
+  return mark.has_value();
+}
+
+bool CopyAgent::finish_load(std::uint64_t ticket) { return in_owner() && core_->gate.finish(ticket); }
 
 void CopyAgent::hold(bool held) {
   if (!in_owner()) return;

@@ -11,6 +11,9 @@
 // lost pool, ...: AckStatus::failed). After a lost connection running copies finish before the mapping is dropped and
 // before the agent registers again.
 //
+// A load by layers (OpBody::layer_ticket) is waited for by the engine's own thread: expect_load when its step begins,
+// wait_layer before each layer, finish_load at the end of the step. Each returns in bounded time.
+//
 // A copy that does not end is not acknowledged, whatever it takes: what it may still write to is not to be used again
 // (D16). After `stuck_after_s` the stats say so; whoever asked for the op has a bound of its own.
 //
@@ -68,6 +71,15 @@ class CopyAgent {
   // Monotone; smaller values are ignored. `stream`: on a GPU, the engine's, which holds the work of the step; 0: it is
   // done. Throws what the backend does.
   void record_step(std::uint64_t step, std::uintptr_t stream = 0);
+  // The step that runs now computes on what the load with this ticket brings. Tickets grow. Throws
+  // std::invalid_argument.
+  void expect_load(std::uint64_t ticket, double timeout_s);
+  // Has `stream` (a CUstream; 0 where there are none: the thread itself) wait until bytes [0, end_bytes) of the load's
+  // blocks are there; returns once that is on its way. False: the load failed. Throws std::invalid_argument for a
+  // ticket that is not expected, std::runtime_error when the load does not end, or the device fails.
+  [[nodiscard]] bool wait_layer(std::uint64_t ticket, std::uint64_t end_bytes, std::uintptr_t stream);
+  // Until the load has ended: whether all of it is there. Throws as wait_layer.
+  [[nodiscard]] bool finish_load(std::uint64_t ticket);
   [[nodiscard]] AgentState state() const;
   // Until the agent serves ops; false after timeout_s, or when refused or stopped.
   [[nodiscard]] bool wait_serving(double timeout_s) const;

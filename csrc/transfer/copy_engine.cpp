@@ -22,6 +22,7 @@ constexpr std::uint64_t min_unit_bytes = 256u << 10;
 constexpr std::uint64_t max_unit_bytes = 4u << 20;
 constexpr std::uint64_t units_per_thread = 8;
 constexpr std::uint64_t line_bytes = 64;
+constexpr std::uint64_t least_part_bytes = 64u << 10;  // of each block, in a load by layers
 
 // One call of `copy`: its bytes are numbered [0, total) in order of (pair, plane, offset) and cut into units.
 class Job {
@@ -265,9 +266,24 @@ class CpuCopier final : public BlockCopier {
     return engine_.copy(layout_, host, direction_, slots, blocks);
   }
 
+  std::uint64_t copy_in_parts(const HostShard& host, std::span<const std::int64_t> slots,
+                              std::span<const std::int64_t> blocks, std::uint64_t /*after_step*/,
+                              PartSink& sink) override {
+    std::uint64_t bytes = 0;
+    std::uint64_t begin = 0;
+    for (const std::uint64_t end : part_ends_) {
+      const HostShard part = {host.base + begin, host.stride_bytes, host.num_slots};
+      bytes += engine_.copy(slice(layout_, begin, end), part, direction_, slots, blocks);
+      sink.part_issued(end, 0);
+      begin = end;
+    }
+    return bytes;
+  }
+
  private:
   const DeviceLayout layout_;
   const protocol::Direction direction_;
+  const std::vector<std::uint64_t> part_ends_ = part_ends(layout_, least_part_bytes);
   CopyEngine engine_;
 };
 

@@ -48,6 +48,7 @@ class CpuBackend final : public CopyBackend {
   [[nodiscard]] std::unique_ptr<HostRegistration> use_host(const HostShard& host,
                                                            std::function<void(const HostProgress&)> progress) override;
   void record_step(std::uint64_t /*step*/, std::uintptr_t /*stream*/) override {}
+  void make_wait(std::uintptr_t /*stream*/, CopyMark /*mark*/) override {}  // what was issued is done
 
  private:
   const DeviceLayout layout_;

@@ -1,5 +1,6 @@
 #include "transfer/device_layout.h"
 
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -49,6 +50,36 @@ void DeviceLayout::validate() const {
     if (planes[i].chunk_bytes > max_address - total) reject(i, "the bytes of one block wrap around 2^64");
     total += planes[i].chunk_bytes;
   }
+  if (!std::ranges::is_sorted(layer_ends) || (!layer_ends.empty() && layer_ends.back() > total)) {
+    throw std::invalid_argument("layer_ends must be ascending, and not beyond the " + std::to_string(total) +
+                                " bytes of a block");
+  }
+}
+
+DeviceLayout slice(const DeviceLayout& layout, std::uint64_t begin, std::uint64_t end) {
+  DeviceLayout part;
+  part.num_blocks = layout.num_blocks;
+  std::uint64_t at = 0;  // where the plane's chunk begins in the slot
+  for (const Plane& plane : layout.planes) {
+    const std::uint64_t from = std::max(begin, at);
+    const std::uint64_t to = std::min(end, at + plane.chunk_bytes);
+    if (from < to) part.planes.push_back({plane.base + (from - at), plane.block_stride_bytes, to - from});
+    at += plane.chunk_bytes;
+  }
+  return part;
+}
+
+std::vector<std::uint64_t> part_ends(const DeviceLayout& layout, std::uint64_t least_bytes) {
+  std::vector<std::uint64_t> ends;
+  std::uint64_t begin = 0;
+  for (const std::uint64_t end : layout.layer_ends) {
+    if (end - begin < std::max<std::uint64_t>(1, least_bytes)) continue;
+    ends.push_back(end);
+    begin = end;
+  }
+  const std::uint64_t slot_bytes = layout.slot_bytes();
+  if (ends.empty() || ends.back() != slot_bytes) ends.push_back(slot_bytes);
+  return ends;
 }
 
 }  // namespace flexkv

@@ -20,11 +20,20 @@ struct Plane {
 struct DeviceLayout {
   std::uint64_t num_blocks = 0;
   std::vector<Plane> planes;
+  // Where in a slot the bytes of the model's layers end, ascending; a layer is there once all bytes before its end are.
+  std::vector<std::uint64_t> layer_ends{};
 
   [[nodiscard]] std::uint64_t slot_bytes() const;
-  // Throws std::invalid_argument when empty, a chunk is 0 or longer than its stride (with num_blocks > 1), or an
-  // address wraps.
+  // Throws std::invalid_argument when empty, a chunk is 0 or longer than its stride (with num_blocks > 1), an address
+  // wraps, or a layer ends beyond the slot or before the one before it.
   void validate() const;
 };
+
+// The layout of bytes [begin, end) of every slot. REQUIRES: begin < end <= slot_bytes().
+[[nodiscard]] DeviceLayout slice(const DeviceLayout& layout, std::uint64_t begin, std::uint64_t end);
+
+// Where the parts end in which a load by layers copies its slots: with a layer each, the last one with the slot. None
+// but the last is shorter than `least_bytes`.
+[[nodiscard]] std::vector<std::uint64_t> part_ends(const DeviceLayout& layout, std::uint64_t least_bytes);
 
 }  // namespace flexkv

@@ -270,7 +270,8 @@ void IoLoop::send_op(AgentConnection& connection, const OpGraphTable::Send& send
     return;
   }
   const auto direction = op.type == OpType::h2d ? protocol::Direction::load : protocol::Direction::store;
-  const protocol::OpBody body = {op_id, op.after_step, direction, static_cast<std::uint32_t>(slots.size())};
+  const protocol::OpBody body = {op_id, op.after_step, op.layer_ticket, direction,
+                                 static_cast<std::uint32_t>(slots.size())};
   connection.writer().push(FrameType::op, bytes_of(body), std::as_bytes(slots),
                            std::as_bytes(part_of(blocks_of(op), send.share)));
 }

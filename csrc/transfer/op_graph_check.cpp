@@ -54,6 +54,9 @@ void check_op(const OpSpec& op) {
   if (op.type != OpType::virtual_op && !needs_ranks(op.type) && !needs_disk(op.type)) {
     reject(op, std::string("no route for ") + op_type_name(op.type) + " in this engine");
   }
+  if (op.layer_ticket != 0 && op.type != OpType::h2d) {
+    reject(op, std::string("it has a layer ticket, and is ") + op_type_name(op.type) + ", not H2D");
+  }
   check_chain(op);
 }
 

@@ -21,7 +21,7 @@
 namespace flexkv::protocol {
 
 inline constexpr std::uint32_t magic = 0x564b4c46;  // "FLKV"
-inline constexpr std::uint16_t version = 1;
+inline constexpr std::uint16_t version = 2;
 inline constexpr std::uint32_t max_body_bytes = 64u << 20;
 inline constexpr std::uint32_t max_tag_bytes = 4096;
 inline constexpr std::uint32_t max_op_blocks = 1u << 20;
@@ -73,11 +73,12 @@ struct MappedBody {
 
 struct OpBody {
   std::uint64_t op_id;
-  std::uint64_t after_step;  // may run once the worker has recorded this step (D17); 0: at once
+  std::uint64_t after_step;    // may run once the worker has recorded this step (D17); 0: at once
+  std::uint64_t layer_ticket;  // of a load by layers: what the worker asks for its progress with; else 0
   Direction direction;
   std::uint32_t num_blocks;  // ids follow: num_blocks x i64 host slots, num_blocks x i64 device blocks
 };
-static_assert(sizeof(OpBody) == 24);
+static_assert(sizeof(OpBody) == 32);
 
 struct CancelBody {
   std::uint64_t op_id;

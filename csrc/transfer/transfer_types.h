@@ -34,6 +34,7 @@ struct OpSpec {
   std::uint64_t after_step = 0;
   std::vector<std::int64_t> predecessors;  // op ids, of this graph or of a held one
   ChainSpec chain{};                       // disk2h, h2disk
+  std::uint64_t layer_ticket = 0;          // h2d: a load by layers; 0: not by layers
 };
 
 struct GraphSpec {

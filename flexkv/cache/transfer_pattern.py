@@ -33,15 +33,17 @@ def load_graph(
     gpu_block_ids: Sequence[IdArray],
     after_step: int = 0,
     waits: npt.NDArray[np.int64] | None = None,
+    layer_ticket: int = 0,
 ) -> TransferOpGraph:
     """Return the graph that brings host `slots` to the GPU, part by part; empty when there is nothing to move.
 
     `waits`: for each block, over all parts, the op of another graph that is filling its slot, or -1; None: all are
-    filled. There is one op for the filled ones, and one for each op that is waited for.
+    filled. There is one op for the filled ones, and one for each op that is waited for. `layer_ticket`: see TransferOp;
+    blocks that are waited for do not go by layers.
     Raises ValueError when a part has unequal numbers of slots and blocks.
     """
     if waits is None or not (waits >= 0).any():
-        return _one_op(TransferType.H2D, slots, gpu_block_ids, after_step)
+        return _one_op(TransferType.H2D, slots, gpu_block_ids, after_step, layer_ticket)
     _check_parts(slots, gpu_block_ids)
     graph = TransferOpGraph()
     src, dst = _joined(slots), _joined(gpu_block_ids)
@@ -121,12 +123,18 @@ def store_graph(slots: Sequence[Slots], gpu_block_ids: Sequence[IdArray], after_
     return _one_op(TransferType.D2H, gpu_block_ids, slots, after_step)
 
 
-def _one_op(route: TransferType, src: Sequence[IdArray], dst: Sequence[IdArray], after_step: int) -> TransferOpGraph:
+def _one_op(
+    route: TransferType, src: Sequence[IdArray], dst: Sequence[IdArray], after_step: int, layer_ticket: int = 0
+) -> TransferOpGraph:
     graph = TransferOpGraph()
     _check_parts(src, dst)
     if sum(len(ids) for ids in src):
         op = TransferOp(
-            transfer_type=route, src_block_ids=_joined(src), dst_block_ids=_joined(dst), after_step=after_step
+            transfer_type=route,
+            src_block_ids=_joined(src),
+            dst_block_ids=_joined(dst),
+            after_step=after_step,
+            layer_ticket=layer_ticket,
         )
         graph.add_transfer_op(op)
     return graph

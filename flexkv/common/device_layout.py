@@ -18,7 +18,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ class DeviceLayoutSpec:
         slot_bytes: bytes of one block.
         tag: names the byte order of a slot.
         device: where all of it lies, as torch writes it.
+        layer_ends: for each tensor's name, where in a slot the last of its bytes ends.
     """
 
     num_blocks: int
@@ -56,6 +57,7 @@ class DeviceLayoutSpec:
     slot_bytes: int
     tag: str
     device: str = "cpu"
+    layer_ends: Mapping[str, int] = field(default_factory=dict)
 
 
 def planes_from_tensor(
@@ -161,7 +163,21 @@ def layout_from_handles(tensors: Mapping[str, KVTensorHandle], block_dims: Mappi
         slot_bytes=sum(plane.chunk for plane in merged),
         tag=_tag(described, groups),
         device=next(iter(tensors.values())).device,
+        layer_ends=_layer_ends(tensors, names, [piece.chunk for piece in pieces], groups),
     )
+
+
+def _layer_ends(
+    tensors: Mapping[str, KVTensorHandle], names: Sequence[str], chunks: Sequence[int], groups: Sequence[Sequence[int]]
+) -> dict[str, int]:
+    """Return where in a slot each tensor's bytes end. `names`, `chunks`: of each piece; `groups`: the slot's order."""
+    ends: dict[str, int] = {}
+    end = 0
+    for index in itertools.chain.from_iterable(groups):
+        end += chunks[index]
+        ends[names[index]] = end
+    first_of = {tensor: name for name, tensor in _unique(tensors).items()}
+    return {name: ends[first_of[tensor]] for name, tensor in tensors.items()}
 
 
 def _unique(tensors: Mapping[str, KVTensorHandle]) -> dict[str, KVTensorHandle]:

@@ -98,7 +98,7 @@ def _parse_address(key: str, value: object) -> str:
 def _parse_unavailable(key: str, value: object) -> None:
     if value is None or value is False or str(value).strip().lower() in ("", "0", "0.0", "false", "no", "off"):
         return
-    raise _bad(key, value, "this version has the CPU and SSD tiers, and loads whole blocks; unset it")
+    raise _bad(key, value, "this version has the CPU and SSD tiers; unset it")
 
 
 def _parse_gib(key: str, value: object) -> int:
@@ -126,7 +126,7 @@ CONFIG_KEYS: Mapping[str, Callable[[str, object], object]] = MappingProxyType(
         "model_tag": _parse_text,
         "key_file": _parse_text,
         "trace_path": _parse_text,
-        "enable_layerwise_transfer": _parse_unavailable,
+        "enable_layerwise_transfer": _parse_bool,
         "enable_ssd": _parse_bool,
         "ssd_cache_gb": _parse_gib,
         "ssd_cache_bytes": parse_size,

@@ -34,8 +34,11 @@ OpId = NewType("OpId", int)
 GraphId = NewType("GraphId", int)
 NativeDiskBlocks = tuple[Keys, Keys | None, int, int, int, int]
 """(keys, parents, expiry_s, tenant, group, priority)"""
-NativeOp = tuple[int, int, IdArray, IdArray, int, list[int], NativeDiskBlocks | None]
-"""What `_core.TransferEngine.submit` takes: (op_id, type, src, dst, after_step, predecessors, disk blocks)."""
+NativeOp = tuple[int, int, IdArray, IdArray, int, list[int], NativeDiskBlocks | None, int]
+"""What `_core.TransferEngine.submit` takes.
+
+(op_id, type, src, dst, after_step, predecessors, disk blocks, layer ticket)
+"""
 _NEVER_S = 0xFFFFFFFF
 
 _ids = itertools.count()  # ops and graphs; next() is atomic
@@ -89,6 +92,7 @@ class TransferOp:
         successors, predecessors: op ids, in addition to the edges the graph adds.
         after_step: the engine step after which it may run (0: at once).
         disk: of DISK2H and H2DISK: which blocks these are.
+        layer_ticket: of an H2D: it goes layer by layer, and the worker asks for its progress with this; 0: it does not.
 
     Raises:
         ValueError: naming the argument.
@@ -101,6 +105,7 @@ class TransferOp:
         "graph_id",
         "layer_granularity",
         "layer_id",
+        "layer_ticket",
         "op_id",
         "predecessors",
         "src_block_ids",
@@ -121,6 +126,7 @@ class TransferOp:
         predecessors: Iterable[int] | None = None,
         after_step: int = 0,
         disk: DiskBlocks | None = None,
+        layer_ticket: int = 0,
     ) -> None:
         try:
             self.transfer_type = TransferType(transfer_type)
@@ -139,6 +145,7 @@ class TransferOp:
         if layer_granularity == 0:
             raise ValueError("layer_granularity is 0; use a number of layers, or -1 for all")
         self.after_step = as_int("after_step", after_step)
+        self.layer_ticket = as_int("layer_ticket", layer_ticket)
         self.disk = disk
         if disk is not None and disk.keys.shape != (len(self.src_block_ids), KEY_BYTES):
             raise ValueError(f"disk.keys has shape {disk.keys.shape}; it needs one key for each of the block ids")
@@ -276,6 +283,7 @@ class TransferOpGraph:
                 op.after_step,
                 sorted(op.predecessors),
                 None if op.disk is None else op.disk.to_native(),
+                op.layer_ticket,
             )
             for op in self._ops.values()
         ]

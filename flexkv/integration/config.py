@@ -63,6 +63,8 @@ class FlexKVConfig:
         fingerprint: of the model, readable; its digest is in `cache_config`.
         ssd_pipelined_loads: whether blocks are offered to the engine while they are still being read from SSD: sooner,
             but a load may then fail after it was promised. Off: they are read and checked first (D15).
+        enable_layerwise_transfer: whether a load may go layer by layer, while no other request runs: the first layers
+            are computed while the last ones' blocks still arrive.
         engine_hash_objection: why the engine's own block hashes must not be used; "" when they can be.
     """
 
@@ -71,6 +73,7 @@ class FlexKVConfig:
     gpu_register_port: str = ""
     enable_metrics: bool = False
     ssd_pipelined_loads: bool = False
+    enable_layerwise_transfer: bool = False
     fingerprint: ModelFingerprint | None = None
     engine_hash_objection: str = "no engine was read"
     _model_config: ModelConfig | None = None
@@ -212,6 +215,7 @@ class FlexKVConfig:
         self.server_recv_port = str(self.settings.get("server_recv_port") or default_socket(engine_id))
         self.gpu_register_port = str(self.settings.get("gpu_register_port") or register_address(self.server_recv_port))
         self.ssd_pipelined_loads = bool(self.settings.get("ssd_pipelined_loads", False))
+        self.enable_layerwise_transfer = bool(self.settings.get("enable_layerwise_transfer", False))
         self.enable_metrics = bool(self.settings.get("enable_metrics", False))
         _logger.info(
             "config engine_id=%s cpu_cache_bytes=%s (%s) ssd=%s tokens_per_block=%d num_ranks=%d weights=%s "
@@ -227,6 +231,13 @@ class FlexKVConfig:
             self.gpu_register_port,
         )
         return self
+
+
+def layers_may_wait(extra_config: Mapping[str, object], environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether loads may go layer by layer, by an engine's options and the environment. Raises ConfigError."""
+    config = FlexKVConfig.from_env(environ)
+    settings = _overlay(config.settings, parse_config(dict(extra_config), "kv_connector_extra_config"))
+    return bool(settings.get("enable_layerwise_transfer", False))
 
 
 def ssd_settings(settings: Mapping[str, object]) -> dict[str, Any]:

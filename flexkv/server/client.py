@@ -19,7 +19,7 @@ from flexkv.common.checks import as_block_size, as_config_int, as_tuning_cache
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.kv_tensors import layout_from_kv_caches
-from flexkv.errors import CapacityError, ConfigError, DeviceError, ServerError
+from flexkv.errors import CapacityError, ConfigError, DeviceError, ServerError, TransferTimeout
 from flexkv.server.copy_tuning import CopyTuning
 from flexkv.server.registration import AgentReport, Registration, StepTicket
 
@@ -140,7 +140,7 @@ class KVTPClient:
             tuning = CopyTuning(agent, self._gpu_tuning_cache)
             tuning.begin()
             agent.start()
-            self._registration = Registration(self, self.rank, agent, tensors, spec.device, tuning)
+            self._registration = Registration(self, self.rank, agent, tensors, spec, tuning)
         _logger.info(
             "KV tensors registered client=%s rank=%d num_tensors=%d num_blocks=%d block_bytes=%d num_planes=%d addr=%s",
             self.intra_client_id,
@@ -161,6 +161,48 @@ class KVTPClient:
         registration = self._registration
         if registration is not None:
             registration.record_step(step, stream)
+
+    def expect_load(self, ticket: int, timeout_s: float) -> None:
+        """Say, when a step begins, that it computes on what a load by layers brings: see `KVManager.launch`.
+
+        Raises ServerError when nothing is registered, ValueError unless tickets grow.
+
+        Args:
+            ticket: the `counter_id` of the load.
+            timeout_s: a load that has not begun until then fails.
+        """
+        self._registered().agent.expect_load(ticket, timeout_s)
+
+    def wait_for_layer(self, ticket: int, layer_name: str | None, stream: int | None = None) -> bool:
+        """Have the stream (default: torch's current one) wait until the layer's blocks are there; on a CPU, wait.
+
+        `layer_name`: as registered; None: all layers.
+        Returns once the copies are on their way; False when the load failed: then the layer has wrong bytes.
+        Raises ServerError when nothing is registered, ValueError naming the argument, TransferTimeout when the load has
+        begun and does not end, or the device fails.
+        """
+        registration = self._registered()
+        try:
+            return registration.wait_for_layer(ticket, layer_name, stream)
+        except RuntimeError as error:
+            raise TransferTimeout(str(error), rank=self.rank) from error
+
+    def finish_load(self, ticket: int) -> bool:
+        """Wait, at the end of the step, until the load has ended. False: not all is there, its blocks have wrong bytes.
+
+        Raises as `wait_for_layer`.
+        """
+        registration = self._registered()
+        try:
+            return registration.agent.finish_load(ticket)
+        except RuntimeError as error:
+            raise TransferTimeout(str(error), rank=self.rank) from error
+
+    def _registered(self) -> Registration:
+        registration = self._registration
+        if registration is None:
+            raise ServerError("no KV tensors are registered; call register_to_server first", rank=self.rank)
+        return registration
 
     def recent_steps(self) -> list[StepTicket]:
         """Return the last steps recorded, oldest first: what an op that waits for a step waits behind."""
@@ -233,6 +275,7 @@ class KVTPClient:
                 num_blocks=spec.num_blocks,
                 planes=spec.planes,
                 device=spec.device.partition(":")[0],
+                layer_ends=sorted(set(spec.layer_ends.values())),
             )
         except MemoryError as error:
             if spec.device == "cpu":

@@ -15,6 +15,7 @@ from typing import Any
 
 from flexkv import _core
 from flexkv.common.debug import flexkv_logger
+from flexkv.common.device_layout import DeviceLayoutSpec
 from flexkv.common.ring_buffer import RingBuffer
 from flexkv.server.copy_tuning import CopyTuning, CopyTuningReport
 
@@ -75,12 +76,13 @@ class Registration:
         rank: int,
         agent: _core.CopyAgent,
         tensors: list[object],
-        device: str = "cpu",
+        spec: DeviceLayoutSpec,
         tuning: CopyTuning | None = None,
     ) -> None:
         self.agent = agent
         self._tuning = tuning
-        self._device = device
+        self._device = spec.device
+        self._layer_ends = spec.layer_ends
         self._rank = rank
         self._steps: RingBuffer[StepTicket] = RingBuffer(MAX_STEP_TICKETS)
         self._steps_lock = threading.Lock()
@@ -100,6 +102,13 @@ class Registration:
         if is_due:
             self._note_state()
             self._note_health(self.agent.stats())
+
+    def wait_for_layer(self, ticket: int, layer_name: str | None, stream: int | None = None) -> bool:
+        """Have the stream wait until the layer's blocks are there. ValueError naming a layer that is not registered."""
+        end = max(self._layer_ends.values()) if layer_name is None else self._layer_ends.get(layer_name)
+        if end is None:
+            raise ValueError(f"layer_name is {layer_name!r}, which is not registered")
+        return self.agent.wait_layer(ticket, end, self._stream(stream))
 
     def _stream(self, stream: int | None) -> int:
         """Return the address of the stream that holds a step's work; 0 where there are no streams."""

@@ -33,10 +33,10 @@ from flexkv.tasks.requests import GpuMappings
 from flexkv.tasks.seams import Completion, Transfer
 from flexkv.tasks.ssd_tier import SsdTier
 from flexkv.tasks.staging import StagingState, is_lost, staging_of
-from flexkv.tasks.task import KVTask, KVTaskManager, TaskStatus
+from flexkv.tasks.task import KVTask, KVTaskManager, Launch, TaskStatus
 from flexkv.tasks.tier_mover import Staged, TierMover
 
-__all__ = ["Launch", "TaskFlow"]
+__all__ = ["TaskFlow"]
 
 _logger = flexkv_logger(__name__)
 _MISS = {
@@ -51,16 +51,6 @@ _SKIP = {
 }
 _NOTHING = BlockSpan(0, 0)
 _FAILED = frozenset({_core.OpStatus.FAILED, _core.OpStatus.TIMED_OUT})
-
-
-class Launch:
-    """How to run a graph: the engine step after which it may start, and its bound."""
-
-    __slots__ = ("after_step", "timeout_s")
-
-    def __init__(self, after_step: int, timeout_s: float) -> None:
-        self.after_step = after_step
-        self.timeout_s = timeout_s
 
 
 class _Stored(NamedTuple):
@@ -148,6 +138,13 @@ class TaskFlow:
         if cache is None or task is None or task.status is not TaskStatus.UNREADY:
             return StagingState.BROKEN
         return staging_of(cache, task.reservations)
+
+    def check_by_layers(self, tasks: Sequence[KVTask]) -> None:
+        """Raise ValueError unless it is one GET whose blocks are in host memory: no other load goes by layers."""
+        if len(tasks) != 1 or tasks[0].type is not KVRequestType.GET:
+            raise ValueError(f"task_ids has {len(tasks)} tasks; layerwise_transfer is for one load")
+        if not tasks[0].is_ended and self.staging(tasks[0]) is not StagingState.READY:
+            raise ValueError("task_ids has a load whose blocks are not all in host memory; load it whole")
 
     def misses(self, key: bytes, first_key: bytes, num_blocks: int, *, is_repeat: bool) -> bool:
         """Count a GET that would find nothing, and say so; False when it has to be planned to know, or to be traced."""
@@ -243,7 +240,7 @@ class TaskFlow:
             self._end(task, TaskStatus.FAILED)
             return
         else:
-            graph = load_graph(slots, blocks, launch.after_step, self._waits(task, slots))
+            graph = load_graph(slots, blocks, launch.after_step, self._waits(task, slots), launch.layer_ticket)
         if graph.num_ops == 0:
             self._commit(task)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from flexkv.common.block import BoolArray
 from flexkv.common.request import KVRequestType, KVResponse, KVResponseStatus, TaskId
 from flexkv.common.transfer import GraphId
 
-__all__ = ["KVTask", "KVTaskManager", "Part", "TaskStatus"]
+__all__ = ["KVTask", "KVTaskManager", "Launch", "Part", "TaskStatus"]
 
 MAX_UNLAUNCHED_TASKS = 65536
 MAX_LAUNCHED_RESULTS = 65536
@@ -91,6 +92,14 @@ class Part:
         """Return the reservation for the last time: who takes it ends it."""
         reservation, self.reservation = self.reservation, None
         return reservation
+
+
+class Launch(NamedTuple):
+    """How to run a graph: the engine step after which it may start, its bound, and the ticket of a load by layers."""
+
+    after_step: int
+    timeout_s: float
+    layer_ticket: int = 0
 
 
 class KVTask:

@@ -142,12 +142,12 @@ def test_an_unreadable_value_is_refused_with_source_key_and_value(key: str, valu
 
 @pytest.mark.parametrize(
     "key",
-    ["remote_cache_gb", "num_remote_blocks", "enable_remote", "remote_cache_dir", "enable_layerwise_transfer"],
+    ["remote_cache_gb", "num_remote_blocks", "enable_remote", "remote_cache_dir"],
 )
 def test_what_this_version_lacks_may_be_set_to_off_only(key: str) -> None:
     for off in ("0", 0, False, "", "false", None):
         assert parse_config({key: off}, "file") == {}
-    with pytest.raises(ConfigError, match=f"{key} is .*the CPU and SSD tiers, and loads whole blocks"):
+    with pytest.raises(ConfigError, match=f"{key} is .*the CPU and SSD tiers"):
         parse_config({key: "/mnt/nvme0;/mnt/nvme1"}, "file")
 
 

@@ -189,7 +189,7 @@ BAD_SETTINGS: list[tuple[dict[str, str], dict[str, object], str]] = [
     ({"FLEXKV_SSD_CACHE_DIR": "/a;/a", "FLEXKV_SSD_CACHE_GB": "1"}, {}, "a directory is named twice"),
     ({"FLEXKV_SSD_IO_ENGINE": "magic"}, {}, "ssd_io_engine is 'magic'"),
     ({"FLEXKV_REMOTE_CACHE_DIR": "/a"}, {}, "FLEXKV_REMOTE_CACHE_DIR is '/a'; this version has the CPU and SSD"),
-    ({"FLEXKV_ENABLE_LAYERWISE_TRANSFER": "1"}, {}, "whole blocks"),
+    ({"FLEXKV_ENABLE_LAYERWISE_TRANSFER": "perhaps"}, {}, "use 1 or 0"),
     ({"FLEXKV_CPU_CACHE_GB": "0"}, {}, "cpu_cache_gb is 0"),
     ({"FLEXKV_CPU_CACHE_GB": "1", "FLEXKV_NUM_CPU_BLOCKS": "5"}, {}, "give one of them"),
     ({"FLEXKV_EVICTION_POLICY": "magic"}, {}, "eviction_policy is 'magic'"),

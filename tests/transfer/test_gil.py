@@ -123,7 +123,7 @@ def test_a_dropped_agent_says_goodbye_while_python_runs(tmp_path: Path, one_thre
     with engine:
         engine.settimeout(TIMEOUT_S)
         assert receive(engine) == REGISTER
-        op = _HEADER.pack(MAGIC, VERSION, OP, 24) + struct.pack("<QQII", 1, 0, 0, 0)
+        op = _HEADER.pack(MAGIC, VERSION, OP, 32) + struct.pack("<QQQII", 1, 0, 0, 0, 0)
         engine.sendall(op * NUM_OPS)  # without a pool each of them fails at once
         holder: list[object] = [agent]
         del agent

@@ -10,7 +10,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-MAGIC, VERSION = 0x564B4C46, 1
+MAGIC, VERSION = 0x564B4C46, 2
 REGISTER, POOL, REFUSED, MAPPED, OP, CANCEL, ACK, BYE = range(1, 9)
 DONE, FAILED, CANCELLED = range(3)
 _HEADER = struct.Struct("<IHHI")
@@ -51,8 +51,8 @@ class WireAgent:
     def take_op(self) -> WireOp:
         kind, body = self.receive()
         assert kind == OP, kind
-        op_id, after_step, direction, count = struct.unpack_from("<QQII", body)
-        ids = struct.unpack_from(f"<{2 * count}q", body, 24)
+        op_id, after_step, _layer_ticket, direction, count = struct.unpack_from("<QQQII", body)
+        ids = struct.unpack_from(f"<{2 * count}q", body, 32)
         return WireOp(op_id, after_step, direction, ids[:count], ids[count:])
 
     def acknowledge(self, op_id: int, status: int = DONE) -> None:

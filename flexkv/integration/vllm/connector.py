@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
+from flexkv.integration.config import layers_may_wait
 from flexkv.integration.stats import FlexKVConnectorStats
 from flexkv.integration.vllm.metadata import FlexKVConnectorMetadata
 from flexkv.integration.vllm.vllm_v1_adapter import FlexKVConnectorV1Impl
@@ -49,6 +50,11 @@ class FlexKVConnector(KVConnectorBase_V1):
         """A cache: a store that is lost is a later miss."""
         return False
 
+    @classmethod
+    def requires_piecewise_for_cudagraph(cls, extra_config: dict[str, Any]) -> bool:
+        """Whether layers wait for their blocks: no graph may then hold more than a piece of a layer."""
+        return layers_may_wait(extra_config)
+
     def shutdown(self) -> None:
         """Stop this role."""
         self.impl.shutdown()
@@ -64,7 +70,7 @@ class FlexKVConnector(KVConnectorBase_V1):
         self.impl.start_load_kv(forward_context, **kwargs)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Nothing to wait for."""
+        """A layer is about to be computed."""
         self.impl.wait_for_layer_load(layer_name)
 
     def save_kv_layer(

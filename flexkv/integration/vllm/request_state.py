@@ -53,6 +53,8 @@ class FlexKVGetTask:
     start_block: int
     num_blocks: int
     state: LoadState = LoadState.MATCHED
+    by_layers: bool = False
+    """vLLM does not wait for it: the step it is planned in computes on it, and the workers wait layer by layer."""
     block_ids: IdArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
@@ -106,8 +108,13 @@ class RequestState:
 
     @property
     def is_loading(self) -> bool:
-        """Whether vLLM waits for a load."""
+        """Whether a load was accepted and has not been settled: vLLM waits for it, or a step computes on it."""
         return self.load is not None and self.load.state not in (LoadState.STAGING, LoadState.MATCHED)
+
+    @property
+    def computes_on_load(self) -> bool:
+        """Whether its blocks come, or came, by layers, and the load has not been seen to end."""
+        return self.load is not None and self.load.by_layers and self.is_loading
 
     @property
     def holds_blocks(self) -> bool:

@@ -43,19 +43,7 @@ def make_scheduler_role(
         return OffSchedulerConnector(tokens_per_block)
     _check_block_size(tokens_per_block, kv_cache_config)
     transfer = vllm_config.kv_transfer_config
-    if transfer.kv_load_failure_policy != "recompute":
-        logger.info(
-            "vLLM will fail a request whose load fails; 'recompute' in --kv-transfer-config is safer "
-            "kv_load_failure_policy=%s",
-            transfer.kv_load_failure_policy,
-        )
-    if config.ssd_pipelined_loads and transfer.kv_load_failure_policy != "recompute":
-        message = (
-            f"ssd_pipelined_loads is on and kv_load_failure_policy is {transfer.kv_load_failure_policy!r}: a block "
-            "that turns out bad would fail its request; set kv_load_failure_policy to 'recompute', or "
-            "ssd_pipelined_loads=0"
-        )
-        raise ConfigError(message, key="ssd_pipelined_loads", value=True)
+    _check_options(config, transfer.kv_load_failure_policy, own_class=kv_cache_config is not None)
     if kv_cache_config is None:
         logger.warning(
             "vLLM's own connector class does not forward cache resets: blocks of old weights would be served after an "
@@ -91,10 +79,34 @@ def make_scheduler_role(
         may_load=transfer.is_kv_consumer,
         may_store=transfer.is_kv_producer,
         store_timeout_s=STORE_TIMEOUT_FACTOR * config.cache_config.transfer_timeout_s,
+        by_layers=config.enable_layerwise_transfer,
         own_thread=True,
         has_slow_tier=config.cache_config.enable_ssd,
         stage_timeout_s=None if config.ssd_pipelined_loads else config.cache_config.ssd_stage_timeout_s,
     )
+
+
+def _check_options(config: FlexKVConfig, policy: str, *, own_class: bool) -> None:
+    """Raise ConfigError when an option does not go with vLLM's policy for failed loads or its own class."""
+    if policy != "recompute":
+        logger.info(
+            "vLLM will fail a request whose load fails; 'recompute' in --kv-transfer-config is safer "
+            "kv_load_failure_policy=%s",
+            policy,
+        )
+    if config.ssd_pipelined_loads and policy != "recompute":
+        message = (
+            f"ssd_pipelined_loads is on and kv_load_failure_policy is {policy!r}: a block "
+            "that turns out bad would fail its request; set kv_load_failure_policy to 'recompute', or "
+            "ssd_pipelined_loads=0"
+        )
+        raise ConfigError(message, key="ssd_pipelined_loads", value=True)
+    if config.enable_layerwise_transfer and not own_class:
+        message = (
+            "enable_layerwise_transfer is on, and vLLM's own connector class does not keep CUDA graphs clear of layers "
+            "that wait; set kv_connector_module_path to flexkv.integration.vllm.connector, or turn it off"
+        )
+        raise ConfigError(message, key="enable_layerwise_transfer", value=True)
 
 
 def make_worker_role(
@@ -122,7 +134,8 @@ def make_worker_role(
         gpu_tuning_cache=config.cache_config.gpu_tuning_cache,
     )
     num_blocks = vllm_config.cache_config.num_gpu_blocks if kv_cache_config is None else int(kv_cache_config.num_blocks)
-    return FlexKVWorkerConnector(client, num_blocks, _tag_of_own_shard(config, vllm_config, kv_cache_config, tp_rank))
+    tag = _tag_of_own_shard(config, vllm_config, kv_cache_config, tp_rank)
+    return FlexKVWorkerConnector(client, num_blocks, tag, config.cache_config.transfer_timeout_s)
 
 
 def _tag_of_own_shard(

@@ -22,7 +22,7 @@ Thread safety: none; vLLM calls from one thread. No call waits longer than a few
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ import numpy as np
 from flexkv.common.debug import flexkv_logger
 from flexkv.common.metrics import CacheStats
 from flexkv.common.request import KVResponse, KVResponseStatus
+from flexkv.integration.vllm.layer_loads import LayerLoads
 from flexkv.integration.vllm.prefill_clock import PrefillClock
 from flexkv.integration.vllm.request_state import FlexKVGetTask, FlexKVPutTask, LoadState, RequestState
 from flexkv.integration.vllm.request_table import RequestTable
@@ -73,6 +74,7 @@ class FlexKVSchedulerConnector:
         stage_timeout_s: blocks of that tier are offered only once they are in host memory and were checked, and a
             request waits for them so long at most (D15). None: they are offered while they are being read, which asks
             for vLLM's policy `recompute`.
+        by_layers: whether a load may go by layers; see layer_loads.py.
         own_thread: whether stores are planned and launched on a thread of their own; else as each step is planned.
     """
 
@@ -86,6 +88,7 @@ class FlexKVSchedulerConnector:
         may_store: bool = True,
         store_timeout_s: float | None = None,
         decode_store_blocks: int = DECODE_STORE_BLOCKS,
+        by_layers: bool = False,
         own_thread: bool = False,
         has_slow_tier: bool = False,
         stage_timeout_s: float | None = None,
@@ -99,6 +102,7 @@ class FlexKVSchedulerConnector:
         self._last_step_was_empty = False
         self._requests = RequestTable(manager, tokens_per_block, use_engine_hashes)
         self._matched: dict[str, RequestState] = {}  # asked in this step
+        self._layer_loads = LayerLoads(manager, self._requests, enabled=by_layers)
         self._planned: list[FlexKVGetTask] = []  # allocated in this step, to be launched at its end
         self._loading: dict[int, RequestState] = {}  # by task id: launched, end not seen
         self._unsettled: dict[str, RequestState] = {}  # a task ended, vLLM was not told yet
@@ -140,7 +144,8 @@ class FlexKVSchedulerConnector:
         if match is None:
             return 0, False
         self._matched[request.request_id] = state
-        return match.num_blocks * self._tokens_per_block, True
+        match.by_layers = self._layer_loads.takes(request.request_id)
+        return match.num_blocks * self._tokens_per_block, not match.by_layers
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Take the device blocks of a load that was accepted. Called again, with 0 tokens, when the load has ended."""
@@ -150,6 +155,7 @@ class FlexKVSchedulerConnector:
         state = self._requests.of(request)
         block_ids = np.array(blocks.get_block_ids()[0], dtype=np.int64)
         load = state.load
+        by_layers = load is not None and load.by_layers
         if extra_tokens:  # we offer whole blocks, and vLLM takes what it was offered: a load of part of one is refused
             num_blocks += 1
             self._drop_match(state)
@@ -162,10 +168,15 @@ class FlexKVSchedulerConnector:
             if load is not None:
                 self._discard(load)
             load = FlexKVGetTask(request.request_id, None, len(block_ids) - num_blocks, num_blocks, LoadState.FAILED)
+            state.may_store = state.may_store and not by_layers
             self._unsettled[request.request_id] = state
         else:
             load.state = LoadState.PLANNED
-            self._planned.append(load)
+            if by_layers:
+                self._layer_loads.plan(load)
+            else:
+                self._planned.append(load)
+        load.by_layers = by_layers
         load.block_ids = block_ids[load.start_block : load.start_block + num_blocks]
         state.load = load
         state.has_loaded = True
@@ -179,6 +190,9 @@ class FlexKVSchedulerConnector:
         )
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
+        layer_load = self._layer_loads.launch(self._step, scheduler_output.num_scheduled_tokens)
+        if layer_load is not None and layer_load.task_id is not None:
+            self._loading[layer_load.task_id] = self._requests[layer_load.request_id]
         self._plan_stores(scheduler_output)
         self.launch_tasks()
         self.cancel_tasks()
@@ -193,7 +207,8 @@ class FlexKVSchedulerConnector:
                 state.load.state = LoadState.TOLD
                 failed.update(state.load.block_ids.tolist())
         is_outstanding = bool(self._loading or self._unsettled or self._held)
-        return StepNotice(self._step, is_outstanding, frozenset(failed), is_timed)
+        on_its_way = frozenset(layer_load.block_ids.tolist()) if layer_load is not None else frozenset()
+        return StepNotice(self._step, is_outstanding, frozenset(failed), on_its_way, is_timed)
 
     def launch_tasks(self) -> None:
         """Launch the loads that were planned since the last call: after the step before."""
@@ -245,9 +260,9 @@ class FlexKVSchedulerConnector:
             if state.finished and state.stores:
                 continue
             del self._unsettled[request_id]
-            if load is not None:
+            state.load = None
+            if load is not None and not load.by_layers:
                 received.add(request_id)
-                state.load = None
             elif state.finished:
                 sent.add(request_id)
             if state.finished:
@@ -263,6 +278,8 @@ class FlexKVSchedulerConnector:
         state = self._requests.get(request.request_id)
         if state is None:
             return False, None
+        if state.computes_on_load:  # the step has come back; the load's end may have been told since
+            self._stores.collect()
         self._note_results()
         self._drop_match(state)
         self._to_store.pop(request.request_id, None)
@@ -316,25 +333,7 @@ class FlexKVSchedulerConnector:
         if not drained:
             logger.error("copies did not end; requests that wait for them stay held requests=%d", len(self._held))
             return OffSchedulerConnector(self._tokens_per_block, step=self._step)
-        failed: dict[str, Iterable[int]] = {}
-        told: dict[str, Iterable[int]] = {}
-        aborted: set[str] = set()
-        held: set[str] = set()
-        for request_id, state in self._requests.items():
-            if state.load is not None and state.load.state is LoadState.TOLD:
-                told[request_id] = state.load.block_ids.tolist()
-            elif state.finished:
-                (aborted if state.is_loading else held).add(request_id)
-            elif state.is_loading and state.load is not None:
-                failed[request_id] = state.load.block_ids.tolist()
-        return OffSchedulerConnector(
-            self._tokens_per_block,
-            failed_loads=failed,
-            told_loads=told,
-            aborted_loads=aborted,
-            held=held,
-            step=self._step,
-        )
+        return OffSchedulerConnector.winding_up(self._requests.items(), self._tokens_per_block, self._step)
 
     def shutdown(self) -> bool:
         """Stop the manager; False when a copy may still touch device blocks. Idempotent."""
@@ -383,6 +382,8 @@ class FlexKVSchedulerConnector:
             return
         if state.stores:
             self._stores.doom(state.stores)
+        if state.computes_on_load:  # what comes after it on the device's stream waits for it
+            state.load = None
         state.forget_blocks()
         self._to_store.pop(request_id, None)
         state.may_store = True
@@ -409,6 +410,10 @@ class FlexKVSchedulerConnector:
     def _look_for_blocks(self, state: RequestState, scheduled: Mapping[str, int]) -> None:
         """Queue the request if it has enough blocks to store, else note at which step it may have."""
         if state.keys is None or not self._may_store or not state.may_store:
+            return
+        if state.computes_on_load:
+            state.due_step = self._step + 1
+            self._due.setdefault(state.due_step, []).append(state)
             return
         request = state.request
         num_tokens = request.num_computed_tokens + scheduled.get(request.request_id, 0)
@@ -484,7 +489,10 @@ class FlexKVSchedulerConnector:
         if load is None or load.task_id != response.task_id:
             return
         load.state = LoadState.DONE if response.status is KVResponseStatus.SUCCESS else LoadState.FAILED
-        if load.state is LoadState.FAILED:
+        if load.by_layers:  # if it failed, the workers tell, or have told, with the output of its step
+            state.may_load = state.may_store = load.state is LoadState.DONE
+            state.load = None
+        elif load.state is LoadState.FAILED:
             logger.error(
                 "load failed, its blocks are reported to the engine request_id=%s task_id=%d status=%s num_blocks=%d",
                 load.request_id, load.task_id, response.status.name, load.num_blocks,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flexkv.integration.vllm.request_state import LoadState, RequestState
 from flexkv.integration.vllm.scheduler_role import StepNotice
 
 if TYPE_CHECKING:
@@ -49,6 +50,25 @@ class OffSchedulerConnector:
         self._aborted = set(aborted_loads)
         self._held = set(held)
         self._step = step
+
+    @classmethod
+    def winding_up(
+        cls, states: Iterable[tuple[str, RequestState]], tokens_per_block: int, step: int
+    ) -> OffSchedulerConnector:
+        """Return the role that winds up what was promised to these requests. REQUIRES: as above."""
+        failed: dict[str, Iterable[int]] = {}
+        told: dict[str, Iterable[int]] = {}
+        aborted: set[str] = set()
+        held: set[str] = set()
+        for request_id, state in states:
+            is_awaited = state.is_loading and not state.computes_on_load  # by layers: the workers see to it
+            if state.load is not None and state.load.state is LoadState.TOLD:
+                told[request_id] = state.load.block_ids.tolist()
+            elif state.finished:
+                (aborted if is_awaited else held).add(request_id)
+            elif is_awaited and state.load is not None:
+                failed[request_id] = state.load.block_ids.tolist()
+        return cls(tokens_per_block, failed_loads=failed, told_loads=told, aborted_loads=aborted, held=held, step=step)
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         """Offer nothing."""

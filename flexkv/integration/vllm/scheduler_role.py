@@ -26,6 +26,8 @@ class StepNotice:
     """Whether something is to be settled: then the output of the step must reach the scheduler, tokens or not."""
     failed_block_ids: frozenset[int] = frozenset()
     """Device blocks whose load failed. vLLM reads them from the workers."""
+    layer_load: frozenset[int] = frozenset()
+    """Device blocks of the load by layers that this step computes on; its ticket is the step's number."""
     is_timed: bool = False
     """Whether the time of the step is taken: then its output must name it."""
 

@@ -120,13 +120,15 @@ class FlexKVConnectorV1Impl:
         self._tell(lambda worker: worker.bind_step(bound_notice()))
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Nothing: a request runs only when its load has ended."""
+        """Have the layer wait for its blocks of a load by layers. Other requests run only when their load has ended."""
+        if self.worker.computes_on_load:
+            self._tell(lambda worker: worker.wait_for_layer(layer_name))
 
     def save_kv_layer(self, layer_name: str, kv_layer: object, attn_metadata: object, **kwargs: Any) -> None:
         """Nothing: whole blocks are stored after the step."""
 
     def wait_for_save(self) -> None:
-        """Record that the step's work has been submitted. Does not wait."""
+        """Record that the step's work has been submitted. Waits only for a load by layers that the step computes on."""
         self._tell(FlexKVWorkerConnector.record_step)
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
@@ -230,5 +232,7 @@ class FlexKVConnectorV1Impl:
         except ConfigError:  # the tensors of a device we cannot copy from: said at start
             raise
         except Exception as error:
+            if self.worker.computes_on_load:  # on blocks that may be wrong, or still be written to: the step must fail
+                raise
             logger.warning("FlexKV turned off on this rank error=%r", error, exc_info=True)
             self._worker = FlexKVWorkerConnector(None)

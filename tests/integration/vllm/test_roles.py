@@ -32,6 +32,7 @@ def config():
         gpu_register_port=f"{address}_gpu_register",
         engine_hashes_usable=True,
         ssd_pipelined_loads=False,
+        enable_layerwise_transfer=False,
     )
 
 
