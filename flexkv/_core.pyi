@@ -770,6 +770,9 @@ class CopyAgent:
     def last_error(self) -> str:
         """Why a copy failed, or else the last connection; empty when none has."""
 
+    def stats(self) -> dict:
+        """Counters since start."""
+
     def give_copy_figures(self, us: Annotated[NDArray[numpy.float64], dict(shape=(16, 5), order='C', device='cpu', writable=False)]) -> bool:
         """
         Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.
@@ -784,9 +787,6 @@ class CopyAgent:
         """
         Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.
         """
-
-    def stats(self) -> dict:
-        """Counters since start."""
 
 class CopyEngine:
     """Moves blocks between device planes and host slots with CPU threads."""

@@ -187,6 +187,30 @@ nb::dict to_dict(const AgentStats& stats) {
   return dict;
 }
 
+void bind_tuning(nb::class_<Agent>& agent) {
+  agent
+      .def(
+          "give_copy_figures",
+          [](const Agent& self, const CopyFiguresArray& us) {
+            const auto gpu = gpu_backend(self.backend());
+            return gpu != nullptr && gpu->choices().give(to_figures(us));
+          },
+          "us"_a.noconvert(),
+          "Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of "
+          "tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.")
+      .def(
+          "wait_tuned",
+          [](const Agent& self, double timeout_s) {
+            const auto gpu = gpu_backend(self.backend());
+            const GilRelease release;
+            return gpu == nullptr || gpu->choices().wait_settled(timeout_s);
+          },
+          "timeout_s"_a, "Wait until the mechanisms are measured, given, or will not be; False after the timeout.")
+      .def(
+          "tuning", [](const Agent& self) { return tuning_of(gpu_backend(self.backend()).get()); },
+          "Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.");
+}
+
 void bind_copy_agent(nb::module_& m) {
   using Release = nb::call_guard<GilRelease>;
   nb::enum_<AgentState>(m, "AgentState",
@@ -198,7 +222,9 @@ void bind_copy_agent(nb::module_& m) {
       .value("REFUSED", AgentState::refused)
       .value("STOPPED", AgentState::stopped);
 
-  nb::class_<Agent>(m, "CopyAgent", "Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.")
+  nb::class_<Agent> agent(m, "CopyAgent",
+                          "Native threads that move one rank's blocks; see csrc/transfer/copy_agent.h.");
+  agent
       .def(
           "__init__",
           [](Agent* self, std::string socket_path, std::uint32_t rank, std::uint32_t num_ranks,
@@ -243,27 +269,8 @@ void bind_copy_agent(nb::module_& m) {
       .def_prop_ro("refusal", &CopyAgent::refusal, "The engine's reason, when refused.")
       .def_prop_ro("last_error", &CopyAgent::last_error,
                    "Why a copy failed, or else the last connection; empty when none has.")
-      .def(
-          "give_copy_figures",
-          [](const Agent& self, const CopyFiguresArray& us) {
-            const auto gpu = gpu_backend(self.backend());
-            return gpu != nullptr && gpu->choices().give(to_figures(us));
-          },
-          "us"_a.noconvert(),
-          "Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of "
-          "tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.")
-      .def(
-          "wait_tuned",
-          [](const Agent& self, double timeout_s) {
-            const auto gpu = gpu_backend(self.backend());
-            const GilRelease release;
-            return gpu == nullptr || gpu->choices().wait_settled(timeout_s);
-          },
-          "timeout_s"_a, "Wait until the mechanisms are measured, given, or will not be; False after the timeout.")
-      .def(
-          "tuning", [](const Agent& self) { return tuning_of(gpu_backend(self.backend()).get()); },
-          "Which mechanism copies what, and the figures for it; see csrc/bindings/copy_tuning.h. Empty without a GPU.")
       .def("stats", [](const Agent& self) { return to_dict(self.stats()); }, "Counters since start.");
+  bind_tuning(agent);
 }
 
 }  // namespace

@@ -32,7 +32,8 @@ class Copier final : public BlockCopier {
 // A lane at work.
 class Rig {
  public:
-  explicit Rig(std::chrono::nanoseconds stuck_after) : lane_(std::make_unique<Copier>(action), wake_, stuck_after) {
+  explicit Rig(std::chrono::nanoseconds stuck_after)
+      : lane_(std::make_unique<Copier>(action), wake_, gate_, stuck_after) {
     const protocol::PoolBody body = {pool_.generation(), 1, pool_.stride_bytes(0),
                                      static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(pool_.base(0)))};
     mapping_ = std::make_shared<const PoolMapping>(body, pool_.fd(0), 4096, true);
@@ -45,7 +46,7 @@ class Rig {
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;
 
-  void submit(std::uint64_t op_id) { lane_.submit({op_id, 0, {0}, {0}, mapping_}); }
+  void submit(std::uint64_t op_id) { lane_.submit({op_id, 0, {0}, {0}, mapping_, 0}); }
   protocol::AckBody result() {
     while (true) {
       const auto results = lane_.take_results();
@@ -61,6 +62,7 @@ class Rig {
   const HostPool pool_{{1, {4096}, 1, false}};
   std::shared_ptr<const PoolMapping> mapping_;
   const WakeEvent wake_;
+  LayerGate gate_;
   AgentLane lane_;
   std::thread thread_;
 };
