@@ -91,6 +91,7 @@ def measure(total: int, memory: Any, *, is_prefaulted: bool) -> dict[str, Any]:
     assert pool.wait_prefaulted(num_slots, WAIT_S)
     assert pool.prefault_error == 0
     verify(copies, memory, num_slots)
+    copies.wait_tuned(WAIT_S)
     begin_s = time.perf_counter()
     del copies
     return {

@@ -297,6 +297,7 @@ def _gpu_bytes(memory: Any, base: int) -> int:
     torch.cuda.synchronize()
     free_before = torch.cuda.mem_get_info()[0]
     copier = _copier(memory, base, 1)
+    copier.wait_tuned(WAIT_S)  # it takes memory meanwhile
     ids = np.zeros(1, dtype=np.int64)
     for direction in (STORE, LOAD):
         copier.copy(direction, ids, ids)
@@ -308,6 +309,7 @@ def _one_registration(plan: Plan, memory: Any, base: int, num_slots: int, taken:
     begin_s = time.perf_counter()
     copier = _copier(memory, base, num_slots)
     taken["ours"].append(time.perf_counter() - begin_s)
+    copier.wait_tuned(WAIT_S)
     begin_s = time.perf_counter()
     del copier
     taken["release"].append(time.perf_counter() - begin_s)

@@ -214,8 +214,8 @@ class Rig:
         self._copies: Any = _core.BlockCopies(
             "cuda", self.num_blocks, np.array(planes, dtype=np.uint64), arena.host_base, stride, num_slots
         )
-        if not self._copies.wait_usable(WAIT_S):
-            raise RuntimeError(f"host memory was not usable after {WAIT_S:.0f} s")
+        if not (self._copies.wait_usable(WAIT_S) and self._copies.wait_tuned(WAIT_S)):
+            raise RuntimeError(f"host memory was not usable, or copies not tuned, after {WAIT_S:.0f} s")
         self.is_registered = bool(self._host[0].is_pinned() and self._host[-1].is_pinned())
 
     def __enter__(self) -> Rig:

@@ -21,7 +21,6 @@ from flexkv.server.client import KVTPClient
 
 MIB = 1 << 20
 WAIT_S, STOP_S = 120.0, 10.0
-HAS_LAYERWISE = hasattr(KVTPClient, "expect_load")
 
 
 class WrongResultError(Exception):

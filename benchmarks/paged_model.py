@@ -230,9 +230,16 @@ class PagedModel:
         """Return the tokens that follow, greedily; the first one is that of `logits` and will stand at `start`."""
         found = [int(logits.argmax())]
         while len(found) < num_tokens:
-            last = np.array(found[-1:], dtype=np.int64)
-            found.append(int(self.forward(last, start + len(found) - 1, table).argmax()))
+            found.append(int(self.logits_behind(found[-1:], start + len(found) - 1, table).argmax()))
         return found
+
+    def replay(self, tokens: list[int], start: int, table: BlockTable) -> torch.Tensor:
+        """Return, on the host, the logits behind each of the tokens, which stand from `start` on, one by one."""
+        return torch.stack([self.logits_behind([token], start + at, table).cpu() for at, token in enumerate(tokens)])
+
+    def logits_behind(self, tokens: list[int], start: int, table: BlockTable) -> torch.Tensor:
+        """Return the logits behind the last of the tokens, which stand from `start` on."""
+        return self.forward(np.array(tokens, dtype=np.int64), start, table)
 
     def poison(self, block_ids: Tokens) -> None:
         """Overwrite blocks, in the order of the stream."""

@@ -1,10 +1,11 @@
 // CopyChoices: which mechanism moves an op, by what kind of op it is (a cell), from figures that were measured on this
 // GPU or come from an earlier measurement.
 //
-// As long as there are none, and where they show no clear gain, it is the layout's usual mechanism. Beside a busy
-// engine no kernel reads or writes the host's memory: it would slow a large product by a tenth to a half, whatever it
-// gains; stages and the copy engine were measured to hurt little more than contiguous copies do (docs/PERFORMANCE.md).
-// Which of these is used then follows from their figures on an idle GPU. Thread safety: all members, any thread.
+// As long as there are none, and where they show no clear gain, it is the layout's usual mechanism. Load is not
+// measured: what stands for it would have to be the engine's own kernels. Beside a busy engine no kernel reads or
+// writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do;
+// stages and the copy engine do not (docs/PERFORMANCE.md), and which of these copies follows from the same figures.
+// Thread safety: all members, any thread.
 #pragma once
 #include <array>
 #include <atomic>

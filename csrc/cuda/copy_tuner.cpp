@@ -1,7 +1,9 @@
 #include "cuda/copy_tuner.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <ranges>
 #include <string>
 
 #include "transfer/host_pool.h"
@@ -42,6 +44,10 @@ std::vector<std::int64_t> mixed(std::size_t length, std::int64_t count) {
   return ids;
 }
 
+double least(const std::vector<double>& values) {
+  return values.empty() ? std::numeric_limits<double>::infinity() : std::ranges::min(values);
+}
+
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::ranges::nth_element(values, middle);
@@ -64,7 +70,7 @@ CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits
   map_ = std::make_unique<BlockMap>(device, like(shared_.map.layout, memory_->address(), num_blocks_),
                                     shared_.map.word_bytes);
   void* slots = nullptr;
-  device.check(device.api().cuMemHostAlloc(&slots, bytes, host_register_portable), "cuMemHostAlloc for measuring");
+  device.check(device.api().cuMemHostAlloc(&slots, bytes, host_portable_and_mapped), "cuMemHostAlloc for measuring");
   host_ = {static_cast<std::byte*>(slots), stride, num_blocks_};
   shared_.pieces.add(device, host_.base, bytes);
 }
@@ -129,17 +135,15 @@ void CopyTuner::measure_cell(const CopyCell& cell, MechanismKind usual, CellFigu
   }
   Samples samples;
   for (int round = 0; round < rounds_of_size[cell.size]; ++round) {
-    double best_us = 0;
     for (std::size_t i = 0; i < num_mechanisms; ++i) {
       if (is_over()) return;
       if (!is_in[i]) continue;
       const std::optional<double> taken_us = sample(lane, static_cast<MechanismKind>(i), op);
-      if (!taken_us) continue;
-      samples[i].push_back(*taken_us);
-      best_us = best_us == 0 ? *taken_us : std::min(best_us, *taken_us);
+      if (taken_us) samples[i].push_back(*taken_us);
     }
+    const double best_us = std::ranges::min(samples | std::views::transform(&least));
     for (std::size_t i = 0; i < num_mechanisms; ++i) {
-      const bool is_slow = is_in[i] && !samples[i].empty() && samples[i].back() > hopeless * best_us;
+      const bool is_slow = is_in[i] && !samples[i].empty() && least(samples[i]) > hopeless * best_us;
       if (!is_slow || static_cast<MechanismKind>(i) == usual || round == 0) continue;
       is_in[i] = false;
       is_hopeless_[way][i] = is_hopeless_[way][i] || cell.size > 0;
@@ -169,6 +173,8 @@ void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const 
     const CopyFigures figures = CopyTuner(shared, lanes, limits).measure(choices.usual(), ends);
     if (ends) {
       choices.postpone();
+    } else if (figures == CopyFigures{}) {
+      choices.give_up("nothing could be measured: the engine worked beside every copy, or the time was over");
     } else {
       choices.end_measuring(figures);
     }

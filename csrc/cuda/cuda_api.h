@@ -29,7 +29,7 @@ inline constexpr Result error_host_memory_already_registered = 712;
 
 inline constexpr unsigned stream_non_blocking = 1;
 inline constexpr unsigned event_disable_timing = 2;
-inline constexpr unsigned host_register_portable = 1;
+inline constexpr unsigned host_portable_and_mapped = 3;  // of memory that is registered or allocated
 inline constexpr int pointer_attribute_device_ordinal = 9;
 inline constexpr int pointer_attribute_range_start = 11;
 inline constexpr int pointer_attribute_range_bytes = 12;

@@ -69,7 +69,8 @@ void StridedCopies::issue(const CopyOp& op) {
   }
 }
 
-BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams) : EngineCopies(shared, streams) {
+BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams)
+    : EngineCopies(shared, streams), shared_(shared) {
   if (shared.device.api().cuMemcpyBatchAsync == nullptr) return;
   to_.reserve(most_copies_in_batch);
   from_.reserve(most_copies_in_batch);
@@ -77,7 +78,8 @@ BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams
 }
 
 bool BatchedCopies::takes(const CopyOp& op) const {
-  return streams().device().api().cuMemcpyBatchAsync != nullptr && op.map.chunks_are_within_allocations && is_whole(op);
+  return streams().device().api().cuMemcpyBatchAsync != nullptr && op.map.chunks_are_within_allocations &&
+         is_whole(op) && shared_.pieces.hold(op.host, op.slots);
 }
 
 void BatchedCopies::issue(const CopyOp& op) {

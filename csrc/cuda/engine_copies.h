@@ -3,7 +3,8 @@
 //
 //   direct   blocks of one piece: a copy for each, adjacent ones together
 //   strided  chunks at a regular stride: a copy of as many rows for each block
-//   batched  any chunks: one call of the driver for many of them, where it has that (12.8 and newer)
+//   batched  any chunks: one call of the driver for many of them, where it has that (12.8 and newer); of memory that is
+//            registered, as others are refused
 #pragma once
 #include <memory>
 #include <vector>
@@ -62,6 +63,7 @@ class BatchedCopies final : public EngineCopies {
   void add(DevicePtr host, DevicePtr device, std::uint64_t bytes);
   void flush();
 
+  const GpuShared& shared_;
   // Of the batch that is being filled; as many in each.
   std::vector<DevicePtr> to_;
   std::vector<DevicePtr> from_;

@@ -1,4 +1,5 @@
-// HostPieces: the host memory that the GPU reaches by the same addresses as the process: kernels may use it.
+// HostPieces: the host memory that is registered, and that the GPU reaches by the same addresses as the process:
+// kernels and batches of copies may use it.
 //
 // Thread safety: all members, any thread.
 #pragma once

@@ -57,9 +57,9 @@ void GpuHostRegistration::register_pieces() {
     const std::size_t piece = next_++;
     if (piece >= pieces_.size()) return;
     const Range memory = range(piece);
-    const Result result =
-        entered == success ? shared_->device.api().cuMemHostRegister(memory.base, memory.bytes, host_register_portable)
-                           : entered;
+    const Result result = entered == success ? shared_->device.api().cuMemHostRegister(memory.base, memory.bytes,
+                                                                                       host_portable_and_mapped)
+                                             : entered;
     if (result == success) shared_->pieces.add(shared_->device, memory.base, memory.bytes);
     if (settle(piece, result) && !ends_) then_(ends_);
   }

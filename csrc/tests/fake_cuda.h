@@ -439,6 +439,10 @@ inline void FakeCuda::fill() {
     const std::vector<DevicePtr> targets(to, to + count);
     const std::vector<DevicePtr> sources(from, from + count);
     const std::vector<std::size_t> sizes(bytes, bytes + count);
+    for (std::size_t i = 0; i < count; ++i) {  // other memory of the host would be refused
+      const DevicePtr host = self().reaches(reinterpret_cast<const void*>(to[i]), 1) ? to[i] : from[i];
+      if (!self().reaches(reinterpret_cast<const void*>(host), bytes[i])) return invalid_value;
+    }
     self().add_work(stream, [targets, sources, sizes] {
       for (std::size_t i = 0; i < sizes.size(); ++i) {
         std::memcpy(reinterpret_cast<void*>(targets[i]), reinterpret_cast<const void*>(sources[i]), sizes[i]);

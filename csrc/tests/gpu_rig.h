@@ -2,7 +2,9 @@
 #pragma once
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -55,7 +57,14 @@ class GpuRig {
 
   // The host's memory is registered from now on, and the mechanisms are measured or it is said why not.
   void use_host() {
-    registration_ = backend_->use_host(shard_, [](const HostProgress&) {});
+    std::unique_lock lock(mutex_);
+    is_registered_ = false;
+    registration_ = backend_->use_host(shard_, [this](const HostProgress& progress) {
+      const std::lock_guard progress_lock(mutex_);
+      is_registered_ = progress.num_slots == shard_.num_slots;
+      changed_.notify_all();
+    });
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60), [this] { return is_registered_; }));
     CHECK(backend_->choices().wait_settled(60));
   }
   void leave_host() { registration_.reset(); }
@@ -174,6 +183,9 @@ class GpuRig {
   std::unique_ptr<GpuBackend> backend_;
   std::unique_ptr<BlockCopier> loads_;
   std::unique_ptr<BlockCopier> stores_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_registered_ = false;  // guarded by mutex_
   std::unique_ptr<HostRegistration> registration_;
 };
 

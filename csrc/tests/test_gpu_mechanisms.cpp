@@ -101,6 +101,7 @@ void a_batch_of_many_chunks_takes_several_calls() {
   cuda.set_free_bytes(few_bytes);
   GpuRig rig(cuda, choices, {48, 16, 16}, 1500, 1500);
   rig.backend().choices().force(MechanismKind::batched);
+  rig.use_host();
   const Ids slots = rig.some(1500, 1500, false);
   const Ids blocks = rig.some(1500, 1500, false);
   auto want = rig.contents();
@@ -117,6 +118,7 @@ void adjacent_blocks_of_one_piece_go_as_one_copy() {
     cuda.set_free_bytes(few_bytes);
     GpuRig rig(cuda, choices, {8192}, 20, 20);
     rig.backend().choices().force(kind);
+    rig.use_host();
     const std::uint64_t before = calls_of(cuda, kind);
     auto want = rig.contents();
     const Ids slots = {3, 4, 5, 6, 9, 10};
@@ -136,15 +138,17 @@ void what_is_not_taken_goes_through_stages() {
     CHECK(cuda.num_calls("cuMemcpyDtoHAsync") > before);
     CHECK(cuda.num_calls("cuMemcpy2DAsync") + cuda.num_calls("cuMemcpyBatchAsync") == 0);
   };
-  for (const bool is_moved : {false, true}) {  // not registered; at another address for the GPU
-    Choices choices(std::uint64_t{1});
-    FakeCuda cuda(1);
-    cuda.set_free_bytes(few_bytes);
-    if (is_moved) cuda.move_host_memory();
-    GpuRig rig(cuda, choices, {512, 512}, 20, 20);
-    rig.backend().choices().force(MechanismKind::zero_copy);
-    if (is_moved) rig.use_host();
-    goes_through_stages(cuda, rig, choices);
+  for (const MechanismKind kind : {MechanismKind::zero_copy, MechanismKind::batched}) {
+    for (const bool is_moved : {false, true}) {  // not registered; at another address for the GPU
+      Choices choices(std::uint64_t{1});
+      FakeCuda cuda(1);
+      cuda.set_free_bytes(few_bytes);
+      if (is_moved) cuda.move_host_memory();
+      GpuRig rig(cuda, choices, {512, 512}, 20, 20);
+      rig.backend().choices().force(kind);
+      if (is_moved) rig.use_host();
+      goes_through_stages(cuda, rig, choices);
+    }
   }
   for (const MechanismKind kind : {MechanismKind::strided, MechanismKind::batched, MechanismKind::direct}) {
     Choices choices(std::uint64_t{2});
@@ -153,6 +157,7 @@ void what_is_not_taken_goes_through_stages() {
     if (kind == MechanismKind::batched) cuda.take_batches_away();
     GpuRig rig(cuda, choices, {512, 1024, 512}, 20, 20, 0, true);  // not regular, not one piece
     rig.backend().choices().force(kind);
+    rig.use_host();
     goes_through_stages(cuda, rig, choices);
   }
 }

@@ -151,11 +151,13 @@ class CopyTuning:
             return
         if not self._is_first_to_note():
             return
-        if tuning["state"] == "MEASURED" and self._path is not None:
+        if tuning["state"] == "MEASURED" and self._path is not None and _is_complete(tuning):
             self._writer = threading.Thread(
                 target=self._write, args=(self._path, tuning["us"]), name="flexkv-tuning", daemon=True
             )
             self._writer.start()
+        elif tuning["state"] == "MEASURED" and self._path is not None:
+            self._cache = f"{self._path}: not written, not all kinds of ops could be measured"
         _log(self._report(tuning))
 
     def _is_first_to_note(self) -> bool:
@@ -234,6 +236,13 @@ class CopyTuning:
             self._cache = f"{path}: cannot be written, {error}"
             return
         self._cache = f"{path}: written"
+
+
+def _is_complete(tuning: Mapping[str, Any]) -> bool:
+    """Return whether every kind of op has figures (one block is in no order): else the next start measures again."""
+    usual = tuning["mechanisms"].index(tuning["usual"])
+    rows = zip(tuning["cells"], tuning["us"], strict=True)
+    return all(us[usual] > 0 for (_, blocks, slots), us in rows if blocks > 1 or slots == "adjacent")
 
 
 def _figures(us: object, shape: tuple[int, int]) -> npt.NDArray[np.float64]:

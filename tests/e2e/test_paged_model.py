@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import bench_gpu_model as bench
 from benchmarks.block_table import BlockTable
-from benchmarks.model_rig import HAS_LAYERWISE, WrongResultError
+from benchmarks.model_rig import WrongResultError
 from benchmarks.paged_model import SHAPES, PagedModel, make_model
 
 pytestmark = pytest.mark.vllm
@@ -57,8 +57,9 @@ def test_a_prompt_that_was_dropped_and_brought_back_goes_on_as_if_it_had_stayed(
     assert [(row.loaded, row.computed) for row in rows] == [(64, 40), (128, 9)]
     for row in rows:
         assert row.load_mib == row.loaded / 16 * 48 / 1024
-        assert (row.layerwise_ms is not None) == HAS_LAYERWISE
+        assert row.layerwise_ms > 0
         assert 0 <= row.max_difference < 1e-4
+        assert row.decode_difference == 0
 
 
 def other_blocks(rig, task, block_ids):
@@ -69,10 +70,20 @@ def no_blocks(rig, task, block_ids):
     rig.manager.cancel(task)
 
 
-@pytest.mark.parametrize("load", [other_blocks, no_blocks])
-def test_a_load_that_goes_elsewhere_or_nowhere_is_an_error(monkeypatch, load) -> None:
-    monkeypatch.setattr(bench.Rig, "load", load)
-    with pytest.raises(WrongResultError, match="by load"):
+def other_blocks_by_layers(rig, task, block_ids):
+    return BEGIN_LAYERWISE(rig, task, np.roll(block_ids, 1))
+
+
+BEGIN_LAYERWISE = bench.Rig.begin_layerwise
+
+
+@pytest.mark.parametrize(
+    ("verb", "load"),
+    [("load", other_blocks), ("load", no_blocks), ("begin_layerwise", other_blocks_by_layers)],
+)
+def test_a_load_that_goes_elsewhere_or_nowhere_is_an_error(monkeypatch, verb, load) -> None:
+    monkeypatch.setattr(bench.Rig, verb, load)
+    with pytest.raises(WrongResultError, match="by l"):
         bench.measure(options_of("--lengths", "128"), "cpu")
 
 

@@ -29,7 +29,7 @@ def check_replay(recording: Recording, cuda_geometry: Geometry, **options: bool)
     with Live(recording, cuda_geometry, **options) as live:
         live.run()
         assert live.connector.num_loads >= recording.num_loads // 2
-        assert live.connector.num_held > 0
+        assert live.connector.num_held > 0 or recording.is_apart  # stores of the last steps may have ended
         assert live.scheduler.num_preemptions > 0
 
 

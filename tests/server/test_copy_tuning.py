@@ -198,6 +198,16 @@ def test_turned_off_nothing_is_read_or_written(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_measurement_that_was_not_finished_is_used_but_not_kept(tmp_path: Path) -> None:
+    agent = SmallAgent()
+    tuning = CopyTuning(agent, str(tmp_path))
+    tuning.begin()
+    agent.state, agent.us = "MEASURED", [*US[:2], [0.0, 0.0]]
+    tuning.finish(30)
+    assert list(tmp_path.iterdir()) == []
+    assert cache_of(tuning).endswith("not written, not all kinds of ops could be measured")
+
+
 def test_failed_measurements_are_not_kept(tmp_path: Path) -> None:
     agent = SmallAgent()
     tuning = CopyTuning(agent, str(tmp_path))
