@@ -46,7 +46,7 @@ void StagePace::begin() {
 }
 
 nanoseconds StagePace::first_sleep(WaitClock::time_point now) const {
-  if (num_between_ == 0) return nanoseconds(0);
+  if (!last_ || num_between_ == 0) return nanoseconds(0);
   const std::size_t num_known = std::min(num_between_, num_kept);
   const nanoseconds shortest =
       *std::min_element(between_.begin(), between_.begin() + static_cast<std::ptrdiff_t>(num_known));

@@ -46,7 +46,7 @@ class Rig {
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;
 
-  void submit(std::uint64_t op_id) { lane_.submit({op_id, 0, {0}, {0}, mapping_}); }
+  void submit(std::uint64_t op_id) { lane_.submit({op_id, 0, {0}, {0}, mapping_, 0}); }
   protocol::AckBody result() {
     while (true) {
       const auto results = lane_.take_results();

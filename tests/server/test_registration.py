@@ -14,6 +14,7 @@ from flexkv.server.registration import STATE_CHECK_STEPS, Registration
 
 MEMORY = np.zeros(64, np.uint8)
 PLANES = np.array([[MEMORY.ctypes.data, 64, 64]], np.uint64)
+SPEC = DeviceLayoutSpec(num_blocks=1, planes=PLANES, slot_bytes=64, tag="", device="cuda:1")
 
 
 class Agent:
@@ -50,8 +51,7 @@ def agent() -> Agent:
 @pytest.fixture
 def registration(agent: Agent) -> Iterator[Registration]:
     owner = Owner()
-    spec = DeviceLayoutSpec(num_blocks=1, planes=PLANES, slot_bytes=64, tag="", device="cuda:1")
-    yield Registration(owner, 3, agent, [], spec)  # type: ignore[arg-type]
+    yield Registration(owner, 3, agent, [], SPEC)  # type: ignore[arg-type]
     del owner
 
 
