@@ -14,7 +14,7 @@ using std::chrono::microseconds;
 
 constexpr std::size_t num_close_looks = 24;
 constexpr nanoseconds close_sleep = microseconds(5);
-constexpr nanoseconds leisurely_sleep = microseconds(50);
+constexpr nanoseconds leisurely_sleep = microseconds(100);
 constexpr nanoseconds longest_sleep = microseconds(1000);
 
 void pause(nanoseconds duration) {
@@ -40,34 +40,29 @@ bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseco
   return true;
 }
 
-void StagePace::begin() {
-  last_.reset();
-  num_between_ = 0;
+nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t num_bytes) const {
+  Sample sum;
+  for (const Sample& sample : samples_) sum = {sum.ns + sample.ns, sum.bytes + sample.bytes};
+  if (sum.bytes == 0) return nanoseconds(0);
+  const double expected_ns = sum.ns / sum.bytes * static_cast<double>(num_unseen_bytes_ + num_bytes);
+  const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * 0.75, 1e9)));
+  return std::clamp<nanoseconds>(most_of_it - (now - last_), nanoseconds(0), longest_sleep);
 }
 
-nanoseconds StagePace::first_sleep(WaitClock::time_point now) const {
-  if (!last_ || num_between_ == 0) return nanoseconds(0);
-  const std::size_t num_known = std::min(num_between_, num_kept);
-  const nanoseconds shortest =
-      *std::min_element(between_.begin(), between_.begin() + static_cast<std::ptrdiff_t>(num_known));
-  return std::clamp<nanoseconds>(shortest * 3 / 4 - (now - *last_), nanoseconds(0), longest_sleep);
-}
-
-void StagePace::ended(WaitClock::time_point now) {
-  if (last_) between_[num_between_++ % num_kept] = now - *last_;
+void StagePace::ended(WaitClock::time_point now, std::uint64_t num_bytes) {
+  const auto taken_ns = static_cast<double>(nanoseconds(now - last_).count());
+  samples_[next_++ % num_kept] = {taken_ns, static_cast<double>(num_unseen_bytes_ + num_bytes)};
   last_ = now;
+  num_unseen_bytes_ = 0;
 }
 
-void StagePace::wait(const GpuEvent& done, bool is_last) {
-  const auto has_happened = [&done] { return done.is_done(); };
-  if (is_last) {  // it may be a short one
-    done.wait();
-  } else if (!has_happened()) {
-    const nanoseconds first = first_sleep(WaitClock::now());
-    if (first > nanoseconds(0)) pause(first);
-    (void)wait_until(has_happened, Looks::leisurely, no_limit);
-  }
-  ended(WaitClock::now());
+void StagePace::wait(const GpuEvent& end, std::uint64_t num_bytes, Looks looks) {
+  const auto has_happened = [&end] { return end.is_done(); };
+  if (has_happened()) return ended_unseen(num_bytes);
+  const nanoseconds first = first_sleep(WaitClock::now(), num_bytes);
+  if (first > nanoseconds(0)) pause(first);
+  (void)wait_until(has_happened, looks, no_limit);
+  ended(WaitClock::now(), num_bytes);
 }
 
 }  // namespace flexkv::cuda

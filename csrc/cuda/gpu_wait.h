@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
 
 namespace flexkv::cuda {
 
@@ -30,23 +29,31 @@ enum class Looks : std::uint8_t { close, leisurely };
 // Looks until `has_happened` says yes: true. False once `limit` has passed. Throws what `has_happened` does.
 [[nodiscard]] bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseconds limit);
 
-// Waits for the stages of an op, the oldest first: by how the last ones followed each other it knows how long the next
-// one takes at least, and sleeps for most of that. Thread safety: one thread at a time.
+// Waits for the stages of ops, the oldest first: from how fast the last ones followed each other it knows how long the
+// next one takes, and sleeps for most of that. Thread safety: one thread at a time.
 class StagePace {
  public:
-  void begin();  // an op: how long its first stage takes is not known
-  // Waits for a stage; `is_last`: nothing else is on its way. Throws Error when the device has failed.
-  void wait(const GpuEvent& done, bool is_last);
+  void begin() { begin(WaitClock::now()); }  // an op
+  // Waits for a stage of so many bytes. Throws Error when the device has failed.
+  void wait(const GpuEvent& end, std::uint64_t num_bytes, Looks looks);
 
-  // The two halves of `wait`, for tests: what to sleep before the second look, and the end of a stage.
-  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now) const;
-  void ended(WaitClock::time_point now);
+  // The parts of these, for tests: what to sleep before the second look; the end of a stage; and of one that ended
+  // unseen, before it was waited for.
+  void begin(WaitClock::time_point now) { last_ = now, num_unseen_bytes_ = 0; }
+  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now, std::uint64_t num_bytes) const;
+  void ended(WaitClock::time_point now, std::uint64_t num_bytes);
+  void ended_unseen(std::uint64_t num_bytes) { num_unseen_bytes_ += num_bytes; }
 
  private:
   static constexpr std::size_t num_kept = 4;
-  std::optional<WaitClock::time_point> last_;
-  std::array<nanoseconds, num_kept> between_{};
-  std::size_t num_between_ = 0;
+  struct Sample {
+    double ns = 0;
+    double bytes = 0;
+  };
+  WaitClock::time_point last_{};  // when an end was seen, or the op began
+  std::uint64_t num_unseen_bytes_ = 0;
+  std::array<Sample, num_kept> samples_{};
+  std::size_t next_ = 0;
 };
 
 }  // namespace flexkv::cuda

@@ -11,6 +11,8 @@ namespace {
 
 constexpr unsigned most_groups = 32;
 constexpr std::uint64_t part_alignment = 512;
+constexpr std::uint64_t least_batch_bytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t batches_of_short_op = 6;
 
 bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
 
@@ -40,11 +42,22 @@ void StagedCopies::begin() {
 void StagedCopies::issue(const CopyOp& op) {
   wait_for_step(op.after_step);
   const std::uint64_t pitch_bytes = pitch_of(op);
-  const std::size_t at_once = std::min(max_ids_in_launch, shared_.stages.stage_bytes() / pitch_bytes);
+  const std::size_t at_once = blocks_at_once(op, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += at_once) {
     const std::size_t count = std::min(at_once, op.slots.size() - first);
-    pass(op, {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes}, next_stage());
+    pass(op, {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes});
   }
+}
+
+// Of what fits into the stages, all but the first gather, or the last scatter, is done while something is copied: it
+// goes in several batches. Beside the engine's work each of them would have to wait for room of its own.
+std::size_t StagedCopies::blocks_at_once(const CopyOp& op, std::uint64_t pitch_bytes) const {
+  const std::uint64_t stage_bytes = shared_.stages.stage_bytes();
+  const std::size_t most = std::min<std::size_t>(max_ids_in_launch, stage_bytes / pitch_bytes);
+  const std::uint64_t num_bytes = op.slots.size() * pitch_bytes;
+  if (num_bytes > stage_bytes * shared_.stages.num_stages() || shared_.steps.is_engine_busy()) return most;
+  const std::uint64_t batch_bytes = std::max(least_batch_bytes, num_bytes / batches_of_short_op);
+  return std::clamp<std::size_t>(batch_bytes / pitch_bytes, 1, most);
 }
 
 // What only fills a stage does not wait.
@@ -57,40 +70,43 @@ void StagedCopies::finish() {
   shared_.stages.end(side_);
 }
 
-GpuStage& StagedCopies::next_stage() {
+// `first_user`: what is put into it from now on finds the stage empty.
+StagedCopies::InFlight StagedCopies::next_stage(const GpuStream& first_user) {
   while (shared_.stages.holds_too_many(side_)) finish_oldest();
-  GpuStage* stage = shared_.stages.take(side_, shared_.start_limit);
-  while (stage == nullptr) {
-    finish_oldest();
-    stage = shared_.stages.take(side_, shared_.start_limit);
-  }
-  return *stage;
+  if (GpuStage* const fresh = shared_.stages.take(side_, shared_.start_limit)) return {fresh};
+  const InFlight oldest = in_flight_.front();
+  if (oldest.is_again) pace_.wait(oldest.stage->end_before_last(), oldest.num_bytes, Looks::leisurely);
+  first_user.wait_for(oldest.stage->last_end().get());
+  in_flight_.pop_front();
+  return {oldest.stage, 0, true};
 }
 
 void StagedCopies::finish_oldest() {
-  GpuStage* const stage = in_flight_.front();
-  pace_.wait(stage->done, in_flight_.size() == 1);
+  const InFlight oldest = in_flight_.front();
+  pace_.wait(oldest.stage->last_end(), oldest.num_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
   in_flight_.pop_front();
-  shared_.stages.give_back(side_, stage);
+  shared_.stages.give_back(side_, oldest.stage);
 }
 
-void StagedCopies::pass(const CopyOp& op, const Batch& batch, GpuStage& stage) {
-  in_flight_.push_back(&stage);
+void StagedCopies::pass(const CopyOp& op, const Batch& batch) {
   const GpuStream& kernels = *streams_.kernels()[num_passed_ % LaneStreams::num_kernel_streams];
   const GpuStream& copies = *streams_.copies()[num_passed_ % LaneStreams::num_copy_streams];
   ++num_passed_;
+  in_flight_.push_back(next_stage(streams_.is_store() ? kernels : copies));
+  in_flight_.back().num_bytes = batch.bytes();
+  GpuStage& stage = *in_flight_.back().stage;
   if (streams_.is_store()) {
     launch(op, batch, stage, kernels.get());
     stage.filled.record(kernels.get());
     copies.wait_for(stage.filled.get());
     move_runs(op, batch, stage.memory, copies.get());
-    stage.done.record(copies.get());
+    stage.record_end(copies.get());
   } else {
     move_runs(op, batch, stage.memory, copies.get());
     stage.filled.record(copies.get());
     kernels.wait_for(stage.filled.get());
     launch(op, batch, stage, kernels.get());
-    stage.done.record(kernels.get());
+    stage.record_end(kernels.get());
   }
 }
 
@@ -117,7 +133,7 @@ void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr mem
 }
 
 void StagedCopies::settle() noexcept {
-  for (; !in_flight_.empty(); in_flight_.pop_front()) shared_.stages.give_back(side_, in_flight_.front());
+  for (; !in_flight_.empty(); in_flight_.pop_front()) shared_.stages.give_back(side_, in_flight_.front().stage);
   shared_.stages.end(side_);
 }
 

@@ -7,6 +7,10 @@
 // A small kernel must wait until a large one of the engine's leaves the GPU some room. Kernels of several stages wait
 // on streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
 // moved in between. Of parts of slots a stage holds the parts only, one behind the other.
+//
+// A stage is used again as soon as its bytes have left it, which the device sees to: copies are put in line up to one
+// round of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage back to
+// the other direction waits for it.
 #pragma once
 #include <cstddef>
 #include <deque>
@@ -37,20 +41,28 @@ class StagedCopies final : public CopyMechanism {
     std::span<const std::int64_t> slots;
     std::span<const std::int64_t> blocks;
     std::uint64_t pitch_bytes = 0;
+    [[nodiscard]] std::uint64_t bytes() const { return blocks.size() * pitch_bytes; }
+  };
+  // A stage that is held, and what was put in line for it last.
+  struct InFlight {
+    GpuStage* stage = nullptr;
+    std::uint64_t num_bytes = 0;
+    bool is_again = false;  // it was put in line behind a use of this lane's
   };
 
-  void pass(const CopyOp& op, const Batch& batch, GpuStage& stage);
+  [[nodiscard]] std::size_t blocks_at_once(const CopyOp& op, std::uint64_t pitch_bytes) const;
+  void pass(const CopyOp& op, const Batch& batch);
   void wait_for_step(std::uint64_t step) const;
   void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, Stream stream) const;
   void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory, Stream stream) const;
-  [[nodiscard]] GpuStage& next_stage();
+  [[nodiscard]] InFlight next_stage(const GpuStream& first_user);
   void finish_oldest();
 
   GpuShared& shared_;
   const LaneStreams& streams_;
   const std::size_t side_;
-  std::deque<GpuStage*> in_flight_;  // the oldest first
-  std::size_t num_passed_ = 0;       // batches
+  std::deque<InFlight> in_flight_;  // the one used longest ago first
+  std::size_t num_passed_ = 0;      // batches
   StagePace pace_;
 };
 

@@ -42,6 +42,7 @@ struct SentOp {
   bool valid = false;
   bool had_pool = false;
   std::uint64_t bytes = 0;
+  bool is_by_layers = false;
 };
 
 class AgentHistory {
@@ -143,9 +144,10 @@ class AgentHistory {
       blocks.push_back(block);
     }
     const std::uint64_t after_step = choices_.one_in(3) ? choices_.below(6) : 0;
-    const protocol::OpBody op = {next_op_id_++, after_step, load && choices_.one_in(4) ? choices_.below(8) : 0,
-                                 load ? Direction::load : Direction::store, static_cast<std::uint32_t>(slots.size())};
-    sent_[op.op_id] = {true, pool_sent_, slots.size() * slot_bytes};
+    const std::uint64_t layer_ticket = load && choices_.one_in(4) ? choices_.below(8) : 0;
+    const protocol::OpBody op = {next_op_id_++, after_step, layer_ticket, load ? Direction::load : Direction::store,
+                                 static_cast<std::uint32_t>(slots.size())};
+    sent_[op.op_id] = {true, pool_sent_, slots.size() * slot_bytes, layer_ticket != 0};
     for (std::size_t i = 0; i < slots.size(); ++i) {
       (load ? may_load_ : may_store_)[load ? blocks[i] : slots[i]].insert(load ? slots[i] : blocks[i]);
     }
@@ -188,7 +190,10 @@ class AgentHistory {
     const bool runs = op->second.valid && op->second.had_pool;
     CHECK((ack.status == AckStatus::done) == (ack.error == 0));
     CHECK(ack.status != AckStatus::done || (runs && ack.bytes == op->second.bytes));
-    CHECK(ack.status != AckStatus::failed || (!runs && ack.error == (op->second.had_pool ? EINVAL : ENODEV)));
+    if (ack.status == AckStatus::failed) {
+      const bool is_refused = !runs && ack.error == (op->second.had_pool ? EINVAL : ENODEV);
+      CHECK(is_refused || (op->second.is_by_layers && ack.error == EIO));  // its ticket was used before
+    }
     sent_.erase(op);
   }
 

@@ -45,6 +45,7 @@ class GpuRig {
       }
       layout_.planes.push_back({base, chunk + gap, chunk});
       base += num_blocks * (chunk + gap);
+      layout_.layer_ends.push_back(layout_.slot_bytes());
     }
     stride_ = slot_stride_bytes(layout_.slot_bytes());
     host_.resize(static_cast<std::size_t>(num_slots) * stride_);
@@ -90,6 +91,9 @@ class GpuRig {
 
   std::uint64_t copy_part(Direction direction, const Ids& slots, const Ids& blocks, const SlotPart& part) {
     return gpu_copier(direction).copy_part(shard_, slots, blocks, part, 0);
+  }
+  std::uint64_t copy_in_parts(const Ids& slots, const Ids& blocks, PartSink& sink, std::uint64_t after_step = 0) {
+    return loads_->copy_in_parts(shard_, slots, blocks, after_step, sink);
   }
   [[nodiscard]] const BlockMap& map() { return gpu_copier(Direction::load).map(); }
 

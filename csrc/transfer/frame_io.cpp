@@ -148,6 +148,9 @@ bool FrameReader::check_body(const Frame& frame) {
     if (op.direction != protocol::Direction::load && op.direction != protocol::Direction::store) {
       return reject("op with an unknown direction");
     }
+    if (op.layer_ticket != 0 && op.direction != protocol::Direction::load) {
+      return reject("a store with a layer ticket");
+    }
     expected = sizeof(protocol::OpBody) + id_pair_bytes * std::size_t{op.num_blocks};
   }
   if (frame.body.size() != expected) {

@@ -1,0 +1,133 @@
+// LayerGate: whoever waits for a layer is let go when its bytes are on their way, or when they never come.
+#include <cstdio>
+#include <stdexcept>
+#include <thread>
+
+#include "tests/check.h"
+#include "transfer/layer_gate.h"
+
+using namespace flexkv;
+
+namespace {
+
+constexpr double long_s = 60.0;
+
+struct Served {
+  Served() { gate.set_connected(true); }
+  LayerGate gate;
+};
+
+void a_layer_is_waited_for_until_its_bytes_are_on_their_way() {
+  Served served;
+  LayerGate& gate = served.gate;
+  gate.expect(3, long_s);
+  std::thread copies([&gate] {
+    CHECK(gate.begin(3));
+    gate.advance(3, 100, 7);
+    gate.advance(3, 200, 8);
+    gate.end(3, true);
+  });
+  CHECK(gate.wait_part(3, 60) == CopyMark{7});
+  CHECK(gate.wait_part(3, 100) == CopyMark{7} && gate.wait_part(3, 101) == CopyMark{8});
+  CHECK(gate.finish(3));
+  copies.join();
+}
+
+void either_side_may_come_first() {
+  Served served;
+  CHECK(served.gate.begin(1));
+  served.gate.advance(1, 10, 0);
+  served.gate.end(1, true);
+  served.gate.expect(1, long_s);
+  CHECK(served.gate.wait_part(1, 10) == CopyMark{0});
+  CHECK(served.gate.wait_part(1, 99) == CopyMark{0});  // it has ended: all of it is there
+  CHECK(served.gate.finish(1));
+}
+
+void a_load_that_fails_lets_go_at_once() {
+  Served served;
+  served.gate.expect(1, long_s);
+  CHECK(served.gate.begin(1));
+  served.gate.advance(1, 10, 5);
+  std::thread copies([&served] { served.gate.end(1, false); });
+  CHECK(!served.gate.wait_part(1, 20).has_value());
+  copies.join();
+  CHECK(!served.gate.wait_part(1, 10).has_value());  // what was on its way may never have come
+  CHECK(!served.gate.finish(1));
+  CHECK(!served.gate.begin(1));
+}
+
+void a_load_that_does_not_begin_in_time_fails_and_never_runs() {
+  Served served;
+  served.gate.expect(4, 0.0);
+  CHECK(!served.gate.wait_part(4, 1).has_value());
+  CHECK(!served.gate.begin(4));  // its blocks may be computed by now
+  CHECK(!served.gate.finish(4));
+  CHECK(!served.gate.begin(4) && !served.gate.begin(2));
+}
+
+void a_load_that_runs_is_waited_for_beyond_its_time_and_not_without_end() {
+  Served served;
+  served.gate.expect(1, 0.01);
+  CHECK(served.gate.begin(1));
+  CHECK_THROWS((void)served.gate.wait_part(1, 1), std::runtime_error);
+  CHECK_THROWS((void)served.gate.finish(1), std::runtime_error);
+  served.gate.end(1, true);
+  CHECK(served.gate.finish(1));
+}
+
+void a_lost_connection_fails_what_has_not_begun_and_only_that() {
+  Served served;
+  served.gate.expect(1, long_s);
+  CHECK(served.gate.begin(1));
+  served.gate.expect(2, long_s);
+  std::thread link([&served] { served.gate.set_connected(false); });
+  CHECK(!served.gate.wait_part(2, 1).has_value());
+  link.join();
+  served.gate.end(1, true);
+  CHECK(served.gate.finish(1) && !served.gate.finish(2));
+  served.gate.expect(3, long_s);
+  CHECK(!served.gate.finish(3));
+  served.gate.set_connected(true);
+  served.gate.expect(4, long_s);
+  CHECK(served.gate.begin(4));
+  served.gate.end(4, true);
+  CHECK(served.gate.finish(4));
+}
+
+void only_expected_tickets_are_waited_for_and_they_grow() {
+  Served served;
+  CHECK_THROWS((void)served.gate.wait_part(1, 1), std::invalid_argument);
+  CHECK_THROWS((void)served.gate.finish(1), std::invalid_argument);
+  CHECK_THROWS(served.gate.expect(0, long_s), std::invalid_argument);
+  served.gate.expect(5, 0.0);
+  CHECK_THROWS(served.gate.expect(5, long_s), std::invalid_argument);
+  CHECK(!served.gate.finish(5));
+  CHECK_THROWS((void)served.gate.finish(5), std::invalid_argument);
+}
+
+void loads_that_nobody_waits_for_are_forgotten() {
+  Served served;
+  for (std::uint64_t ticket = 1; ticket <= 100; ++ticket) {
+    CHECK(served.gate.begin(ticket));
+    served.gate.end(ticket, true);
+  }
+  CHECK(!served.gate.begin(50));
+  served.gate.expect(100, long_s);
+  CHECK(served.gate.finish(100));
+}
+
+}  // namespace
+
+int main() {
+  a_layer_is_waited_for_until_its_bytes_are_on_their_way();
+  either_side_may_come_first();
+  a_load_that_fails_lets_go_at_once();
+  a_load_that_does_not_begin_in_time_fails_and_never_runs();
+  a_load_that_runs_is_waited_for_beyond_its_time_and_not_without_end();
+  a_lost_connection_fails_what_has_not_begun_and_only_that();
+  only_expected_tickets_are_waited_for_and_they_grow();
+  loads_that_nobody_waits_for_are_forgotten();
+  std::puts("test_layer_gate: ok");
+  return 0;
+}
