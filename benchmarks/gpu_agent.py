@@ -163,7 +163,7 @@ def busy(worker: Worker, way: str, num_ops: int) -> CpuRow:
     taken_s = threads_cpu_s(worker.threads) - threads_begin_s
     bytes_end, copying_end_s = worker.copied(way)
     gigabytes, copying_s = (bytes_end - bytes_begin) / 1e9, copying_end_s - copying_begin_s
-    if gigabytes * 1e9 != num_ops * worker.bytes_per_op:
+    if bytes_end - bytes_begin != num_ops * worker.bytes_per_op:
         raise AssertionError(f"{num_ops} ops moved {gigabytes} GB, not {worker.bytes_per_op} bytes each")
     return CpuRow(
         who="agent", way=way, gbs=gigabytes / copying_s, share=taken_s / copying_s, s_per_gb=taken_s / gigabytes,

@@ -226,20 +226,21 @@ class PagedModel:
             before_layer = None
         return logits
 
-    def decode(self, logits: torch.Tensor, start: int, table: BlockTable, num_tokens: int) -> list[int]:
-        """Return the tokens that follow, greedily; the first one is that of `logits` and will stand at `start`."""
-        found = [int(logits.argmax())]
-        while len(found) < num_tokens:
-            found.append(int(self.logits_behind(found[-1:], start + len(found) - 1, table).argmax()))
-        return found
+    def decode(
+        self, prompt: Tokens, logits: torch.Tensor, table: BlockTable, num_tokens: int, window: int
+    ) -> tuple[list[int], torch.Tensor]:
+        """Go on greedily from the logits behind the prompt; returns the tokens, and the logits they were taken from.
 
-    def replay(self, tokens: list[int], start: int, table: BlockTable) -> torch.Tensor:
-        """Return, on the host, the logits behind each of the tokens, which stand from `start` on, one by one."""
-        return torch.stack([self.logits_behind([token], start + at, table).cpu() for at, token in enumerate(tokens)])
-
-    def logits_behind(self, tokens: list[int], start: int, table: BlockTable) -> torch.Tensor:
-        """Return the logits behind the last of the tokens, which stand from `start` on."""
-        return self.forward(np.array(tokens, dtype=np.int64), start, table)
+        Each step computes the last `window` tokens anew: of one token alone libraries add up in an order of the moment,
+        of several they do not. What these tokens have in the pages is written again.
+        """
+        tokens, steps = prompt.tolist(), [logits.cpu()]
+        while True:
+            tokens.append(int(steps[-1].argmax()))
+            if len(steps) == num_tokens:
+                return tokens[len(prompt) :], torch.stack(steps)
+            last = np.array(tokens[-window:], dtype=np.int64)
+            steps.append(self.forward(last, len(tokens) - len(last), table).cpu())
 
     def poison(self, block_ids: Tokens) -> None:
         """Overwrite blocks, in the order of the stream."""
