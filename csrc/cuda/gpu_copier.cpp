@@ -9,17 +9,18 @@ namespace flexkv::cuda {
 namespace {
 
 // What is measured are short ops, in which stages have a beginning and an end and hardly a middle: of long ones nothing
-// beats them but the copy engine alone, where blocks are long pieces. And a kernel that reads or writes the host's
-// memory takes the multiprocessors from the engine's for as long as it runs: under a product of 1.6 ms, which a store
-// of 1 GiB in this way slowed by 178 % (H100), for a few MiB nobody notices.
+// beats them but the copy engine alone, where blocks are long pieces and the slots not adjacent. And a kernel that
+// reads or writes the host's memory takes the multiprocessors from the engine's for as long as it runs: under a product
+// of 1.6 ms, which a store of 1 GiB in this way slowed by 178 % (H100), for a few MiB nobody notices.
 constexpr std::uint64_t most_bytes_of_short = std::uint64_t{32} << 20;
 constexpr std::uint64_t most_bytes_of_zero_copy = std::uint64_t{4} << 20;
 constexpr std::uint64_t long_piece_bytes = std::uint64_t{1} << 20;
 
-bool is_sound(MechanismKind kind, const CopyOp& op) {
+bool is_sound(MechanismKind kind, const CopyOp& op, const CopyCell& cell) {
   const std::uint64_t bytes = op.part.bytes * op.slots.size();
   if (kind == MechanismKind::zero_copy) return bytes <= most_bytes_of_zero_copy;
-  return bytes <= most_bytes_of_short || (op.map.layout.planes.size() == 1 && op.map.slot_bytes >= long_piece_bytes);
+  const bool is_long_piece = op.map.layout.planes.size() == 1 && op.map.slot_bytes >= long_piece_bytes;
+  return bytes <= most_bytes_of_short || (is_long_piece && cell.is_scattered);
 }
 
 }  // namespace
@@ -34,7 +35,7 @@ MechanismKind GpuCopier::choose(const CopyOp& op) const {
   MechanismKind kind = choices_->choose(cell, false);
   const MechanismKind beside_work = choices_->choose(cell, true);
   if (kind != beside_work && shared_->steps.is_engine_busy()) kind = beside_work;
-  if (is_sound(kind, op) && lane_->takes(kind, op)) return kind;
+  if (is_sound(kind, op, cell) && lane_->takes(kind, op)) return kind;
   if (lane_->takes(choices_->usual(), op)) return choices_->usual();
   return MechanismKind::staged;
 }

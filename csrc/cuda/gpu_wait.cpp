@@ -14,7 +14,7 @@ using std::chrono::microseconds;
 
 constexpr std::size_t num_close_looks = 24;
 constexpr nanoseconds close_sleep = microseconds(5);
-constexpr nanoseconds leisurely_sleep = microseconds(100);
+constexpr nanoseconds leisurely_sleep = microseconds(50);
 constexpr nanoseconds longest_sleep = microseconds(1000);
 
 void pause(nanoseconds duration) {

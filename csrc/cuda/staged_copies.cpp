@@ -70,13 +70,23 @@ void StagedCopies::finish() {
   shared_.stages.end(side_);
 }
 
-// `first_user`: what is put into it from now on finds the stage empty.
+// `first_user`: what is put into it from now on finds the stage empty. Loads have the copy engine wait for that on the
+// device. A kernel that is put in line behind a copy gets its turn late beside a large product (stores then come to
+// 0.85 of the link, and not to 0.90): there the host waits, and launches it once it can run.
 StagedCopies::InFlight StagedCopies::next_stage(const GpuStream& first_user) {
   while (shared_.stages.holds_too_many(side_)) finish_oldest();
   if (GpuStage* const fresh = shared_.stages.take(side_, shared_.start_limit)) return {fresh};
   const InFlight oldest = in_flight_.front();
-  if (oldest.is_again) pace_.wait(oldest.stage->end_before_last(), oldest.num_bytes, Looks::leisurely);
-  first_user.wait_for(oldest.stage->last_end().get());
+  if (streams_.is_store()) {
+    pace_.wait(oldest.stage->last_end(), oldest.num_bytes, Looks::leisurely);
+  } else {
+    if (oldest.is_again) {
+      pace_.wait(oldest.stage->end_before_last(), oldest.num_bytes, Looks::leisurely);
+    } else {
+      pace_.ended_unseen(oldest.num_bytes);
+    }
+    first_user.wait_for(oldest.stage->last_end().get());
+  }
   in_flight_.pop_front();
   return {oldest.stage, 0, true};
 }

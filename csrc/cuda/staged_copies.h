@@ -8,9 +8,9 @@
 // on streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
 // moved in between. Of parts of slots a stage holds the parts only, one behind the other.
 //
-// A stage is used again as soon as its bytes have left it, which the device sees to: copies are put in line up to one
-// round of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage back to
-// the other direction waits for it.
+// A stage is used again as soon as its bytes have left it. For loads the device sees to that: they are put in line up to
+// one round of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage back
+// to the other direction waits for it.
 #pragma once
 #include <cstddef>
 #include <deque>
