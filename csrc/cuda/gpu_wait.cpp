@@ -40,29 +40,30 @@ bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseco
   return true;
 }
 
-nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t num_bytes) const {
+nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes) const {
   Sample sum;
   for (const Sample& sample : samples_) sum = {sum.ns + sample.ns, sum.bytes + sample.bytes};
   if (sum.bytes == 0) return nanoseconds(0);
-  const double expected_ns = sum.ns / sum.bytes * static_cast<double>(num_unseen_bytes_ + num_bytes);
+  const double expected_ns = sum.ns / sum.bytes * static_cast<double>(passed_bytes - last_bytes_);
   const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * 0.75, 1e9)));
   return std::clamp<nanoseconds>(most_of_it - (now - last_), nanoseconds(0), longest_sleep);
 }
 
-void StagePace::ended(WaitClock::time_point now, std::uint64_t num_bytes) {
-  const auto taken_ns = static_cast<double>(nanoseconds(now - last_).count());
-  samples_[next_++ % num_kept] = {taken_ns, static_cast<double>(num_unseen_bytes_ + num_bytes)};
+void StagePace::ended(WaitClock::time_point now, std::uint64_t passed_bytes) {
+  samples_[next_++ % num_kept] = {static_cast<double>(nanoseconds(now - last_).count()),
+                                  static_cast<double>(passed_bytes - last_bytes_)};
   last_ = now;
-  num_unseen_bytes_ = 0;
+  last_bytes_ = passed_bytes;
 }
 
-void StagePace::wait(const GpuEvent& end, std::uint64_t num_bytes, Looks looks) {
+// An end that was there already tells nothing: nobody knows since when.
+void StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks looks) {
   const auto has_happened = [&end] { return end.is_done(); };
-  if (has_happened()) return ended_unseen(num_bytes);
-  const nanoseconds first = first_sleep(WaitClock::now(), num_bytes);
+  if (has_happened()) return;
+  const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes);
   if (first > nanoseconds(0)) pause(first);
   (void)wait_until(has_happened, looks, no_limit);
-  ended(WaitClock::now(), num_bytes);
+  ended(WaitClock::now(), passed_bytes);
 }
 
 }  // namespace flexkv::cuda

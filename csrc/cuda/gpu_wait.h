@@ -29,20 +29,18 @@ enum class Looks : std::uint8_t { close, leisurely };
 // Looks until `has_happened` says yes: true. False once `limit` has passed. Throws what `has_happened` does.
 [[nodiscard]] bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseconds limit);
 
-// Waits for the stages of ops, the oldest first: from how fast the last ones followed each other it knows how long the
-// next one takes, and sleeps for most of that. Thread safety: one thread at a time.
+// Waits for the stages of ops: from how fast bytes passed of late it knows when a stage ends, and sleeps for most of
+// that. A stage is named by the op's bytes that have passed with its end. Thread safety: one thread at a time.
 class StagePace {
  public:
   void begin() { begin(WaitClock::now()); }  // an op
-  // Waits for a stage of so many bytes. Throws Error when the device has failed.
-  void wait(const GpuEvent& end, std::uint64_t num_bytes, Looks looks);
+  // Waits for the end of a stage. Throws Error when the device has failed.
+  void wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks looks);
 
-  // The parts of these, for tests: what to sleep before the second look; the end of a stage; and of one that ended
-  // unseen, before it was waited for.
-  void begin(WaitClock::time_point now) { last_ = now, num_unseen_bytes_ = 0; }
-  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now, std::uint64_t num_bytes) const;
-  void ended(WaitClock::time_point now, std::uint64_t num_bytes);
-  void ended_unseen(std::uint64_t num_bytes) { num_unseen_bytes_ += num_bytes; }
+  // The parts of these, for tests: what to sleep before the second look, and an end that was waited for.
+  void begin(WaitClock::time_point now) { last_ = now, last_bytes_ = 0; }
+  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes) const;
+  void ended(WaitClock::time_point now, std::uint64_t passed_bytes);
 
  private:
   static constexpr std::size_t num_kept = 4;
@@ -50,8 +48,9 @@ class StagePace {
     double ns = 0;
     double bytes = 0;
   };
-  WaitClock::time_point last_{};  // when an end was seen, or the op began
-  std::uint64_t num_unseen_bytes_ = 0;
+  // When an end was seen last, or the op began, and what had passed then.
+  WaitClock::time_point last_{};
+  std::uint64_t last_bytes_ = 0;
   std::array<Sample, num_kept> samples_{};
   std::size_t next_ = 0;
 };

@@ -8,9 +8,9 @@
 // on streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
 // moved in between. Of parts of slots a stage holds the parts only, one behind the other.
 //
-// A stage is used again as soon as its bytes have left it. For loads the device sees to that: they are put in line up to
-// one round of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage back
-// to the other direction waits for it.
+// A stage is used again as soon as its bytes have left it. For loads the device sees to that: they are put in line up
+// to one round of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage
+// back to the other direction waits for it.
 #pragma once
 #include <cstddef>
 #include <deque>
@@ -43,11 +43,12 @@ class StagedCopies final : public CopyMechanism {
     std::uint64_t pitch_bytes = 0;
     [[nodiscard]] std::uint64_t bytes() const { return blocks.size() * pitch_bytes; }
   };
-  // A stage that is held, and what was put in line for it last.
+  // A stage that is held, and how many of the bytes issued have passed with the end of its last use, and of the one
+  // before; 0: it was not this op's.
   struct InFlight {
     GpuStage* stage = nullptr;
-    std::uint64_t num_bytes = 0;
-    bool is_again = false;  // it was put in line behind a use of this lane's
+    std::uint64_t passed_bytes = 0;
+    std::uint64_t passed_before_bytes = 0;
   };
 
   [[nodiscard]] std::size_t blocks_at_once(const CopyOp& op, std::uint64_t pitch_bytes) const;
