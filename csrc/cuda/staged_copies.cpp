@@ -37,6 +37,7 @@ void StagedCopies::copy(const CopyOp& op) {
 void StagedCopies::begin() {
   shared_.stages.begin(side_);
   pace_.begin();
+  issued_bytes_ = 0;
 }
 
 void StagedCopies::issue(const CopyOp& op) {
@@ -78,22 +79,20 @@ StagedCopies::InFlight StagedCopies::next_stage(const GpuStream& first_user) {
   if (GpuStage* const fresh = shared_.stages.take(side_, shared_.start_limit)) return {fresh};
   const InFlight oldest = in_flight_.front();
   if (streams_.is_store()) {
-    pace_.wait(oldest.stage->last_end(), oldest.num_bytes, Looks::leisurely);
+    pace_.wait(oldest.stage->last_end(), oldest.passed_bytes, Looks::leisurely);
   } else {
-    if (oldest.is_again) {
-      pace_.wait(oldest.stage->end_before_last(), oldest.num_bytes, Looks::leisurely);
-    } else {
-      pace_.ended_unseen(oldest.num_bytes);
+    if (oldest.passed_before_bytes > 0) {
+      pace_.wait(oldest.stage->end_before_last(), oldest.passed_before_bytes, Looks::leisurely);
     }
     first_user.wait_for(oldest.stage->last_end().get());
   }
   in_flight_.pop_front();
-  return {oldest.stage, 0, true};
+  return {oldest.stage, 0, oldest.passed_bytes};
 }
 
 void StagedCopies::finish_oldest() {
   const InFlight oldest = in_flight_.front();
-  pace_.wait(oldest.stage->last_end(), oldest.num_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
+  pace_.wait(oldest.stage->last_end(), oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
   in_flight_.pop_front();
   shared_.stages.give_back(side_, oldest.stage);
 }
@@ -103,7 +102,8 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch) {
   const GpuStream& copies = *streams_.copies()[num_passed_ % LaneStreams::num_copy_streams];
   ++num_passed_;
   in_flight_.push_back(next_stage(streams_.is_store() ? kernels : copies));
-  in_flight_.back().num_bytes = batch.bytes();
+  issued_bytes_ += batch.bytes();
+  in_flight_.back().passed_bytes = issued_bytes_;
   GpuStage& stage = *in_flight_.back().stage;
   if (streams_.is_store()) {
     launch(op, batch, stage, kernels.get());

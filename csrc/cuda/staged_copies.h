@@ -64,6 +64,7 @@ class StagedCopies final : public CopyMechanism {
   const std::size_t side_;
   std::deque<InFlight> in_flight_;  // the one used longest ago first
   std::size_t num_passed_ = 0;      // batches
+  std::uint64_t issued_bytes_ = 0;  // since `begin`
   StagePace pace_;
 };
 

@@ -51,27 +51,24 @@ void the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took() {
   CHECK(pace.first_sleep(now, stage) == 0ns);  // nothing is known
   now += 600us;
   pace.ended(now, stage);
-  CHECK(pace.first_sleep(now, stage) == 450us && pace.first_sleep(now + 400us, stage) == 50us);
-  CHECK(pace.first_sleep(now, stage / 2) == 225us);
-  CHECK(pace.first_sleep(now + 2ms, stage) == 0ns);  // due long since
-  pace.ended_unseen(stage);                          // the next one ends as much later
-  CHECK(pace.first_sleep(now, stage) == 900us);
+  CHECK(pace.first_sleep(now, 2 * stage) == 450us && pace.first_sleep(now + 400us, 2 * stage) == 50us);
+  CHECK(pace.first_sleep(now, stage + stage / 2) == 225us);
+  CHECK(pace.first_sleep(now, 3 * stage) == 900us);      // one behind the next
+  CHECK(pace.first_sleep(now + 2ms, 2 * stage) == 0ns);  // due long since
   now += 1200us;
-  pace.ended(now, stage);
-  CHECK(pace.first_sleep(now, stage) == 450us);
+  pace.ended(now, 3 * stage);
+  CHECK(pace.first_sleep(now, 4 * stage) == 450us);
   now += 1h;
   pace.begin(now);  // another op: the time between them says nothing
   CHECK(pace.first_sleep(now, stage) == 450us);
-  for (int i = 0; i < 4; ++i) {
+  for (std::uint64_t i = 1; i <= 4; ++i) {
     now += 800us;
-    pace.ended(now, stage);
+    pace.ended(now, i * stage);
   }
-  CHECK(pace.first_sleep(now, stage) == 600us);  // what was before is long ago
-  for (int i = 0; i < 4; ++i) {
-    now += 1h;
-    pace.ended(now, stage);
-  }
-  CHECK(pace.first_sleep(now, stage) == 1ms);
+  CHECK(pace.first_sleep(now, 5 * stage) == 600us);  // what was before is long ago
+  now += 1h;
+  pace.ended(now, 5 * stage);
+  CHECK(pace.first_sleep(now, 6 * stage) == 1ms);
 }
 
 // A rig whose stages hold few blocks, and an engine's stream that is held in the step that was recorded.
