@@ -177,7 +177,7 @@ class LayerLoads:
         if not self._open and not self._lost:
             return True
         self._note_lost(state)
-        return state.may_store and not state.computes_on_load and not _touches(self._open, state)
+        return state.may_store and not _touches(self._open, state)
 
     @property
     def untold_block_ids(self) -> frozenset[int]:
