@@ -130,6 +130,23 @@ def test_answers_are_right_also_where_loads_fail(engine, prompt):
         engine.check_nothing_is_held()
 
 
+def test_an_error_of_ours_between_the_launch_and_the_workers_is_computed_again(engine, prompt, monkeypatch):
+    text = prompt(21, 300)
+    (cold,) = engine.answers([text])
+    engine.drop_gpu_cache()
+    engine.poison_host_blocks()
+    role = engine.connector.scheduler
+
+    def broken(output):
+        assert role._layer_loads.untold_block_ids, "launched, and the workers were not told"
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(role, "_plan_stores", broken)
+    assert engine.answers([text]) == [cold]
+    assert engine.connector.scheduler is not role
+    assert engine.answers([text]) == [cold]
+
+
 # ---- pieces
 
 
