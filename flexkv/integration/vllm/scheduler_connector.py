@@ -68,8 +68,7 @@ class FlexKVSchedulerConnector:
         use_engine_hashes: whether `request.block_hashes` are to be trusted as content.
         may_load, may_store: by the engine's role (consumer, producer).
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
-        decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
-            more, and a preemption loses more.
+        decode_store_blocks: generated blocks stored at a time: few cost more each, many are lost with a preemption.
         has_slow_tier: whether there is a tier below host memory: how fast the engine computes prompts is measured then.
         stage_timeout_s: blocks of that tier are offered only once they are in host memory and were checked, and a
             request waits for them so long at most (D15). None: they are offered while they are being read, which asks
@@ -186,7 +185,8 @@ class FlexKVSchedulerConnector:
         """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
         self._check_store_thread()
         self._step += 1
-        is_timed = self._prefill_clock is not None and self._prefill_clock.planned(
+        clock = None if self._layer_loads.untold_block_ids else self._prefill_clock  # such a step waits for its load
+        is_timed = clock is not None and clock.planned(
             self._step, scheduler_output.total_num_scheduled_tokens, len(scheduler_output.num_scheduled_tokens)
         )
         for request_id in scheduler_output.preempted_req_ids or ():
