@@ -54,6 +54,21 @@ def test_fences_keep_loads_from_blocks_of_steps_in_flight(name: str) -> None:
     check_replay(load(name), geometry(), defers_frees=False)
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["as recorded", "late"])
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_wait_for_their_blocks(name: str, is_late: bool) -> None:
+    with Live(load(name), geometry(), is_late=is_late, by_layers=True) as live:
+        live.run()
+        assert live.connector.num_by_layers > live.connector.num_loads // 3
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_layers_wait_for_their_blocks_in_every_layout(order: str) -> None:
+    with Live(load("mp-async-tp2"), geometry(order, "int8"), by_layers=True) as live:
+        live.run()
+        assert live.connector.num_by_layers > 0
+
+
 # ---- what the checks find
 
 
@@ -80,5 +95,14 @@ def test_loads_that_do_not_wait_for_the_step_before_are_found() -> None:
             load("uni-async"), geometry(), defers_frees=False, unfenced=("loads",), sleep_cycles=LATE_CYCLES // 4
         ) as live,
         pytest.raises(WrongBytesError),
+    ):
+        live.run()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_that_do_not_wait_are_found(name: str) -> None:
+    with (
+        Live(load(name), geometry(), by_layers=True, unfenced=("layers",), sleep_cycles=0) as live,
+        pytest.raises(WrongBytesError, match="before layer 0"),
     ):
         live.run()

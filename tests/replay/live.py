@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flexkv import CacheConfig, KVManager, ModelConfig
+from flexkv.integration.vllm.layer_loads import LayerLoads
 from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
 from flexkv.integration.vllm.worker_connector import FlexKVWorkerConnector
 from flexkv.server.client import KVTPClient
@@ -46,7 +47,8 @@ class LiveConnector:
     def __init__(self, role: FlexKVSchedulerConnector) -> None:
         self.role = role
         self.on_drop: Callable[[], None] = lambda: None
-        self.num_loads = self.num_held = 0
+        self.before_build: Callable[[], None] = lambda: None
+        self.num_loads = self.num_held = self.num_by_layers = 0
 
     def new(self, request: Request) -> None:
         """Our connector does nothing then."""
@@ -59,7 +61,10 @@ class LiveConnector:
         self.role.update_state_after_alloc(request, _Blocks(request.table), num_external_tokens)
 
     def build(self, output: Any) -> Any:
-        return self.role.build_connector_meta(output)
+        self.before_build()
+        notice = self.role.build_connector_meta(output)
+        self.num_by_layers += bool(notice.layer_load)
+        return notice
 
     def output(self, output: Any, step: int | None) -> None:
         self.role.update_connector_output(output, step)
@@ -87,8 +92,11 @@ class Live:
         own_thread: whether the scheduler role has its thread for stores, as in vLLM.
         is_late: ranks run each step as late as they may.
         defers_frees: see Scheduler; default: as vLLM 0.32.
+        by_layers: whether each load that can goes by layers, also while other requests run. No copy of it begins before
+            the first layer waits.
         unfenced: to show that it is found: these wait for no step, "loads", or "loads" and "stores". On a CPU, which
-            has no stream that is behind, the ranks run a step only when such transfers have ended.
+            has no stream that is behind, the ranks run a step only when such transfers have ended. Or "layers", which
+            wait for no load: it begins when the device has done the step's work.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Live:
         own_thread: bool = True,
         is_late: bool = False,
         defers_frees: bool | None = None,
+        by_layers: bool = False,
         unfenced: tuple[str, ...] = (),
         sleep_cycles: int = SLEEP_CYCLES,
     ) -> None:
@@ -133,13 +142,15 @@ class Live:
         ]
         assert self.manager.wait_ready(READY_TIMEOUT_S)
         role = FlexKVSchedulerConnector(
-            self.manager, tokens_per_block=size, own_thread=own_thread, decode_store_blocks=1
+            self.manager, tokens_per_block=size, own_thread=own_thread, decode_store_blocks=1, by_layers=by_layers
         )
         self.connector = LiveConnector(role)
+        if by_layers:
+            self._delay_layers(ranks, are_fenced="layers" not in unfenced)
         defers = recording.asynchronous if defers_frees is None else defers_frees
         self.scheduler = Scheduler(recording, self.connector, defers_frees=defers)
         loop_type = Loop
-        if unfenced:
+        if unfenced and unfenced != ("layers",):
             self._remove_fences(unfenced)
             if geometry.device == "cpu":
                 loop_type = _lingering(self, self.settle if "stores" in unfenced else self._settle_loads)
@@ -184,6 +195,18 @@ class Live:
         if geometry.device == "cpu":
             return Rank(*arguments, recording.tokens_per_block)
         return CudaRank(*arguments, recording.tokens_per_block, sleep_cycles=sleep_cycles)
+
+    def _delay_layers(self, ranks: list[Rank], *, are_fenced: bool) -> None:
+        loads = self.connector.role._layer_loads
+        self._patches.setattr(LayerLoads, "_is_alive", lambda loads, request_id: False)
+
+        def hold() -> None:
+            for client in self.clients:
+                client.hold(bool(loads.untold_block_ids))
+
+        self.connector.before_build = hold
+        for rank, client, worker in zip(ranks, self.clients, self.workers, strict=True):
+            _let_go_late(rank, client, worker, are_fenced=are_fenced)
 
     def _remove_fences(self, unfenced: tuple[str, ...]) -> None:
         real = self.manager.launch
@@ -237,6 +260,25 @@ def _device(geometry: Geometry, rank: int) -> str:
     import torch
 
     return f"cuda:{rank % torch.cuda.device_count()}"
+
+
+def _let_go_late(rank: Rank, client: KVTPClient, worker: FlexKVWorkerConnector, *, are_fenced: bool) -> None:
+    """Let a held load begin with the first layer that waits; if they do not, when the step's work is done."""
+    real_wait, real_record = worker.wait_for_layer, worker.record_step
+
+    def wait_for_layer(layer_name: str) -> None:
+        if are_fenced:
+            client.hold(False)
+            real_wait(layer_name)
+
+    def record_step() -> None:
+        if worker.computes_on_load:
+            rank.settle()
+            client.hold(False)
+        real_record()
+
+    worker.wait_for_layer = wait_for_layer  # type: ignore[method-assign]
+    worker.record_step = record_step  # type: ignore[method-assign]
 
 
 def _lingering(live: Live, settle: Callable[[], None]) -> type[Loop]:

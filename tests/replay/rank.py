@@ -48,6 +48,7 @@ class Rank:
         tokens_per_block: int,
     ) -> None:
         self._worker, self._memory = worker, memory
+        self._layer_names = list(memory.registered)
         self._rows = contents
         self._first_rows = first_rows
         self._size = tokens_per_block
@@ -66,9 +67,11 @@ class Rank:
                     self._worker.bind_step(plan.notice)
                 elif call == "E":
                     assert self._worker.failed_block_ids() == set(), "a load failed"
-                elif call.startswith("w"):  # where a layer of a layerwise load is to be waited for
+                elif call.startswith("w"):
                     layer = int(call[1:])
                     if layer < len(self._memory.layers):
+                        if self._worker.computes_on_load:
+                            self._worker.wait_for_layer(self._layer_names[layer])
                         checks.append(self._check(layer, old))
                         self._write(layer, new)
                 elif call == "R":
@@ -137,6 +140,9 @@ class Rank:
     def _device(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
+    def settle(self) -> None:
+        """Wait until the device has done what was submitted."""
+
     def _sent(self, step: int, arrays: list[Array]) -> tuple[Any, Any, Any]:
         return arrays[0], arrays[1], arrays[2]
 
@@ -203,7 +209,10 @@ class CudaRank(Rank):
     def _on_host(self, check: Any) -> Any:
         return check.cpu().numpy()
 
+    def settle(self) -> None:
+        self._torch.cuda.synchronize(self._name)
+
     def drop(self) -> None:
         with self._device():
             super().drop()
-            self._torch.cuda.synchronize()
+            self.settle()

@@ -43,7 +43,9 @@ def make_scheduler_role(
         return OffSchedulerConnector(tokens_per_block)
     _check_block_size(tokens_per_block, kv_cache_config)
     transfer = vllm_config.kv_transfer_config
-    _check_options(config, transfer.kv_load_failure_policy, own_class=kv_cache_config is not None)
+    _check_options(config, transfer.kv_load_failure_policy)
+    if config.enable_layerwise_transfer:
+        _check_layerwise(vllm_config, own_class=kv_cache_config is not None)
     if kv_cache_config is None:
         logger.warning(
             "vLLM's own connector class does not forward cache resets: blocks of old weights would be served after an "
@@ -86,8 +88,8 @@ def make_scheduler_role(
     )
 
 
-def _check_options(config: FlexKVConfig, policy: str, *, own_class: bool) -> None:
-    """Raise ConfigError when an option does not go with vLLM's policy for failed loads or its own class."""
+def _check_options(config: FlexKVConfig, policy: str) -> None:
+    """Raise ConfigError when an option does not go with vLLM's policy for failed loads."""
     if policy != "recompute":
         logger.info(
             "vLLM will fail a request whose load fails; 'recompute' in --kv-transfer-config is safer "
@@ -101,12 +103,28 @@ def _check_options(config: FlexKVConfig, policy: str, *, own_class: bool) -> Non
             "ssd_pipelined_loads=0"
         )
         raise ConfigError(message, key="ssd_pipelined_loads", value=True)
-    if config.enable_layerwise_transfer and not own_class:
+
+
+def _check_layerwise(vllm_config: VllmConfig, *, own_class: bool) -> None:
+    """Raise ConfigError when layers cannot wait: under vLLM's own class, or where it could not make good a lost load.
+
+    With asynchronous scheduling the next step is planned before vLLM hears that a synchronous load failed. To fail the
+    request is right then; vLLM 0.32's way to recompute it is not: it computes on tokens that were never sampled.
+    """
+    key = "enable_layerwise_transfer"
+    if not own_class:
         message = (
-            "enable_layerwise_transfer is on, and vLLM's own connector class does not keep CUDA graphs clear of layers "
+            f"{key} is on, and vLLM's own connector class does not keep CUDA graphs clear of layers "
             "that wait; set kv_connector_module_path to flexkv.integration.vllm.connector, or turn it off"
         )
-        raise ConfigError(message, key="enable_layerwise_transfer", value=True)
+        raise ConfigError(message, key=key, value=True)
+    policy = vllm_config.kv_transfer_config.kv_load_failure_policy
+    if vllm_config.scheduler_config.async_scheduling and policy == "recompute":
+        message = (
+            f"{key} is on, and vLLM cannot recompute a load that fails while the next step is under way; set "
+            f"kv_load_failure_policy to 'fail', or --no-async-scheduling, or {key}=0"
+        )
+        raise ConfigError(message, key=key, value=True)
 
 
 def make_worker_role(

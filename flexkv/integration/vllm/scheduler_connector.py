@@ -68,13 +68,12 @@ class FlexKVSchedulerConnector:
         use_engine_hashes: whether `request.block_hashes` are to be trusted as content.
         may_load, may_store: by the engine's role (consumer, producer).
         store_timeout_s: bound of a store, the step it waits for included; None: the manager's own bound of a transfer.
-        decode_store_blocks: generated blocks that a running request stores at a time. Fewer, and each costs more;
-            more, and a preemption loses more.
+        decode_store_blocks: generated blocks stored at a time: few cost more each, many are lost with a preemption.
         has_slow_tier: whether there is a tier below host memory: how fast the engine computes prompts is measured then.
         stage_timeout_s: blocks of that tier are offered only once they are in host memory and were checked, and a
             request waits for them so long at most (D15). None: they are offered while they are being read, which asks
             for vLLM's policy `recompute`.
-        by_layers: whether a load may go by layers; see layer_loads.py.
+        by_layers: whether a load may go by layers (layer_loads.py).
         own_thread: whether stores are planned and launched on a thread of their own; else as each step is planned.
     """
 
@@ -144,18 +143,18 @@ class FlexKVSchedulerConnector:
         if match is None:
             return 0, False
         self._matched[request.request_id] = state
-        match.by_layers = self._layer_loads.takes(request.request_id)
-        return match.num_blocks * self._tokens_per_block, not match.by_layers
+        return match.num_blocks * self._tokens_per_block, not self._layer_loads.offers(match)
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Take the device blocks of a load that was accepted. Called again, with 0 tokens, when the load has ended."""
         num_blocks, extra_tokens = divmod(num_external_tokens, self._tokens_per_block)
         if num_external_tokens == 0:
+            self._layer_loads.admit(request.request_id)
             return
         state = self._requests.of(request)
         block_ids = np.array(blocks.get_block_ids()[0], dtype=np.int64)
         load = state.load
-        by_layers = load is not None and load.by_layers
+        first_block = self._layer_loads.offered.get(request.request_id)
         if extra_tokens:  # we offer whole blocks, and vLLM takes what it was offered: a load of part of one is refused
             num_blocks += 1
             self._drop_match(state)
@@ -167,32 +166,32 @@ class FlexKVSchedulerConnector:
         if load is None or load.state is not LoadState.MATCHED or load.num_blocks != num_blocks:
             if load is not None:
                 self._discard(load)
-            load = FlexKVGetTask(request.request_id, None, len(block_ids) - num_blocks, num_blocks, LoadState.FAILED)
-            state.may_store = state.may_store and not by_layers
-            self._unsettled[request.request_id] = state
+            start = len(block_ids) - num_blocks if first_block is None else first_block
+            load = FlexKVGetTask(request.request_id, None, start, num_blocks, LoadState.FAILED)
         else:
             load.state = LoadState.PLANNED
-            if by_layers:
-                self._layer_loads.plan(load)
-            else:
-                self._planned.append(load)
-        load.by_layers = by_layers
+        load.by_layers = first_block is not None
         load.block_ids = block_ids[load.start_block : load.start_block + num_blocks]
         state.load = load
         state.has_loaded = True
+        if load.by_layers:
+            self._layer_loads.plan(load)
+        elif load.state is LoadState.PLANNED:
+            self._planned.append(load)
+        else:
+            self._unsettled[request.request_id] = state
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
         """Doom what preemption took, launch loads and stores, cancel what was not scheduled, and number the step."""
         self._check_store_thread()
         self._step += 1
-        is_timed = self._prefill_clock is not None and self._prefill_clock.planned(
+        clock = None if self._layer_loads.untold_block_ids else self._prefill_clock  # such a step waits for its load
+        is_timed = clock is not None and clock.planned(
             self._step, scheduler_output.total_num_scheduled_tokens, len(scheduler_output.num_scheduled_tokens)
         )
         for request_id in scheduler_output.preempted_req_ids or ():
             self._preempted(request_id)
-        layer_load = self._layer_loads.launch(self._step, scheduler_output.num_scheduled_tokens)
-        if layer_load is not None and layer_load.task_id is not None:
-            self._loading[layer_load.task_id] = self._requests[layer_load.request_id]
+        self._layer_loads.launch(self._step, scheduler_output.num_scheduled_tokens)
         self._plan_stores(scheduler_output)
         self.launch_tasks()
         self.cancel_tasks()
@@ -201,14 +200,13 @@ class FlexKVSchedulerConnector:
             self._last_step_was_empty = False
         else:
             self._rest()
-        failed: set[int] = set()
+        is_outstanding = bool(self._loading or self._unsettled or self._held or self._layer_loads.is_open)
+        on_its_way, failed = self._layer_loads.tell()
         for state in self._unsettled.values():
             if state.load is not None and state.load.state is LoadState.FAILED and not state.finished:
                 state.load.state = LoadState.TOLD
-                failed.update(state.load.block_ids.tolist())
-        is_outstanding = bool(self._loading or self._unsettled or self._held)
-        on_its_way = frozenset(layer_load.block_ids.tolist()) if layer_load is not None else frozenset()
-        return StepNotice(self._step, is_outstanding, frozenset(failed), on_its_way, is_timed)
+                failed = failed.union(state.load.block_ids.tolist())
+        return StepNotice(self._step, is_outstanding, failed, on_its_way, is_timed)
 
     def launch_tasks(self) -> None:
         """Launch the loads that were planned since the last call: after the step before."""
@@ -241,9 +239,10 @@ class FlexKVSchedulerConnector:
         self.launch_tasks()
         if self._store_thread is None:
             self._begin_stores()
-        if self._loading or self._has_untaken:
+        if self._loading or self._has_untaken or self._layer_loads.is_open:
             self._has_untaken = False
             self._stores.collect()
+        self._layer_loads.came_back(step, output.invalid_block_ids)
         self._note_results()
         received: set[str] = set()
         sent: set[str] = set()
@@ -261,7 +260,7 @@ class FlexKVSchedulerConnector:
                 continue
             del self._unsettled[request_id]
             state.load = None
-            if load is not None and not load.by_layers:
+            if load is not None:
                 received.add(request_id)
             elif state.finished:
                 sent.add(request_id)
@@ -278,13 +277,11 @@ class FlexKVSchedulerConnector:
         state = self._requests.get(request.request_id)
         if state is None:
             return False, None
-        if state.computes_on_load:  # the step has come back; the load's end may have been told since
-            self._stores.collect()
         self._note_results()
         self._drop_match(state)
         self._to_store.pop(request.request_id, None)
         state.due_step = 0
-        if not state.is_loading:
+        if not state.is_loading and self._layer_loads.may_store(state):
             if state.lacks_blocks:
                 state.num_stored_blocks = 0
             self._order_store(state, request.num_computed_tokens)
@@ -330,10 +327,10 @@ class FlexKVSchedulerConnector:
             drained: nothing touches device blocks any more. If not, what waits for us keeps its blocks for good: wrong
                 bytes would be worse (D16).
         """
+        states = self._requests.items() if drained else ()
         if not drained:
             logger.error("copies did not end; requests that wait for them stay held requests=%d", len(self._held))
-            return OffSchedulerConnector(self._tokens_per_block, step=self._step)
-        return OffSchedulerConnector.winding_up(self._requests.items(), self._tokens_per_block, self._step)
+        return OffSchedulerConnector.winding_up(states, self._tokens_per_block, self._step, self._layer_loads)
 
     def shutdown(self) -> bool:
         """Stop the manager; False when a copy may still touch device blocks. Idempotent."""
@@ -382,9 +379,10 @@ class FlexKVSchedulerConnector:
             return
         if state.stores:
             self._stores.doom(state.stores)
-        if state.computes_on_load:  # what comes after it on the device's stream waits for it
-            state.load = None
+        if state.computes_on_load and not self._layer_loads.is_planned(state.load):
+            state.load = None  # what comes after it on the device's stream waits for it
         state.forget_blocks()
+        state.has_loaded = state.is_loading  # resumed in this very step
         self._to_store.pop(request_id, None)
         state.may_store = True
         if state.finished:  # it ended between its preemption and this step
@@ -411,7 +409,7 @@ class FlexKVSchedulerConnector:
         """Queue the request if it has enough blocks to store, else note at which step it may have."""
         if state.keys is None or not self._may_store or not state.may_store:
             return
-        if state.computes_on_load:
+        if not self._layer_loads.may_store(state):
             state.due_step = self._step + 1
             self._due.setdefault(state.due_step, []).append(state)
             return
@@ -483,16 +481,19 @@ class FlexKVSchedulerConnector:
             if loading is not None:
                 self._load_ended(loading, response)
                 self._unsettled[loading.request.request_id] = loading
+            else:
+                self._layer_loads.note_end(response)
+        for state in self._layer_loads.take_settled():
+            if state.finished:
+                self._order_store(state, state.request.num_computed_tokens)
+                self._unsettled[state.request.request_id] = state
 
     def _load_ended(self, state: RequestState, response: KVResponse) -> None:
         load = state.load
         if load is None or load.task_id != response.task_id:
             return
         load.state = LoadState.DONE if response.status is KVResponseStatus.SUCCESS else LoadState.FAILED
-        if load.by_layers:  # if it failed, the workers tell, or have told, with the output of its step
-            state.may_load = state.may_store = load.state is LoadState.DONE
-            state.load = None
-        elif load.state is LoadState.FAILED:
+        if load.state is LoadState.FAILED:
             logger.error(
                 "load failed, its blocks are reported to the engine request_id=%s task_id=%d status=%s num_blocks=%d",
                 load.request_id, load.task_id, response.status.name, load.num_blocks,

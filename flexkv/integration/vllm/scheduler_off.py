@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vllm.v1.outputs import KVConnectorOutput
     from vllm.v1.request import Request
 
+    from flexkv.integration.vllm.layer_loads import LayerLoads
+
 __all__ = ["OffSchedulerConnector"]
 
 
@@ -32,6 +34,9 @@ class OffSchedulerConnector:
         held: finished requests whose blocks were held for stores. REQUIRES: nothing touches any of these blocks any
             more.
         step: the last step's number.
+        offered_by_layers: requests whose offer of a load by layers may still be accepted, for the next step, with the
+            first block of the offer.
+        lost_block_ids: blocks of such loads that were accepted and will not come: the next step computes on them.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class OffSchedulerConnector:
         aborted_loads: Collection[str] = (),
         held: Collection[str] = (),
         step: int = 0,
+        offered_by_layers: Mapping[str, int] | None = None,
+        lost_block_ids: Collection[int] = (),
     ) -> None:
         self._tokens_per_block = tokens_per_block
         self._failed = {request_id: frozenset(ids) for request_id, ids in (failed_loads or {}).items()}
@@ -50,10 +57,16 @@ class OffSchedulerConnector:
         self._aborted = set(aborted_loads)
         self._held = set(held)
         self._step = step
+        self._offered_by_layers = dict(offered_by_layers or {})
+        self._lost = frozenset(lost_block_ids)
 
     @classmethod
     def winding_up(
-        cls, states: Iterable[tuple[str, RequestState]], tokens_per_block: int, step: int
+        cls,
+        states: Iterable[tuple[str, RequestState]],
+        tokens_per_block: int,
+        step: int,
+        layer_loads: LayerLoads,
     ) -> OffSchedulerConnector:
         """Return the role that winds up what was promised to these requests. REQUIRES: as above."""
         failed: dict[str, Iterable[int]] = {}
@@ -68,7 +81,16 @@ class OffSchedulerConnector:
                 (aborted if is_awaited else held).add(request_id)
             elif is_awaited and state.load is not None:
                 failed[request_id] = state.load.block_ids.tolist()
-        return cls(tokens_per_block, failed_loads=failed, told_loads=told, aborted_loads=aborted, held=held, step=step)
+        return cls(
+            tokens_per_block,
+            failed_loads=failed,
+            told_loads=told,
+            aborted_loads=aborted,
+            held=held,
+            step=step,
+            offered_by_layers=layer_loads.offered,
+            lost_block_ids=layer_loads.untold_block_ids,
+        )
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         """Offer nothing."""
@@ -77,15 +99,21 @@ class OffSchedulerConnector:
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Take a load that was offered before we went off as failed."""
         num_blocks = -(-num_external_tokens // self._tokens_per_block)
-        if num_blocks:
-            self._failed[request.request_id] = frozenset(blocks.get_block_ids()[0][-num_blocks:])
+        if not num_blocks:
+            return
+        block_ids = blocks.get_block_ids()[0]
+        start = self._offered_by_layers.get(request.request_id)
+        if start is None:
+            self._failed[request.request_id] = frozenset(block_ids[-num_blocks:])
+        else:
+            self._lost = self._lost.union(block_ids[start : start + num_blocks])
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> StepNotice:
         """Tell the workers which loads failed: each once."""
         self._step += 1
-        failed: frozenset[int] = frozenset().union(*self._failed.values())
+        failed = self._lost.union(*self._failed.values())
         self._told.update(self._failed)
-        self._failed = {}
+        self._failed, self._lost, self._offered_by_layers = {}, frozenset(), {}
         return StepNotice(self._step, bool(self._told or self._aborted or self._held), failed)
 
     def update_connector_output(self, output: KVConnectorOutput, step: int | None) -> None:

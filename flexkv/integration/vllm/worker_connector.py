@@ -105,13 +105,17 @@ class FlexKVWorkerConnector:
 
         Raises as `wait_for_layer`.
         """
+        self._finish_load()
         if self._client is None or not self._layer_names or self._notice is None:
             return
-        if self._ticket is not None:
-            if not self._client.finish_load(self._ticket):
-                self._note_lost()
-            self._ticket = None
         self._client.record_step(self._notice.step)
+
+    def _finish_load(self) -> None:
+        if self._ticket is None or self._client is None:
+            return
+        if not self._client.finish_load(self._ticket):
+            self._note_lost()
+        self._ticket = None
 
     def _note_lost(self) -> None:
         assert self._notice is not None
@@ -130,7 +134,12 @@ class FlexKVWorkerConnector:
         return notice.step if notice is not None and (notice.outstanding or notice.is_timed) else None
 
     def failed_block_ids(self) -> set[int]:
-        """Return the blocks whose load failed: as the scheduler role told, and of the step's own load."""
+        """Return the blocks whose load failed: as the scheduler role told, and of the step's own load.
+
+        Waits for that one to end: with speculative decoding vLLM asks before it says that the step was submitted.
+        Raises as `wait_for_layer`.
+        """
+        self._finish_load()
         return set(self._notice.failed_block_ids | self._lost) if self._notice is not None else set()
 
     def shutdown(self) -> None:

@@ -38,6 +38,7 @@ class FakeManager:
         self.tasks = {}
         self.ended = {}
         self.launches = []
+        self.tickets = []  # of loads by layers
         self.num_matches = 0
         self.repeats = []  # of each match, whether it was asked as one
         self.is_shut_down = False
@@ -101,7 +102,12 @@ class FakeManager:
             self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
         return task_id, BlockSpan(start, end)
 
-    def launch(self, task_ids, *, block_ids, after_step, as_batch=False, timeout_s=None):
+    def launch(
+        self, task_ids, *, block_ids, after_step, as_batch=False, timeout_s=None, layerwise_transfer=False, counter_id=0
+    ):
+        if layerwise_transfer:
+            assert self.staging(*task_ids) is StagingState.READY, "all of it must be in host memory"
+            self.tickets.append(counter_id)
         for task_id, blocks in zip(task_ids, block_ids, strict=True):
             task = self.tasks[task_id]
             assert task.state == "matched"
@@ -211,6 +217,7 @@ class FakeScheduler:
         self.tables = {}  # request id -> device block ids
         self.requests = {}
         self.loading = set()
+        self.lost = set()  # device blocks that the workers report with each output
         self.held = set()  # finished, blocks not freed
         self.preempted = []
         self.next_block = 100
@@ -228,17 +235,18 @@ class FakeScheduler:
         if external is None:
             assert not is_async
             return None
-        assert is_async is bool(external)
-        assert local_tokens + external < request.num_tokens
-        total = local_tokens + external if external else min(request.num_tokens, local_tokens + (chunk or 10**9))
+        assert external or not is_async
+        total = local_tokens + external
+        assert total < request.num_tokens
+        request.num_computed_tokens = total
+        if not is_async:
+            total = min(request.num_tokens, total + (chunk or 10**9))
         self._allocate(request, total)
         self.connector.update_state_after_alloc(request, FakeBlocks(self.tables[request.request_id]), external)
-        if external:
-            request.num_computed_tokens = local_tokens + external
+        if is_async:
             self.loading.add(request.request_id)
         else:
-            request.num_computed_tokens = local_tokens
-            self._schedule_new(request, total - local_tokens)
+            self._schedule_new(request, total - request.num_computed_tokens)
         return external
 
     def continue_loaded(self, request):
@@ -295,7 +303,7 @@ class FakeScheduler:
         output = SimpleNamespace(
             finished_sending=empty,
             finished_recving=None if as_none else set(),
-            invalid_block_ids=set(notice.failed_block_ids),
+            invalid_block_ids=notice.failed_block_ids | self.lost,
         )
         is_named = notice.outstanding or notice.is_timed
         self.connector.update_connector_output(output, notice.step if is_named else None)

@@ -11,6 +11,8 @@ import random
 import pytest
 
 from flexkv.common.request import KVResponseStatus
+from flexkv.integration.vllm.layer_loads import LayerLoads
+from tests.integration.vllm.conftest import FakeScheduler
 
 NUM_EVENTS = 300
 
@@ -60,7 +62,8 @@ class Driver:
                 self.scheduler.continue_loaded(request)
             elif self.scheduler.admit(request, chunk=self.random.choice([3, 8, 100])):
                 self.seen.add("load")
-                continue
+                if request_id in self.scheduler.loading:
+                    continue
             self.running[request_id] = self.waiting.pop(request_id)
         self.step(self.random.random() < 0.7)
 
@@ -139,14 +142,101 @@ class Driver:
         self.step(come_back=True)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_any_order_of_events_keeps_every_promise(scheduler, manager, make_request, seed):
-    driver = Driver(scheduler, manager, make_request, seed)
-    driver.run()
+class LayerDriver(Driver):
+    """Loads go by layers where they can, and some are lost: no block that was computed on one is ever stored.
+
+    `recomputes`: vLLM's policy. If so a step comes back before the next one is planned (roles.py).
+    """
+
+    def __init__(self, *args, recomputes):
+        super().__init__(*args)
+        self.recomputes = recomputes
+        self.lost = {}  # by request: its life, told by the first block of its table
+        self.wrong = set()  # device blocks; no two lives have one in common
+
+    def step(self, come_back):
+        super().step(come_back or self.recomputes)
+
+    def take(self, notice):
+        for task in self.manager.tasks.values():
+            if task.kind != "get" or not task.block_ids or not notice.layer_load.issuperset(task.block_ids):
+                continue
+            self.seen.add("load by layers")
+            task.is_copied = True
+            is_lost = self.random.random() < 0.3 if task.state == "running" else task.status.name != "SUCCESS"
+            self.scheduler.lost = set(task.block_ids) if is_lost else set()
+            self.lose(task.block_ids)
+        super().take(notice)
+        self.scheduler.lost = set()
+
+    def preempt(self):
+        running = dict(self.running)
+        super().preempt()
+        for name in running.keys() - self.running.keys():
+            for task in self.manager.tasks.values():  # what comes after the step waits for its load
+                if task.kind == "get" and task.block_ids and self.freed.issuperset(task.block_ids):
+                    task.is_copied = True
+            self.lost.pop(name, None)
+
+    def lose(self, block_ids):
+        """As vLLM does before the connector is told of the output."""
+        owner = next((name for name in self.running if block_ids[0] in self.scheduler.tables[name]), None)
+        if not self.scheduler.lost or owner is None:
+            return
+        table = self.scheduler.tables[owner]
+        self.lost[owner] = table[0]
+        self.note_wrong()
+        if self.recomputes:
+            self.running[owner].num_computed_tokens = 4 * table.index(block_ids[0])
+            self.seen.add("recomputed")
+        else:
+            self.seen.add("failed")
+            if not self.scheduler.finish(self.running.pop(owner)):
+                self.free(owner)
+
+    def note_wrong(self):
+        for name, first in self.lost.items():
+            table = self.scheduler.tables.get(name)
+            self.wrong.update(table if table and table[0] == first else ())
+
+    def check(self):
+        self.note_wrong()
+        stored = {block for launch in self.manager.launches if launch.kind == "put" for block in launch.blocks}
+        assert not stored.intersection(self.wrong)
+        if self.scheduler.preempted:
+            return
+        for task in self.manager.tasks.values():
+            if task.state == "running" and not task.doomed and not hasattr(task, "is_copied"):
+                assert not self.freed.intersection(task.block_ids)
+
+
+def check_all_is_wound_up(driver):
+    scheduler, manager = driver.scheduler, driver.manager
     driver.wind_up()
     assert not scheduler.held
     assert not scheduler.loading
     assert not scheduler.notice.outstanding
     assert manager.states() <= {"ended"}
     assert len(scheduler.connector._requests) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_of_events_keeps_every_promise(scheduler, manager, make_request, seed):
+    driver = Driver(scheduler, manager, make_request, seed)
+    driver.run()
+    check_all_is_wound_up(driver)
     assert {"load", "preempted while storing"} <= driver.seen, "the driver did too little"
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_any_order_of_events_keeps_every_promise_of_loads_by_layers(
+    make_connector, manager, make_request, monkeypatch, seed, recomputes
+):
+    scheduler = FakeScheduler(make_connector(by_layers=True))
+    monkeypatch.setattr(LayerLoads, "_is_alive", lambda loads, request_id: False)  # also while others run
+    driver = LayerDriver(scheduler, manager, make_request, seed, recomputes=recomputes)
+    driver.run()
+    check_all_is_wound_up(driver)
+    assert not scheduler.connector._layer_loads.is_open
+    assert {"load by layers", "recomputed" if recomputes else "failed"} <= driver.seen, "the driver did too little"

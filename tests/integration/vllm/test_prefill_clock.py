@@ -188,3 +188,15 @@ def test_the_connector_notes_prefills_when_there_is_a_slow_tier(manager, make_co
     scheduler.step()
     assert not scheduler.notice.is_timed
     assert len(manager.prefills) == 1
+
+
+def test_a_step_that_waits_for_its_load_is_no_sample(manager, make_connector, scheduler, make_request):
+    scheduler.connector = make_connector(has_slow_tier=True, stage_timeout_s=5.0, by_layers=True)
+    request = make_request("a", 800)
+    keys = scheduler.connector._requests.of(request).keys
+    manager.ready.update(keys.key(request, index) for index in range(50))
+    assert scheduler.admit(request) == 200
+    scheduler.step()
+    assert scheduler.notice.layer_load
+    assert not scheduler.notice.is_timed
+    assert manager.prefills == []

@@ -84,6 +84,21 @@ def test_fences_keep_loads_from_blocks_of_steps_in_flight(name: str) -> None:
         check_replay(live)
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["as recorded", "late"])
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_wait_for_their_blocks(name: str, is_late: bool) -> None:
+    with Live(load(name), Geometry(), is_late=is_late, by_layers=True) as live:
+        check_replay(live)
+        assert live.connector.num_by_layers > live.connector.num_loads // 3
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_layers_wait_for_their_blocks_in_every_layout(order: str) -> None:
+    dtype = "bf16" if order.startswith("B") else "int8"
+    with Live(load("mp-async-tp2"), Geometry(order=order, dtype=dtype), by_layers=True) as live:
+        check_replay(live)
+
+
 def test_a_full_cache_evicts_what_nobody_loads() -> None:
     with Live(load("mp-async-tp2"), Geometry(), num_host_blocks=30) as live:
         live.run()
@@ -117,5 +132,14 @@ def test_loads_that_do_not_wait_for_the_step_before_are_found(name: str) -> None
     with (
         Live(load(name), Geometry(), own_thread=False, is_late=True, defers_frees=False, unfenced=("loads",)) as live,
         pytest.raises(WrongBytesError),
+    ):
+        live.run()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_that_do_not_wait_are_found(name: str) -> None:
+    with (
+        Live(load(name), Geometry(), by_layers=True, unfenced=("layers",)) as live,
+        pytest.raises(WrongBytesError, match="before layer 0"),
     ):
         live.run()

@@ -39,7 +39,7 @@ def config():
 @pytest.fixture
 def vllm_config():
     transfer = SimpleNamespace(kv_load_failure_policy="fail", is_kv_consumer=True, is_kv_producer=True)
-    return SimpleNamespace(kv_transfer_config=transfer)
+    return SimpleNamespace(kv_transfer_config=transfer, scheduler_config=SimpleNamespace(async_scheduling=True))
 
 
 @pytest.fixture
@@ -180,6 +180,31 @@ def test_pipelined_loads_need_the_policy_that_recomputes_what_failed(config, vll
     vllm_config.kv_transfer_config.kv_load_failure_policy = "recompute"
     register()
     assert roles.make_scheduler_role(config, vllm_config, groups()).shutdown()
+
+
+def test_layers_wait_only_under_our_own_connector_class(config, vllm_config):
+    config.enable_layerwise_transfer = True
+    with pytest.raises(ConfigError, match=r"own connector class.*kv_connector_module_path") as caught:
+        roles.make_scheduler_role(config, vllm_config, None)
+    assert caught.value.key == "enable_layerwise_transfer"
+
+
+@pytest.mark.parametrize(("policy", "is_asynchronous"), [("fail", True), ("recompute", False), ("recompute", True)])
+def test_layers_wait_unless_vllm_were_to_recompute_a_load_behind_a_step_that_is_under_way(
+    config, vllm_config, register, policy, is_asynchronous
+):
+    config.enable_layerwise_transfer = True
+    vllm_config.kv_transfer_config.kv_load_failure_policy = policy
+    vllm_config.scheduler_config.async_scheduling = is_asynchronous
+    if is_asynchronous and policy == "recompute":
+        with pytest.raises(ConfigError, match=r"to 'fail', or --no-async-scheduling") as caught:
+            roles.make_scheduler_role(config, vllm_config, groups())
+        assert caught.value.key == "enable_layerwise_transfer"
+        return
+    register()
+    role = roles.make_scheduler_role(config, vllm_config, groups())
+    assert role._layer_loads._enabled
+    assert role.shutdown()
 
 
 @pytest.mark.parametrize(("is_pipelined", "timeout_s"), [(False, 1.5), (True, None)])
