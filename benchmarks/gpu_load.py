@@ -10,6 +10,7 @@ since the clocks of a GPU drift by 10 % with its heat.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 from collections import deque
@@ -22,6 +23,7 @@ import torch
 
 from benchmarks.gpu_rate import WAIT_S, Mover, rate
 from benchmarks.gpu_timeline import LEAST_BUNDLES, Timeline
+from flexkv.server.registration import LEGACY_STREAM
 
 BUNDLES_AHEAD = 2
 
@@ -103,10 +105,14 @@ def decode(num_layers: int = 8, hidden: int = 4096, batch: int = 32, per_bundle:
 
 
 class Running:
-    """An engine that runs in a thread of its own until the block ends."""
+    """An engine that runs in a thread of its own until the block ends.
 
-    def __init__(self, engine: Engine) -> None:
+    `record_step` is told after each bundle, as an engine's worker tells after each step: its number, and the stream.
+    """
+
+    def __init__(self, engine: Engine, record_step: Callable[[int, int], None]) -> None:
         self.engine = engine
+        self._record_step = record_step
         self.timeline = Timeline()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine")
@@ -132,8 +138,11 @@ class Running:
             ahead: deque[tuple[Any, Any]] = deque()
             before = _event()
             before.record()
-            while not self._stop.is_set():
+            for step in itertools.count(1):
+                if self._stop.is_set():
+                    break
                 self.engine.submit()
+                self._record_step(step, torch.cuda.current_stream().cuda_stream or LEGACY_STREAM)
                 after = _event()
                 after.record()
                 ahead.append((before, after))

@@ -146,7 +146,7 @@ def load(plan: Plan) -> None:
 def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: str, clock: str) -> str:
     """Measure one way. Returns the SM clock under the load; `clock`: it, where it is known: asking is slow."""
     limit, ours = arena.dma.movers(way), rig.movers(way)
-    with gpu_load.Running(engine) as running:
+    with gpu_load.Running(engine, rig.record_step) as running:
         clock = clock or (_asked(["clocks.sm"]) or ["unknown"])[0]
         rounds = [
             gpu_load.beside(

@@ -232,6 +232,10 @@ class Rig:
         slots, blocks = self.slots[begin:end].copy(), self.blocks[begin:end].copy()
         return lambda: int(self._copies.copy(direction, slots, blocks))
 
+    def record_step(self, step: int, stream: int) -> None:
+        """The engine has put a step into its stream: copies then know that the GPU is busy."""
+        self._copies.record_step(step, stream)
+
     def movers(self, way: str) -> list[Mover]:
         """Return one mover for each direction; both at once have a half each."""
         return [self.mover(direction, *part) for direction, part in parts_of(way, self.num_blocks).items()]

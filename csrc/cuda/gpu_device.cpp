@@ -22,7 +22,7 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
   name_ = name.data();
   check(api_.cuDevicePrimaryCtxRetain(&context_, device_), "cuDevicePrimaryCtxRetain");
   try {
-    enter();
+    enter_as_guest();
     check(api_.cuCtxGetStreamPriorityRange(&low_priority_, &high_priority_), "cuCtxGetStreamPriorityRange");
     check(api_.cuModuleLoadData(&module_, kernels_ptx), "cuModuleLoadData");
     for (std::size_t i = 0; i < word_sizes.size(); ++i) {

@@ -27,7 +27,8 @@ class GpuDevice {
   [[nodiscard]] Result try_enter() const noexcept;
   // For a thread of the engine's: the context is its from here on, and nothing else of the thread changes. Throws
   // Error.
-  void enter_as_guest() const { check(api_.cuCtxSetCurrent(context_), "cuCtxSetCurrent"); }
+  void enter_as_guest() const { check(try_enter_as_guest(), "cuCtxSetCurrent"); }
+  [[nodiscard]] Result try_enter_as_guest() const noexcept { return api_.cuCtxSetCurrent(context_); }
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
   // REQUIRES: word_bytes is 16, 4 or 1.
   [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;

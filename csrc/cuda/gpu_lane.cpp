@@ -31,7 +31,7 @@ std::unique_ptr<CopyMechanism> make(MechanismKind kind, GpuShared& shared, const
 
 GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction direction)
     : shared_(std::move(shared)), direction_(direction) {
-  shared_->device.enter();
+  shared_->device.enter_as_guest();
   streams_ = std::make_unique<LaneStreams>(shared_->device, direction);
   for (std::size_t i = 0; i < num_mechanisms; ++i) {
     mechanisms_[i] = make(static_cast<MechanismKind>(i), *shared_, *streams_);
@@ -41,7 +41,7 @@ GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction directio
 
 // Streams and events are to be destroyed by a thread that has entered.
 GpuLane::~GpuLane() {
-  (void)shared_->device.try_enter();
+  (void)shared_->device.try_enter_as_guest();
   for (auto& mechanism : mechanisms_) mechanism.reset();
   for (auto& events : part_events_) events.clear();
   streams_.reset();

@@ -46,7 +46,8 @@ class GpuLane {
   std::array<std::unique_ptr<CopyMechanism>, num_mechanisms> mechanisms_;
   StagedCopies* staged_ = nullptr;  // one of them
   std::mutex mutex_;
-  // The parts of the last two loads by layers: whoever waits for one of the last load finds its events as they were.
+  // The parts of the last two loads by layers. Nobody waits for older ones: a load runs once the step before its own
+  // has been recorded, which the engine does when it has finished with the load of that step.
   std::array<std::vector<std::unique_ptr<PartEvents>>, 2> part_events_;
   std::size_t num_in_parts_ = 0;  // such loads
 };

@@ -19,7 +19,7 @@ struct GpuShared {
   // Throws Error, std::invalid_argument.
   GpuShared(const Api& api, int ordinal, DeviceLayout layout, std::uint64_t slot_stride_bytes)
       : device(api, ordinal), map(device, std::move(layout)), steps(device), stages(device, slot_stride_bytes) {}
-  ~GpuShared() { (void)device.try_enter(); }  // its parts are given back here
+  ~GpuShared() { (void)device.try_enter_as_guest(); }  // its parts are given back here
   GpuShared(const GpuShared&) = delete;
   GpuShared& operator=(const GpuShared&) = delete;
 

@@ -43,13 +43,14 @@ bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseco
 nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes) const {
   Sample sum;
   for (const Sample& sample : samples_) sum = {sum.ns + sample.ns, sum.bytes + sample.bytes};
-  if (sum.bytes == 0) return nanoseconds(0);
+  if (sum.bytes == 0 || passed_bytes <= last_bytes_) return nanoseconds(0);
   const double expected_ns = sum.ns / sum.bytes * static_cast<double>(passed_bytes - last_bytes_);
   const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * 0.75, 1e9)));
   return std::clamp<nanoseconds>(most_of_it - (now - last_), nanoseconds(0), longest_sleep);
 }
 
 void StagePace::ended(WaitClock::time_point now, std::uint64_t passed_bytes) {
+  if (passed_bytes <= last_bytes_) return;  // it ended later than one that was issued behind it
   samples_[next_++ % num_kept] = {static_cast<double>(nanoseconds(now - last_).count()),
                                   static_cast<double>(passed_bytes - last_bytes_)};
   last_ = now;

@@ -11,8 +11,6 @@ namespace {
 
 constexpr unsigned most_groups = 32;
 constexpr std::uint64_t part_alignment = 512;
-constexpr std::uint64_t least_batch_bytes = std::uint64_t{4} << 20;
-constexpr std::uint64_t batches_of_short_op = 6;
 
 bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
 
@@ -43,22 +41,11 @@ void StagedCopies::begin() {
 void StagedCopies::issue(const CopyOp& op) {
   wait_for_step(op.after_step);
   const std::uint64_t pitch_bytes = pitch_of(op);
-  const std::size_t at_once = blocks_at_once(op, pitch_bytes);
+  const std::size_t at_once = std::min<std::size_t>(max_ids_in_launch, shared_.stages.stage_bytes() / pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += at_once) {
     const std::size_t count = std::min(at_once, op.slots.size() - first);
     pass(op, {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes});
   }
-}
-
-// Of what fits into the stages, all but the first gather, or the last scatter, is done while something is copied: it
-// goes in several batches. Beside the engine's work each of them would have to wait for room of its own.
-std::size_t StagedCopies::blocks_at_once(const CopyOp& op, std::uint64_t pitch_bytes) const {
-  const std::uint64_t stage_bytes = shared_.stages.stage_bytes();
-  const std::size_t most = std::min<std::size_t>(max_ids_in_launch, stage_bytes / pitch_bytes);
-  const std::uint64_t num_bytes = op.slots.size() * pitch_bytes;
-  if (num_bytes > stage_bytes * shared_.stages.num_stages() || shared_.steps.is_engine_busy()) return most;
-  const std::uint64_t batch_bytes = std::max(least_batch_bytes, num_bytes / batches_of_short_op);
-  return std::clamp<std::size_t>(batch_bytes / pitch_bytes, 1, most);
 }
 
 // What only fills a stage does not wait.
@@ -71,14 +58,15 @@ void StagedCopies::finish() {
   shared_.stages.end(side_);
 }
 
-// `first_user`: what is put into it from now on finds the stage empty. Loads have the copy engine wait for that on the
-// device. A kernel that is put in line behind a copy gets its turn late beside a large product (stores then come to
-// 0.85 of the link, and not to 0.90): there the host waits, and launches it once it can run.
+// `first_user`: what is put into it from now on finds the stage empty. As a rule the host waits for that: a queue of
+// the device that waits for another one makes each batch 20 us longer, and a kernel that waits so gets its turn late
+// beside a large product. There, and for loads only, whose copies are what waits, it is the better way all the same:
+// stages must not stay empty until the host has woken.
 StagedCopies::InFlight StagedCopies::next_stage(const GpuStream& first_user) {
   while (shared_.stages.holds_too_many(side_)) finish_oldest();
   if (GpuStage* const fresh = shared_.stages.take(side_, shared_.start_limit)) return {fresh};
   const InFlight oldest = in_flight_.front();
-  if (streams_.is_store()) {
+  if (streams_.is_store() || !shared_.steps.is_engine_busy()) {
     pace_.wait(oldest.stage->last_end(), oldest.passed_bytes, Looks::leisurely);
   } else {
     if (oldest.passed_before_bytes > 0) {

@@ -8,9 +8,9 @@
 // on streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
 // moved in between. Of parts of slots a stage holds the parts only, one behind the other.
 //
-// A stage is used again as soon as its bytes have left it. For loads the device sees to that: they are put in line up
-// to one round of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage
-// back to the other direction waits for it.
+// A stage is used again as soon as its bytes have left it. Beside a busy engine loads are put in line up to one round
+// of the stages ahead, so that it matters little when the host's thread wakes. Whoever must give a stage back to the
+// other direction waits for it.
 #pragma once
 #include <cstddef>
 #include <deque>
@@ -51,7 +51,6 @@ class StagedCopies final : public CopyMechanism {
     std::uint64_t passed_before_bytes = 0;
   };
 
-  [[nodiscard]] std::size_t blocks_at_once(const CopyOp& op, std::uint64_t pitch_bytes) const;
   void pass(const CopyOp& op, const Batch& batch);
   void wait_for_step(std::uint64_t step) const;
   void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, Stream stream) const;

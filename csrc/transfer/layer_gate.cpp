@@ -39,7 +39,7 @@ bool LayerGate::finish(std::uint64_t ticket) {
     wait_for_change(lock, ticket);
   }
   const bool is_done = expected(ticket).state == State::done;
-  last_finished_ = ticket;
+  last_finished_ = std::max(last_finished_, ticket);
   loads_.erase(loads_.begin(), loads_.upper_bound(ticket));
   return is_done;
 }

@@ -11,7 +11,7 @@ from flexkv.integration.vllm.scheduler_connector import FlexKVSchedulerConnector
 from flexkv.integration.vllm.scheduler_off import OffSchedulerConnector
 from flexkv.integration.vllm.scheduler_role import SchedulerRole
 from flexkv.integration.vllm.support import unreplicated_layers, unsupported_groups, unsupported_layers
-from flexkv.integration.vllm.worker_connector import FlexKVWorkerConnector
+from flexkv.integration.vllm.worker_connector import LOAD_TIMEOUT_S, FlexKVWorkerConnector
 from flexkv.kvmanager import KVManager
 from flexkv.server.client import KVTPClient
 
@@ -45,7 +45,7 @@ def make_scheduler_role(
     transfer = vllm_config.kv_transfer_config
     _check_options(config, transfer.kv_load_failure_policy)
     if config.enable_layerwise_transfer:
-        _check_layerwise(vllm_config, own_class=kv_cache_config is not None)
+        _check_layerwise(vllm_config, kv_cache_config)
     if kv_cache_config is None:
         logger.warning(
             "vLLM's own connector class does not forward cache resets: blocks of old weights would be served after an "
@@ -105,17 +105,23 @@ def _check_options(config: FlexKVConfig, policy: str) -> None:
         raise ConfigError(message, key="ssd_pipelined_loads", value=True)
 
 
-def _check_layerwise(vllm_config: VllmConfig, *, own_class: bool) -> None:
+def _check_layerwise(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig | None) -> None:
     """Raise ConfigError when layers cannot wait: under vLLM's own class, or where it could not make good a lost load.
 
     With asynchronous scheduling the next step is planned before vLLM hears that a synchronous load failed. To fail the
     request is right then; vLLM 0.32's way to recompute it is not: it computes on tokens that were never sampled.
     """
     key = "enable_layerwise_transfer"
-    if not own_class:
+    if kv_cache_config is None:
         message = (
             f"{key} is on, and vLLM's own connector class does not keep CUDA graphs clear of layers "
             "that wait; set kv_connector_module_path to flexkv.integration.vllm.connector, or turn it off"
+        )
+        raise ConfigError(message, key=key, value=True)
+    if getattr(kv_cache_config, "needs_kv_cache_zeroing", False):
+        message = (
+            f"{key} is on, and vLLM zeroes new blocks of this model at the beginning of the step that computes on them: "
+            f"what was loaded would be lost; set {key}=0"
         )
         raise ConfigError(message, key=key, value=True)
     policy = vllm_config.kv_transfer_config.kv_load_failure_policy
@@ -153,7 +159,7 @@ def make_worker_role(
     )
     num_blocks = vllm_config.cache_config.num_gpu_blocks if kv_cache_config is None else int(kv_cache_config.num_blocks)
     tag = _tag_of_own_shard(config, vllm_config, kv_cache_config, tp_rank)
-    return FlexKVWorkerConnector(client, num_blocks, tag, config.cache_config.transfer_timeout_s)
+    return FlexKVWorkerConnector(client, num_blocks, tag, min(config.cache_config.transfer_timeout_s, LOAD_TIMEOUT_S))
 
 
 def _tag_of_own_shard(

@@ -235,4 +235,4 @@ class FlexKVConnectorV1Impl:
             if self.worker.computes_on_load:  # on blocks that may be wrong, or still be written to: the step must fail
                 raise
             logger.warning("FlexKV turned off on this rank error=%r", error, exc_info=True)
-            self._worker = FlexKVWorkerConnector(None)
+            self._worker = self.worker.turned_off()

@@ -20,7 +20,7 @@ __all__ = ["FlexKVWorkerConnector"]
 logger = flexkv_logger(__name__)
 
 STOP_TIMEOUT_S = 5.0
-LOAD_TIMEOUT_S = 20.0
+LOAD_TIMEOUT_S = 5.0
 
 
 class FlexKVWorkerConnector:
@@ -83,6 +83,12 @@ class FlexKVWorkerConnector:
             return
         self._ticket = notice.step
         self._client.expect_load(notice.step, self._load_timeout_s)
+
+    def turned_off(self) -> FlexKVWorkerConnector:
+        """Return the role of a rank that takes no part any more; it still tells what this step owes the scheduler."""
+        off = FlexKVWorkerConnector(None)
+        off._notice, off._lost = self._notice, self._lost
+        return off
 
     @property
     def computes_on_load(self) -> bool:

@@ -163,3 +163,14 @@ def test_a_client_without_tensors_raises_rather_than_waiting_for_nothing(tmp_pat
     ):
         with pytest.raises(ServerError, match="register_to_server"):
             call()
+
+
+def test_a_rank_that_is_turned_off_within_a_step_still_tells_what_the_step_owes() -> None:
+    worker = worker_of(FakeClient(lost_at="finish"))
+    worker.bind_step(notice(failed=frozenset({90})))
+    worker.record_step()
+    off = worker.turned_off()
+    assert off.failed_block_ids() == {90, *BLOCKS}
+    assert off.step_to_name == worker.step_to_name
+    off.bind_step(None)
+    assert off.failed_block_ids() == set()

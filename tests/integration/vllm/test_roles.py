@@ -189,6 +189,14 @@ def test_layers_wait_only_under_our_own_connector_class(config, vllm_config):
     assert caught.value.key == "enable_layerwise_transfer"
 
 
+def test_layers_do_not_wait_where_vllm_zeroes_blocks_of_the_step_that_computes_on_them(config, vllm_config):
+    config.enable_layerwise_transfer = True
+    vllm_config.kv_transfer_config.kv_load_failure_policy = "fail"
+    with pytest.raises(ConfigError, match=r"zeroes new blocks") as caught:
+        roles.make_scheduler_role(config, vllm_config, SimpleNamespace(**vars(groups()), needs_kv_cache_zeroing=True))
+    assert caught.value.key == "enable_layerwise_transfer"
+
+
 @pytest.mark.parametrize(("policy", "is_asynchronous"), [("fail", True), ("recompute", False), ("recompute", True)])
 def test_layers_wait_unless_vllm_were_to_recompute_a_load_behind_a_step_that_is_under_way(
     config, vllm_config, register, policy, is_asynchronous
