@@ -120,7 +120,7 @@ def _check_layerwise(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig | N
         raise ConfigError(message, key=key, value=True)
     if getattr(kv_cache_config, "needs_kv_cache_zeroing", False):
         message = (
-            f"{key} is on, and vLLM zeroes new blocks of this model at the beginning of the step that computes on them: "
+            f"{key} is on, and vLLM zeroes new blocks of this model as the step begins that computes on them: "
             f"what was loaded would be lost; set {key}=0"
         )
         raise ConfigError(message, key=key, value=True)
