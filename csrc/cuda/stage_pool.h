@@ -17,22 +17,11 @@
 
 namespace flexkv::cuda {
 
-// Used again and again, also by copies that are put in line while the ones before still run: they wait for them on the
-// device. The ends of the last two uses are kept.
 struct GpuStage {
-  GpuStage(const GpuDevice& device, DevicePtr memory_in)
-      : memory(memory_in), filled(device), ends{{GpuEvent(device), GpuEvent(device)}} {}
-
-  // The end of the last use, and of the one before it: then the bytes have left the stage.
-  [[nodiscard]] const GpuEvent& last_end() const { return ends[(num_uses + 1) % 2]; }  // of use num_uses - 1
-  [[nodiscard]] const GpuEvent& end_before_last() const { return ends[num_uses % 2]; }
-  // The end of a new use. REQUIRES: the one before the last has happened.
-  void record_end(Stream stream) { ends[num_uses++ % 2].record(stream); }
-
+  GpuStage(const GpuDevice& device, DevicePtr memory_in) : memory(memory_in), filled(device), done(device) {}
   const DevicePtr memory;
   const GpuEvent filled;  // its bytes are there
-  std::array<GpuEvent, 2> ends;
-  std::size_t num_uses = 0;
+  const GpuEvent done;    // and have left it
 };
 
 class StagePool {

@@ -58,53 +58,42 @@ void StagedCopies::finish() {
   shared_.stages.end(side_);
 }
 
-// `first_user`: what is put into it from now on finds the stage empty. As a rule the host waits for that: a queue of
-// the device that waits for another one makes each batch 20 us longer, and a kernel that waits so gets its turn late
-// beside a large product. There, and for loads only, whose copies are what waits, it is the better way all the same:
-// stages must not stay empty until the host has woken.
-StagedCopies::InFlight StagedCopies::next_stage(const GpuStream& first_user) {
+GpuStage& StagedCopies::next_stage() {
   while (shared_.stages.holds_too_many(side_)) finish_oldest();
-  if (GpuStage* const fresh = shared_.stages.take(side_, shared_.start_limit)) return {fresh};
-  const InFlight oldest = in_flight_.front();
-  if (streams_.is_store() || !shared_.steps.is_engine_busy()) {
-    pace_.wait(oldest.stage->last_end(), oldest.passed_bytes, Looks::leisurely);
-  } else {
-    if (oldest.passed_before_bytes > 0) {
-      pace_.wait(oldest.stage->end_before_last(), oldest.passed_before_bytes, Looks::leisurely);
-    }
-    first_user.wait_for(oldest.stage->last_end().get());
+  GpuStage* stage = shared_.stages.take(side_, shared_.start_limit);
+  while (stage == nullptr) {
+    finish_oldest();
+    stage = shared_.stages.take(side_, shared_.start_limit);
   }
-  in_flight_.pop_front();
-  return {oldest.stage, 0, oldest.passed_bytes};
+  return *stage;
 }
 
 void StagedCopies::finish_oldest() {
   const InFlight oldest = in_flight_.front();
-  pace_.wait(oldest.stage->last_end(), oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
+  pace_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
   in_flight_.pop_front();
   shared_.stages.give_back(side_, oldest.stage);
 }
 
 void StagedCopies::pass(const CopyOp& op, const Batch& batch) {
+  GpuStage& stage = next_stage();
+  issued_bytes_ += batch.bytes();
+  in_flight_.push_back({&stage, issued_bytes_});
   const GpuStream& kernels = *streams_.kernels()[num_passed_ % LaneStreams::num_kernel_streams];
   const GpuStream& copies = *streams_.copies()[num_passed_ % LaneStreams::num_copy_streams];
   ++num_passed_;
-  in_flight_.push_back(next_stage(streams_.is_store() ? kernels : copies));
-  issued_bytes_ += batch.bytes();
-  in_flight_.back().passed_bytes = issued_bytes_;
-  GpuStage& stage = *in_flight_.back().stage;
   if (streams_.is_store()) {
     launch(op, batch, stage, kernels.get());
     stage.filled.record(kernels.get());
     copies.wait_for(stage.filled.get());
     move_runs(op, batch, stage.memory, copies.get());
-    stage.record_end(copies.get());
+    stage.done.record(copies.get());
   } else {
     move_runs(op, batch, stage.memory, copies.get());
     stage.filled.record(copies.get());
     kernels.wait_for(stage.filled.get());
     launch(op, batch, stage, kernels.get());
-    stage.record_end(kernels.get());
+    stage.done.record(kernels.get());
   }
 }
 

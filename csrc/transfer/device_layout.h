@@ -21,6 +21,7 @@ struct DeviceLayout {
   std::uint64_t num_blocks = 0;
   std::vector<Plane> planes;
   // Where in a slot the bytes of the model's layers end, ascending; a layer is there once all bytes before its end are.
+  // NOLINTNEXTLINE(readability-redundant-member-init): else each layout would have to name it
   std::vector<std::uint64_t> layer_ends{};
 
   [[nodiscard]] std::uint64_t slot_bytes() const;

@@ -96,10 +96,11 @@ LayerGate::Load& LayerGate::known(std::uint64_t ticket) {
 }
 
 void LayerGate::wait_for_change(std::unique_lock<std::mutex>& lock, std::uint64_t ticket) {
-  Load& load = expected(ticket);
+  const Load& load = expected(ticket);
   const bool is_running = load.state == State::running;
   // What runs has as long again: it may have begun at the very end.
-  const Clock::time_point until = *load.deadline + (is_running ? load.timeout : Clock::duration{});
+  const Clock::time_point until =
+      load.deadline.value_or(Clock::now()) + (is_running ? load.timeout : Clock::duration{});
   if (changed_.wait_until(lock, until) != std::cv_status::timeout) return;
   Load& now = expected(ticket);
   if (now.state == State::waiting) {

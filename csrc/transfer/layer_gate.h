@@ -49,9 +49,9 @@ class LayerGate {
   enum class State : std::uint8_t { waiting, running, done, failed };
   struct Load {
     State state = State::waiting;
-    std::optional<Clock::time_point> deadline{};  // once expected
+    std::optional<Clock::time_point> deadline;  // once expected
     Clock::duration timeout{};
-    std::vector<std::pair<std::uint64_t, CopyMark>> parts{};  // by end, ascending
+    std::vector<std::pair<std::uint64_t, CopyMark>> parts;  // by end, ascending
   };
   static constexpr std::size_t max_loads = 16;  // known at a time; whoever waits for none leaves the oldest behind
 
