@@ -46,6 +46,12 @@ class Told {
       changed_.notify_all();
     };
   }
+  // Waits until memory has been refused.
+  void wait_refused() {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60),
+                            [this] { return !all_.empty() && all_.back().unregistered_bytes > 0; }));
+  }
   // Waits until so many bytes have been dealt with.
   HostProgress wait(std::uint64_t bytes) {
     std::unique_lock lock(mutex_);
@@ -117,6 +123,7 @@ void what_somebody_else_has_registered_is_left_to_him() {
 void a_thread_that_cannot_use_the_device_registers_nothing_and_says_so() {
   Nine nine;
   nine.cuda.fail("cuCtxSetCurrent", 1);
+  nine.cuda.on_register([&nine](void*) { nine.told.wait_refused(); });  // the others leave it a piece
   auto registration = nine.begin();
   const HostProgress all = nine.told.wait(9 * gib);
   CHECK(all.num_slots == 9 && all.unregistered_bytes >= gib && !all.error.empty());
