@@ -53,6 +53,7 @@ nb::dict tuning_of(const cuda::GpuBackend* backend) {
   nb::list us;
   nb::list idle;
   nb::list busy;
+  nb::list busy_long;
   for (std::size_t i = 0; i < CopyCell::count; ++i) {
     const CopyCell cell = CopyCell::at(i);
     cells.append(nb::make_tuple(cell.direction == protocol::Direction::load ? "load" : "store",
@@ -60,8 +61,9 @@ nb::dict tuning_of(const cuda::GpuBackend* backend) {
     nb::list figures;
     for (const double figure : report.figures[i]) figures.append(figure);
     us.append(figures);
-    idle.append(name_of(choices.choose(cell, false)));
-    busy.append(name_of(choices.choose(cell, true)));
+    idle.append(name_of(choices.choose(cell, cuda::Beside::nothing)));
+    busy.append(name_of(choices.choose(cell, cuda::Beside::work)));
+    busy_long.append(name_of(choices.choose(cell, cuda::Beside::work_and_long)));
   }
   dict["gpu"] = backend->gpu_name();
   dict["driver"] = backend->driver_version();
@@ -74,6 +76,7 @@ nb::dict tuning_of(const cuda::GpuBackend* backend) {
   dict["us"] = us;
   dict["idle"] = idle;
   dict["busy"] = busy;
+  dict["busy_long"] = busy_long;
   return dict;
 }
 

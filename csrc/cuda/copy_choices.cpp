@@ -7,10 +7,14 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr double clear_gain = 0.05;
+constexpr double most_for_no_kernels = 1.5;           // times as long on an idle GPU
+constexpr double most_for_no_kernels_if_long = 1.05;  // the same
 constexpr std::size_t run_length_of_adjacent = 4;
 constexpr std::size_t num_sizes = CopyCell::blocks_of_size.size();
 
 std::size_t index_of(MechanismKind kind) { return static_cast<std::size_t>(kind); }
+
+bool has_kernels(MechanismKind kind) { return kind == MechanismKind::staged || kind == MechanismKind::zero_copy; }
 
 }  // namespace
 
@@ -33,19 +37,26 @@ CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> sl
   return cell;
 }
 
-MechanismKind best_of(const CellFigures& figures, MechanismKind usual, bool is_busy) {
+MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside) {
   const double usual_us = figures[index_of(usual)];
   if (usual_us <= 0) return usual;
-  double best_us = usual_us * (1 - clear_gain);
-  MechanismKind best = usual;
-  for (std::size_t i = 0; i < num_mechanisms; ++i) {
-    const auto kind = static_cast<MechanismKind>(i);
-    if (kind == usual || figures[i] <= 0 || figures[i] > best_us) continue;
-    if (is_busy && kind == MechanismKind::zero_copy) continue;
-    best_us = figures[i];
-    best = kind;
-  }
-  return best;
+  const auto fastest = [&figures](MechanismKind otherwise, double limit_us, auto is_in) {
+    MechanismKind found = otherwise;
+    for (std::size_t i = 0; i < num_mechanisms; ++i) {
+      const auto kind = static_cast<MechanismKind>(i);
+      if (kind == otherwise || !is_in(kind) || figures[i] <= 0 || figures[i] > limit_us) continue;
+      limit_us = figures[i];
+      found = kind;
+    }
+    return found;
+  };
+  const double clear_us = usual_us * (1 - clear_gain);
+  if (beside == Beside::nothing) return fastest(usual, clear_us, [](MechanismKind /*kind*/) { return true; });
+  const MechanismKind best =
+      fastest(usual, clear_us, [](MechanismKind kind) { return kind != MechanismKind::zero_copy; });
+  if (!has_kernels(best)) return best;
+  const double waits = beside == Beside::work ? most_for_no_kernels : most_for_no_kernels_if_long;
+  return fastest(best, figures[index_of(best)] * waits, [](MechanismKind kind) { return !has_kernels(kind); });
 }
 
 CopyChoices::CopyChoices(MechanismKind usual) : usual_(usual) {
@@ -57,7 +68,9 @@ CopyChoices::CopyChoices(MechanismKind usual) : usual_(usual) {
 void CopyChoices::use(const CopyFigures& figures) {
   report_.figures = figures;
   for (std::size_t i = 0; i < CopyCell::count; ++i) {
-    for (const bool is_busy : {false, true}) chosen_[i][is_busy ? 1 : 0] = best_of(figures[i], usual_, is_busy);
+    for (std::size_t beside = 0; beside < num_besides; ++beside) {
+      chosen_[i][beside] = best_of(figures[i], usual_, static_cast<Beside>(beside));
+    }
   }
 }
 
@@ -79,6 +92,7 @@ void CopyChoices::force(MechanismKind kind) {
   for (auto& cell : chosen_) {
     for (auto& chosen : cell) chosen = kind;
   }
+  is_forced_ = true;
   report_.why_not = "one mechanism was asked for";
   become(TuningState::failed);
 }

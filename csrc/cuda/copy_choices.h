@@ -3,8 +3,9 @@
 //
 // As long as there are none, and where they show no clear gain, it is the layout's usual mechanism. Load is not
 // measured: what stands for it would have to be the engine's own kernels. Beside a busy engine no kernel reads or
-// writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do;
-// stages and the copy engine do not (docs/PERFORMANCE.md), and which of these copies follows from the same figures.
+// writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do; and
+// the copy engine alone is preferred to stages, as it neither waits for the multiprocessors nor takes them
+// (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones a twentieth.
 // Thread safety: all members, any thread.
 #pragma once
 #include <array>
@@ -49,8 +50,12 @@ struct CopyCell {
 using CellFigures = std::array<double, num_mechanisms>;
 using CopyFigures = std::array<CellFigures, CopyCell::count>;
 
+// What an op runs beside: nothing; work of the engine's; the same, and the op is longer than any that is measured.
+enum class Beside : std::uint8_t { nothing, work, work_and_long };
+inline constexpr std::size_t num_besides = 3;
+
 // The mechanism that the figures speak for. Pure.
-[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, bool is_busy);
+[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside);
 
 // untuned -> measuring -> measured | failed ; or given. While it is not measured or given, the usual mechanism is used.
 enum class TuningState : std::uint8_t { untuned, measuring, measured, given, failed };
@@ -60,14 +65,15 @@ class CopyChoices {
   explicit CopyChoices(MechanismKind usual);
 
   [[nodiscard]] MechanismKind usual() const { return usual_; }
-  [[nodiscard]] MechanismKind choose(const CopyCell& cell, bool is_busy) const {
-    return chosen_[cell.index()][is_busy ? 1 : 0].load(std::memory_order_relaxed);
+  [[nodiscard]] MechanismKind choose(const CopyCell& cell, Beside beside) const {
+    return chosen_[cell.index()][static_cast<std::size_t>(beside)].load(std::memory_order_relaxed);
   }
 
   // Uses these from now on. False, and nothing changes, when there are some already, or they are measured just now.
   bool give(const CopyFigures& figures);
   // For measurements of one mechanism: it moves all ops that it takes. Nothing is tuned any more.
   void force(MechanismKind kind);
+  [[nodiscard]] bool is_forced() const { return is_forced_.load(std::memory_order_relaxed); }
 
   // To be called by whoever measures. False when there is nothing to measure, or somebody else does.
   [[nodiscard]] bool begin_measuring();
@@ -89,8 +95,8 @@ class CopyChoices {
   void become(TuningState state);        // REQUIRES: mutex_ held
 
   const MechanismKind usual_;
-  std::array<std::array<std::atomic<MechanismKind>, 2>, CopyCell::count>
-      chosen_{};  // beside an idle engine, a busy one
+  std::array<std::array<std::atomic<MechanismKind>, num_besides>, CopyCell::count> chosen_{};
+  std::atomic<bool> is_forced_ = false;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   Report report_;  // guarded by mutex_

@@ -1,5 +1,7 @@
 #include "cuda/engine_copies.h"
 
+#include <algorithm>
+
 #include "cuda/host_runs.h"
 #include "cuda/step_wait.h"
 
@@ -7,6 +9,7 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr std::size_t most_copies_in_batch = 4096;
+constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
 
 std::byte* slot_of(const CopyOp& op, std::size_t i) {
   return op.host.base + static_cast<std::uint64_t>(op.slots[i]) * op.host.stride_bytes;
@@ -30,19 +33,30 @@ bool goes_on(const CopyOp& op, std::size_t i) {
 }  // namespace
 
 EngineCopies::EngineCopies(const GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams) {
-  for (std::size_t i = 0; i < LaneStreams::num_copy_streams; ++i) {
-    done_.push_back(std::make_unique<GpuEvent>(shared_.device));
-  }
+  for (std::size_t i = 0; i < most_in_flight; ++i) ends_.push_back(std::make_unique<GpuEvent>(shared_.device));
 }
 
 void EngineCopies::copy(const CopyOp& op) {
   wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
-  issue(op);
-  for (std::size_t i = 0; i < done_.size(); ++i) done_[i]->record(streams_.copies()[i]->get());
-  for (const auto& done : done_) done->wait();
+  pace_.begin();
+  const std::size_t most = std::max<std::size_t>(1, bytes_of_segment / op.map.slot_bytes);
+  std::size_t number = 0;
+  for (std::size_t first = 0; first < op.slots.size(); first += most, ++number) {
+    if (in_flight_.size() == most_in_flight) finish_oldest();
+    const std::size_t count = std::min(most, op.slots.size() - first);
+    issue({op.map, op.host, op.slots.subspan(first, count), op.blocks.subspan(first, count), op.part, op.after_step});
+    const GpuEvent& end = *ends_[number % most_in_flight];
+    end.record(stream());
+    in_flight_.push_back({&end, (first + count) * op.map.slot_bytes});
+  }
+  while (!in_flight_.empty()) finish_oldest();
 }
 
-Stream EngineCopies::next_stream() { return streams_.copies()[num_issued_++ % LaneStreams::num_copy_streams]->get(); }
+void EngineCopies::finish_oldest() {
+  const Segment oldest = in_flight_.front();
+  (void)pace_.wait(*oldest.end, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
+  in_flight_.pop_front();
+}
 
 bool DirectCopies::takes(const CopyOp& op) const {
   return op.map.layout.planes.size() == 1 && op.map.chunks_are_within_allocations && is_whole(op);
@@ -53,7 +67,7 @@ void DirectCopies::issue(const CopyOp& op) {
   for (std::size_t i = 0; i < op.slots.size();) {
     std::size_t end = i + 1;
     while (end < op.slots.size() && goes_on(op, end)) ++end;
-    streams().move(slot_of(op, i), chunk_of(op, plane, i), (end - i) * plane.chunk_bytes, next_stream());
+    streams().move(slot_of(op, i), chunk_of(op, plane, i), (end - i) * plane.chunk_bytes, stream());
     i = end;
   }
 }
@@ -65,7 +79,7 @@ void StridedCopies::issue(const CopyOp& op) {
   const std::uint64_t chunk_bytes = planes.front().chunk_bytes;
   for (std::size_t i = 0; i < op.slots.size(); ++i) {
     streams().move_rows(slot_of(op, i), chunk_of(op, planes.front(), i),
-                        {chunk_bytes, planes.size(), chunk_bytes, op.map.plane_pitch_bytes}, next_stream());
+                        {chunk_bytes, planes.size(), chunk_bytes, op.map.plane_pitch_bytes}, stream());
   }
 }
 
@@ -114,7 +128,7 @@ void BatchedCopies::flush() {
   std::size_t failed_at = 0;
   const GpuDevice& device = streams().device();
   const Result result = device.api().cuMemcpyBatchAsync(to_.data(), from_.data(), sizes_.data(), to_.size(),
-                                                        &attributes, &first_with_them, 1, &failed_at, next_stream());
+                                                        &attributes, &first_with_them, 1, &failed_at, stream());
   to_.clear();
   from_.clear();
   sizes_.clear();

@@ -6,6 +6,7 @@
 //   batched  any chunks: one call of the driver for many of them, where it has that (12.8 and newer); of memory that is
 //            registered, as others are refused
 #pragma once
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -15,24 +16,34 @@
 
 namespace flexkv::cuda {
 
-// All of them copy whole slots only, in both copy streams of the lane by turns.
+// All of them copy whole slots only, in segments of an op one behind the other: the host knows from the ends of the
+// first ones when to look for that of the last, and no queue of the driver runs full.
 class EngineCopies : public CopyMechanism {
  public:
   EngineCopies(const GpuShared& shared, const LaneStreams& streams);  // throws Error
 
   void copy(const CopyOp& op) final;
+  void settle() noexcept final { in_flight_.clear(); }
 
  protected:
-  // Puts all copies of the op into the streams. Throws Error.
-  virtual void issue(const CopyOp& op) = 0;
-  [[nodiscard]] Stream next_stream();
+  // Puts all copies of the segment into the stream. Throws Error.
+  virtual void issue(const CopyOp& segment) = 0;
+  [[nodiscard]] Stream stream() const { return streams_.copies().get(); }
   [[nodiscard]] const LaneStreams& streams() const { return streams_; }
 
  private:
   const GpuShared& shared_;
   const LaneStreams& streams_;
-  std::vector<std::unique_ptr<GpuEvent>> done_;  // one for each of the copy streams
-  std::size_t num_issued_ = 0;
+  static constexpr std::size_t most_in_flight = 3;
+  struct Segment {
+    const GpuEvent* end = nullptr;
+    std::uint64_t passed_bytes = 0;  // of the op with its end
+  };
+  void finish_oldest();
+
+  std::vector<std::unique_ptr<GpuEvent>> ends_;  // of segments, by turns
+  std::deque<Segment> in_flight_;                // the oldest first
+  StagePace pace_;
 };
 
 class DirectCopies final : public EngineCopies {

@@ -16,11 +16,14 @@ constexpr std::uint64_t most_bytes_of_short = std::uint64_t{32} << 20;
 constexpr std::uint64_t most_bytes_of_zero_copy = std::uint64_t{4} << 20;
 constexpr std::uint64_t long_piece_bytes = std::uint64_t{1} << 20;
 
+std::uint64_t bytes_of(const CopyOp& op) { return op.part.bytes * op.slots.size(); }
+bool is_long(const CopyOp& op) { return bytes_of(op) > most_bytes_of_short; }
+
+// Beside an idle engine.
 bool is_sound(MechanismKind kind, const CopyOp& op, const CopyCell& cell) {
-  const std::uint64_t bytes = op.part.bytes * op.slots.size();
-  if (kind == MechanismKind::zero_copy) return bytes <= most_bytes_of_zero_copy;
+  if (kind == MechanismKind::zero_copy) return bytes_of(op) <= most_bytes_of_zero_copy;
   const bool is_long_piece = op.map.layout.planes.size() == 1 && op.map.slot_bytes >= long_piece_bytes;
-  return bytes <= most_bytes_of_short || (is_long_piece && cell.is_scattered);
+  return !is_long(op) || (is_long_piece && cell.is_scattered);
 }
 
 }  // namespace
@@ -32,10 +35,11 @@ GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, std::shared_ptr<GpuLane>
 // The driver is asked whether the engine is busy only where that makes a difference.
 MechanismKind GpuCopier::choose(const CopyOp& op) const {
   const CopyCell cell = cell_of(lane_->direction(), op.slots, slots_per_piece(op.host.stride_bytes));
-  MechanismKind kind = choices_->choose(cell, false);
-  const MechanismKind beside_work = choices_->choose(cell, true);
+  MechanismKind kind = choices_->choose(cell, Beside::nothing);
+  if (!choices_->is_forced() && !is_sound(kind, op, cell)) kind = choices_->usual();
+  const MechanismKind beside_work = choices_->choose(cell, is_long(op) ? Beside::work_and_long : Beside::work);
   if (kind != beside_work && shared_->steps.is_engine_busy()) kind = beside_work;
-  if (is_sound(kind, op, cell) && lane_->takes(kind, op)) return kind;
+  if (lane_->takes(kind, op)) return kind;
   if (lane_->takes(choices_->usual(), op)) return choices_->usual();
   return MechanismKind::staged;
 }

@@ -70,6 +70,10 @@ GpuStream::GpuStream(const GpuDevice& device, int priority) : device_(device) {
                 "cuStreamCreateWithPriority");
 }
 
+void GpuStream::drain() const noexcept {
+  (void)wait_until([this] { return has_ended(); }, Looks::leisurely, no_limit);
+}
+
 GpuEvent::GpuEvent(const GpuDevice& device) : device_(device) {
   device_.check(device_.api().cuEventCreate(&event_, event_disable_timing), "cuEventCreate");
 }

@@ -80,6 +80,8 @@ class GpuStream {
   }
   // Nothing of it is still to be done: also when the device has failed, and does nothing any more.
   [[nodiscard]] bool has_ended() const noexcept { return device_.api().cuStreamQuery(stream_) != error_not_ready; }
+  // Waits for that. Without a bound: what still runs may write to memory that would be used again (D16).
+  void drain() const noexcept;
 
  private:
   const GpuDevice& device_;

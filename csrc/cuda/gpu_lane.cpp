@@ -11,10 +11,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Of any kind but `staged`.
 std::unique_ptr<CopyMechanism> make(MechanismKind kind, GpuShared& shared, const LaneStreams& streams) {
   switch (kind) {
     case MechanismKind::staged:
-      return std::make_unique<StagedCopies>(shared, streams);
     case MechanismKind::direct:
       return std::make_unique<DirectCopies>(shared, streams);
     case MechanismKind::strided:
@@ -33,10 +33,12 @@ GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction directio
     : shared_(std::move(shared)), direction_(direction) {
   shared_->device.enter_as_guest();
   streams_ = std::make_unique<LaneStreams>(shared_->device, direction);
+  auto staged = std::make_unique<StagedCopies>(*shared_, *streams_);
+  staged_ = staged.get();
   for (std::size_t i = 0; i < num_mechanisms; ++i) {
-    mechanisms_[i] = make(static_cast<MechanismKind>(i), *shared_, *streams_);
+    const auto kind = static_cast<MechanismKind>(i);
+    mechanisms_[i] = kind == MechanismKind::staged ? std::move(staged) : make(kind, *shared_, *streams_);
   }
-  staged_ = dynamic_cast<StagedCopies*>(&of(MechanismKind::staged));
 }
 
 // Streams and events are to be destroyed by a thread that has entered.
@@ -70,7 +72,7 @@ void GpuLane::run(CopyMechanism& mechanism, Copy copy) {
 PartEvents& GpuLane::events_of(std::size_t part) {
   auto& events = part_events_[num_in_parts_ % part_events_.size()];
   while (events.size() <= part) {
-    events.push_back(std::make_unique<PartEvents>(shared_->device, streams_->kernels().size()));
+    events.push_back(std::make_unique<PartEvents>(shared_->device, shared_->stages.num_stages()));
   }
   return *events[part];
 }
@@ -85,7 +87,7 @@ void GpuLane::copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink
       op.part = parts[i];
       staged.issue(op);
       const PartEvents& there = events_of(i);
-      for (std::size_t k = 0; k < there.events.size(); ++k) there.events[k]->record(streams_->kernels()[k]->get());
+      staged.record(there);
       sink.part_issued(parts[i].begin_byte + parts[i].bytes, there.mark());
     }
     staged.finish();

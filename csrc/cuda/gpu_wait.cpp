@@ -58,13 +58,16 @@ void StagePace::ended(WaitClock::time_point now, std::uint64_t passed_bytes) {
 }
 
 // An end that was there already tells nothing: nobody knows since when.
-void StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks looks) {
-  const auto has_happened = [&end] { return end.is_done(); };
-  if (has_happened()) return;
+bool StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks looks,
+                     const std::function<bool()>& is_enough) {
+  if (end.is_done()) return true;
+  if (is_enough()) return false;
   const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes);
   if (first > nanoseconds(0)) pause(first);
-  (void)wait_until(has_happened, looks, no_limit);
-  ended(WaitClock::now(), passed_bytes);
+  bool has_ended = false;
+  (void)wait_until([&] { return (has_ended = end.is_done()) || is_enough(); }, looks, no_limit);
+  if (has_ended) ended(WaitClock::now(), passed_bytes);
+  return has_ended;
 }
 
 }  // namespace flexkv::cuda

@@ -29,13 +29,16 @@ enum class Looks : std::uint8_t { close, leisurely };
 // Looks until `has_happened` says yes: true. False once `limit` has passed. Throws what `has_happened` does.
 [[nodiscard]] bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseconds limit);
 
-// Waits for the stages of ops: from how fast bytes passed of late it knows when a stage ends, and sleeps for most of
-// that. A stage is named by the op's bytes that have passed with its end. Thread safety: one thread at a time.
+// Waits for the stages of ops, or any other parts of them that end one after the other: from how fast bytes passed of
+// late it knows when a stage ends, and sleeps for most of that. A stage is named by the op's bytes that have passed
+// with its end. Thread safety: one thread at a time.
 class StagePace {
  public:
   void begin() { begin(WaitClock::now()); }  // an op
-  // Waits for the end of a stage. Throws Error when the device has failed.
-  void wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks looks);
+  // Waits for the end of a stage: true; or until `is_enough`: false. Throws Error when the device has failed.
+  bool wait(
+      const GpuEvent& end, std::uint64_t passed_bytes, Looks looks,
+      const std::function<bool()>& is_enough = [] { return false; });
 
   // The parts of these, for tests: what to sleep before the second look, and an end that was waited for.
   void begin(WaitClock::time_point now) { last_ = now, last_bytes_ = 0; }

@@ -12,14 +12,10 @@ constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // of the driver; a long
 }  // namespace
 
 LaneStreams::LaneStreams(const GpuDevice& device, protocol::Direction direction)
-    : device_(device), direction_(direction) {
-  for (std::size_t i = 0; i < num_kernel_streams; ++i) {
-    kernels_.push_back(std::make_unique<GpuStream>(device_, device_.high_priority()));
-  }
-  for (std::size_t i = 0; i < num_copy_streams; ++i) {
-    copies_.push_back(std::make_unique<GpuStream>(device_, device_.high_priority()));
-  }
-}
+    : device_(device),
+      direction_(direction),
+      kernels_(device, device.high_priority()),
+      copies_(device, device.high_priority()) {}
 
 void LaneStreams::move(std::byte* host, DevicePtr device, std::uint64_t bytes, Stream stream) const {
   if (is_store()) {
@@ -51,13 +47,9 @@ void LaneStreams::move_rows(std::byte* host, DevicePtr device, const Rows& rows,
   device_.check(device_.api().cuMemcpy2DAsync(&rectangle, stream), "cuMemcpy2DAsync");
 }
 
-// Without a bound: what still runs may write to memory that would be used again (D16).
 void LaneStreams::drain() const noexcept {
-  for (const auto* streams : {&copies_, &kernels_}) {
-    for (const auto& stream : *streams) {
-      (void)wait_until([&stream] { return stream->has_ended(); }, Looks::leisurely, no_limit);
-    }
-  }
+  copies_.drain();
+  kernels_.drain();
 }
 
 }  // namespace flexkv::cuda

@@ -1,5 +1,6 @@
-// PartEvents: when, on the device, a part of a load by layers is there: an event on each stream that writes some of it.
-// Its address is the part's CopyMark. Thread safety: recorded by the copier's thread before the mark is told to others.
+// PartEvents: when, on the device, a part of a load by layers is there: an event for each stage through which it may
+// pass. Its address is the part's CopyMark. Thread safety: recorded by the copier's thread before the mark is told to
+// others.
 #pragma once
 #include <memory>
 #include <vector>

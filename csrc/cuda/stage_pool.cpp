@@ -24,7 +24,7 @@ StagePool::StagePool(const GpuDevice& device, std::uint64_t slot_bytes) : device
   memory_ = std::make_unique<GpuMemory>(device_, address);
   const std::size_t count = std::min<std::size_t>(most_stages, total / stage_bytes_);
   for (std::size_t i = 0; i < count; ++i) {
-    stages_.push_back(std::make_unique<GpuStage>(device_, address + i * stage_bytes_));
+    stages_.push_back(std::make_unique<GpuStage>(device_, i, address + i * stage_bytes_));
     free_.push_back(stages_.back().get());
   }
 }

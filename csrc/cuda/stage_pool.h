@@ -1,9 +1,14 @@
 // StagePool: the GPU memory through which blocks pass, as stages of equal length that both directions of an agent
 // share.
 //
-// A stage is free -> held by a direction (filled and emptied by work on its streams) -> free. A direction that is alone
+// A stage is free -> held by a direction (filled and emptied by work on the device) -> free. A direction that is alone
 // may hold all of them; when the other one copies too, half. Whoever holds more then gives stages back as its copies
-// end. Thread safety: all members, any thread.
+// end.
+//
+// Each stage has the stream in which kernels fill or empty it, for whoever holds it, and which is empty while nobody
+// does. So both directions together keep few streams: where a process has more than the driver has connections to the
+// device for (8, unless CUDA_DEVICE_MAX_CONNECTIONS says otherwise), one stream's work comes to stand behind another's
+// that waits. Thread safety: all members, any thread.
 #pragma once
 #include <array>
 #include <chrono>
@@ -18,8 +23,11 @@
 namespace flexkv::cuda {
 
 struct GpuStage {
-  GpuStage(const GpuDevice& device, DevicePtr memory_in) : memory(memory_in), filled(device), done(device) {}
+  GpuStage(const GpuDevice& device, std::size_t index_in, DevicePtr memory_in)
+      : index(index_in), memory(memory_in), kernels(device, device.high_priority()), filled(device), done(device) {}
+  const std::size_t index;  // among all stages
   const DevicePtr memory;
+  const GpuStream kernels;
   const GpuEvent filled;  // its bytes are there
   const GpuEvent done;    // and have left it
 };

@@ -11,6 +11,7 @@ namespace {
 
 constexpr unsigned most_groups = 32;
 constexpr std::uint64_t part_alignment = 512;
+constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{8} << 20;
 
 bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
 
@@ -20,90 +21,135 @@ std::uint64_t pitch_of(const CopyOp& op) {
   return (op.part.bytes + part_alignment - 1) / part_alignment * part_alignment;
 }
 
+std::size_t blocks_in_stage(const StagePool& stages, std::uint64_t pitch_bytes) {
+  return std::min<std::size_t>(max_ids_in_launch, stages.stage_bytes() / pitch_bytes);
+}
+
 }  // namespace
 
-StagedCopies::StagedCopies(GpuShared& shared, const LaneStreams& streams)
-    : shared_(shared), streams_(streams), side_(streams.is_store() ? 1 : 0) {}
+std::size_t length_of_batch(bool is_store, std::size_t number, std::size_t left, std::size_t least, std::size_t most) {
+  const std::size_t at_most = std::min(left, most);
+  if (!is_store) return std::min(at_most, std::max(least, (left + 1) / 2));
+  std::size_t length = least;
+  for (; number > 0 && length < at_most; --number) length *= 2;
+  return std::min(length, at_most);
+}
 
 void StagedCopies::copy(const CopyOp& op) {
-  if (streams_.is_store()) wait_for_step(op.after_step);  // before it counts as one that shares the stages
+  if (streams_.is_store()) {  // before it counts as one that shares the stages
+    shared_.steps.wait(op.after_step, shared_.start_limit);
+  }
   begin();
-  issue(op);
+  const std::uint64_t pitch_bytes = pitch_of(op);
+  const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
+  const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
+  std::size_t number = 0;
+  for (std::size_t first = 0; first < op.slots.size(); ++number) {
+    const std::size_t left = op.slots.size() - first;
+    const std::size_t count = length_of_batch(streams_.is_store(), number, left, least, most);
+    const bool is_host_to_launch = !streams_.is_store() && count < left && shared_.steps.is_engine_busy();
+    pass(op, batch_of(op, first, count, pitch_bytes), is_host_to_launch);
+    first += count;
+  }
   finish();
 }
 
 void StagedCopies::begin() {
-  shared_.stages.begin(side_);
-  pace_.begin();
+  shared_.stages.begin(side());
+  fills_.begin();
+  ends_.begin();
   issued_bytes_ = 0;
 }
 
 void StagedCopies::issue(const CopyOp& op) {
-  wait_for_step(op.after_step);
   const std::uint64_t pitch_bytes = pitch_of(op);
-  const std::size_t at_once = std::min<std::size_t>(max_ids_in_launch, shared_.stages.stage_bytes() / pitch_bytes);
-  for (std::size_t first = 0; first < op.slots.size(); first += at_once) {
-    const std::size_t count = std::min(at_once, op.slots.size() - first);
-    pass(op, {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes});
+  const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
+  for (std::size_t first = 0; first < op.slots.size(); first += most) {
+    pass(op, batch_of(op, first, std::min(most, op.slots.size() - first), pitch_bytes), false);
   }
 }
 
-// What only fills a stage does not wait.
-void StagedCopies::wait_for_step(std::uint64_t step) const {
-  cuda::wait_for_step(shared_, streams_, streams_.kernels(), step);
+void StagedCopies::record(const PartEvents& events) const {
+  for (const InFlight& each : in_flight_) events.events[each.stage->index]->record(each.stage->kernels.get());
 }
 
 void StagedCopies::finish() {
   while (!in_flight_.empty()) finish_oldest();
-  shared_.stages.end(side_);
+  shared_.stages.end(side());
+}
+
+StagedCopies::Batch StagedCopies::batch_of(const CopyOp& op, std::size_t first, std::size_t count,
+                                           std::uint64_t pitch_bytes) {
+  return {op.slots.subspan(first, count), op.blocks.subspan(first, count), pitch_bytes};
 }
 
 GpuStage& StagedCopies::next_stage() {
-  while (shared_.stages.holds_too_many(side_)) finish_oldest();
-  GpuStage* stage = shared_.stages.take(side_, shared_.start_limit);
+  while (shared_.stages.holds_too_many(side())) finish_oldest();
+  GpuStage* stage = shared_.stages.take(side(), shared_.start_limit);
   while (stage == nullptr) {
     finish_oldest();
-    stage = shared_.stages.take(side_, shared_.start_limit);
+    stage = shared_.stages.take(side(), shared_.start_limit);
   }
   return *stage;
 }
 
 void StagedCopies::finish_oldest() {
+  scatter_what_fills();
   const InFlight oldest = in_flight_.front();
-  pace_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
+  (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
   in_flight_.pop_front();
-  shared_.stages.give_back(side_, oldest.stage);
+  shared_.stages.give_back(side(), oldest.stage);
 }
 
-void StagedCopies::pass(const CopyOp& op, const Batch& batch) {
-  GpuStage& stage = next_stage();
-  issued_bytes_ += batch.bytes();
-  in_flight_.push_back({&stage, issued_bytes_});
-  const GpuStream& kernels = *streams_.kernels()[num_passed_ % LaneStreams::num_kernel_streams];
-  const GpuStream& copies = *streams_.copies()[num_passed_ % LaneStreams::num_copy_streams];
-  ++num_passed_;
-  if (streams_.is_store()) {
-    launch(op, batch, stage, kernels.get());
-    stage.filled.record(kernels.get());
-    copies.wait_for(stage.filled.get());
-    move_runs(op, batch, stage.memory, copies.get());
-    stage.done.record(copies.get());
-  } else {
-    move_runs(op, batch, stage.memory, copies.get());
-    stage.filled.record(copies.get());
-    kernels.wait_for(stage.filled.get());
-    launch(op, batch, stage, kernels.get());
-    stage.done.record(kernels.get());
+// Until the oldest stage is done, or none fills any more.
+void StagedCopies::scatter_what_fills() {
+  const InFlight& oldest = in_flight_.front();
+  const auto is_oldest_done = [&oldest] { return oldest.to_scatter == nullptr && oldest.stage->done.is_done(); };
+  for (InFlight& next : in_flight_) {
+    if (next.to_scatter == nullptr) continue;
+    if (!fills_.wait(next.stage->filled, next.passed_bytes, Looks::leisurely, is_oldest_done)) return;
+    scatter(*next.to_scatter, next.batch, *next.stage);
+    next.to_scatter = nullptr;
   }
 }
 
-void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, Stream stream) const {
+void StagedCopies::pass(const CopyOp& op, const Batch& batch, bool is_host_to_launch) {
+  GpuStage& stage = next_stage();
+  issued_bytes_ += batch.bytes();
+  in_flight_.push_back({&stage, issued_bytes_, is_host_to_launch ? &op : nullptr, batch});
+  const GpuStream& copies = streams_.copies();
+  if (streams_.is_store()) {
+    wait_for_step(shared_, streams_, stage.kernels, op.after_step);
+    launch(op, batch, stage);
+    stage.filled.record(stage.kernels.get());
+    copies.wait_for(stage.filled.get());
+    move_runs(op, batch, stage.memory);
+    stage.done.record(copies.get());
+    return;
+  }
+  move_runs(op, batch, stage.memory);
+  stage.filled.record(copies.get());
+  if (is_host_to_launch) return;
+  stage.kernels.wait_for(stage.filled.get());
+  scatter(op, batch, stage);
+}
+
+// What only fills a stage does not wait for the step.
+void StagedCopies::scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage) const {
+  wait_for_step(shared_, streams_, stage.kernels, op.after_step);
+  launch(op, batch, stage);
+  stage.done.record(stage.kernels.get());
+}
+
+void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage) const {
   const DevicePtr where_slots_would_begin = stage.memory - op.part.begin_byte;
-  launch_kernel(streams_, op, {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups}, stream);
+  launch_kernel(streams_, op, {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups},
+                stage.kernels.get());
 }
 
 // Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows.
-void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory, Stream stream) const {
+void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) const {
+  Stream stream = streams_.copies().get();
   const std::int64_t per_piece = slots_per_piece(op.host.stride_bytes);
   const std::uint64_t stride = op.host.stride_bytes;
   for (std::size_t i = 0; i < batch.slots.size();) {
@@ -120,8 +166,11 @@ void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr mem
 }
 
 void StagedCopies::settle() noexcept {
-  for (; !in_flight_.empty(); in_flight_.pop_front()) shared_.stages.give_back(side_, in_flight_.front().stage);
-  shared_.stages.end(side_);
+  for (; !in_flight_.empty(); in_flight_.pop_front()) {
+    in_flight_.front().stage->kernels.drain();
+    shared_.stages.give_back(side(), in_flight_.front().stage);
+  }
+  shared_.stages.end(side());
 }
 
 }  // namespace flexkv::cuda

@@ -5,12 +5,14 @@
 //   load:   copies from the host -> filled -> scatter -> done
 //
 // A small kernel must wait until a large one of the engine's leaves the GPU some room. Kernels of several stages wait
-// on streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
+// in streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
 // moved in between. Of parts of slots a stage holds the parts only, one behind the other.
 //
 // A stage is used again when the host has seen its bytes leave it. To have the device wait for that instead was
 // measured (H100): a queue that waits for another one makes each batch 20 us longer, a store's kernel that waits so
-// gets its turn late beside a large product (0.85 of the link for 0.90), and loads slow that product more.
+// gets its turn late beside a large product (0.85 of the link for 0.90), and loads slow that product more. For the same
+// reason a load beside the engine's work has its kernels launched by the host, when it has seen that a stage is filled;
+// otherwise, and for the last stage, the device waits for that, as the host would come some microseconds later.
 #pragma once
 #include <cstddef>
 #include <deque>
@@ -18,21 +20,23 @@
 #include "cuda/copy_mechanism.h"
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
+#include "cuda/part_events.h"
 
 namespace flexkv::cuda {
 
 class StagedCopies final : public CopyMechanism {
  public:
-  StagedCopies(GpuShared& shared, const LaneStreams& streams);
+  StagedCopies(GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
   void copy(const CopyOp& op) override;
   void settle() noexcept override;
 
-  // The same in steps: begin, any number of issues, finish. What is issued runs on when `issue` returns; kernels that
-  // touch blocks go to the lane's kernel streams in turns. Throws Error.
+  // The same in steps: begin, any number of issues, finish. What is issued runs on when `issue` returns. Throws Error.
   void begin();
   void issue(const CopyOp& op);
+  // Records in the events, one for each stage, what was issued so far and may not be there yet.
+  void record(const PartEvents& events) const;
   void finish();  // returns once all that was issued is there
 
  private:
@@ -47,22 +51,34 @@ class StagedCopies final : public CopyMechanism {
   struct InFlight {
     GpuStage* stage = nullptr;
     std::uint64_t passed_bytes = 0;
+    const CopyOp* to_scatter =
+        nullptr;  // a load's whose kernel the host is to launch, of this batch, when it is filled
+    Batch batch;
   };
 
-  void pass(const CopyOp& op, const Batch& batch);
-  void wait_for_step(std::uint64_t step) const;
-  void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, Stream stream) const;
-  void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory, Stream stream) const;
+  [[nodiscard]] static Batch batch_of(const CopyOp& op, std::size_t first, std::size_t count,
+                                      std::uint64_t pitch_bytes);
+  void pass(const CopyOp& op, const Batch& batch, bool is_host_to_launch);
+  void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage) const;
+  void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage) const;
+  void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) const;
   [[nodiscard]] GpuStage& next_stage();
   void finish_oldest();
+  void scatter_what_fills();
+  [[nodiscard]] std::size_t side() const { return streams_.is_store() ? 1 : 0; }
 
   GpuShared& shared_;
   const LaneStreams& streams_;
-  const std::size_t side_;
   std::deque<InFlight> in_flight_;  // the oldest first
-  std::size_t num_passed_ = 0;      // batches
   std::uint64_t issued_bytes_ = 0;  // since `begin`
-  StagePace pace_;
+  StagePace fills_;
+  StagePace ends_;
 };
+
+// How many blocks the next batch of an op has, of those left: at most `most`. A store's first batches are short, as no
+// byte moves while the first is gathered, and a load's last ones, as none does while the last is scattered; at least
+// `least`, unless fewer are left. Pure. REQUIRES: left, most and least are at least 1.
+[[nodiscard]] std::size_t length_of_batch(bool is_store, std::size_t number, std::size_t left, std::size_t least,
+                                          std::size_t most);
 
 }  // namespace flexkv::cuda

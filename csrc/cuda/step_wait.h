@@ -7,13 +7,13 @@
 
 namespace flexkv::cuda {
 
-// What touches the engine's blocks, in these streams, comes behind the step. A load waits on the device. A store waits
-// on the host, and holds nothing meanwhile that a load needs: the step may itself wait for a load. Throws Error, also
-// when a step that a store waits for does not end.
-inline void wait_for_step(const GpuShared& shared, const LaneStreams& lane, const LaneStreams::Streams& touching,
+// What touches the engine's blocks, in this stream, comes behind the step. A load waits on the device. A store waits on
+// the host, and holds nothing meanwhile that a load needs: the step may itself wait for a load. Throws Error, also when
+// a step that a store waits for does not end.
+inline void wait_for_step(const GpuShared& shared, const LaneStreams& lane, const GpuStream& touching,
                           std::uint64_t step) {
   if (lane.is_store()) return shared.steps.wait(step, shared.start_limit);
-  for (const auto& stream : touching) shared.steps.make_wait(*stream, step);
+  shared.steps.make_wait(touching, step);
 }
 
 }  // namespace flexkv::cuda

@@ -22,28 +22,49 @@ double& of(CellFigures& figures, MechanismKind kind) { return figures[static_cas
 
 void a_mechanism_is_changed_only_for_a_clear_gain() {
   CellFigures figures{};
-  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::staged);
   of(figures, MechanismKind::batched) = 1;  // without the usual one's there is nothing to compare with
-  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::staged);
   of(figures, MechanismKind::staged) = 100;
   of(figures, MechanismKind::batched) = 96;
-  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::staged);
   of(figures, MechanismKind::batched) = 94;
-  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::batched);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::batched);
   of(figures, MechanismKind::zero_copy) = 60;
-  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::zero_copy);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::zero_copy);
   of(figures, MechanismKind::strided) = 59;
-  CHECK(best_of(figures, MechanismKind::staged, false) == MechanismKind::strided);
-  CHECK(best_of(figures, MechanismKind::direct, false) == MechanismKind::direct);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::direct, Beside::nothing) == MechanismKind::direct);
 }
 
 void no_kernel_reads_the_host_beside_a_busy_engine() {
   CellFigures figures{};
   of(figures, MechanismKind::staged) = 100;
   of(figures, MechanismKind::zero_copy) = 10;
-  CHECK(best_of(figures, MechanismKind::staged, true) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::staged);
   of(figures, MechanismKind::strided) = 80;
-  CHECK(best_of(figures, MechanismKind::staged, true) == MechanismKind::strided);
+  for (const Beside beside : {Beside::work, Beside::work_and_long}) {
+    CHECK(best_of(figures, MechanismKind::staged, beside) == MechanismKind::strided);
+  }
+}
+
+void beside_a_busy_engine_the_copy_engine_alone_is_preferred() {
+  CellFigures figures{};
+  of(figures, MechanismKind::staged) = 100;
+  of(figures, MechanismKind::zero_copy) = 10;
+  of(figures, MechanismKind::batched) = 130;
+  of(figures, MechanismKind::strided) = 120;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::zero_copy);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::staged);
+  of(figures, MechanismKind::strided) = 160;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::batched);
+  of(figures, MechanismKind::batched) = 151;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::staged);
+  of(figures, MechanismKind::strided) = 104;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::strided);
+  of(figures, MechanismKind::direct) = 90;  // faster, and without a kernel itself
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::direct);
 }
 
 void an_op_belongs_to_the_cell_of_its_size_and_runs() {
@@ -71,14 +92,14 @@ void figures_are_given_once_and_followed() {
   of(figures[cell.index()], MechanismKind::staged) = 10;
   of(figures[cell.index()], MechanismKind::zero_copy) = 5;
   CopyChoices choices(MechanismKind::staged);
-  CHECK(choices.choose(cell, false) == MechanismKind::staged && choices.give(figures));
-  CHECK(choices.choose(cell, false) == MechanismKind::zero_copy);
-  CHECK(choices.choose(cell, true) == MechanismKind::staged);
-  CHECK(choices.choose({Direction::store, 1, true}, false) == MechanismKind::staged);
+  CHECK(choices.choose(cell, Beside::nothing) == MechanismKind::staged && choices.give(figures));
+  CHECK(choices.choose(cell, Beside::nothing) == MechanismKind::zero_copy);
+  CHECK(choices.choose(cell, Beside::work) == MechanismKind::staged);
+  CHECK(choices.choose({Direction::store, 1, true}, Beside::nothing) == MechanismKind::staged);
   CHECK(!choices.give({}) && !choices.begin_measuring());
   CHECK(choices.report().state == TuningState::given && choices.report().figures == figures);
   choices.force(MechanismKind::batched);
-  CHECK(choices.choose(cell, false) == MechanismKind::batched);
+  CHECK(choices.choose(cell, Beside::nothing) == MechanismKind::batched);
 }
 
 // All mechanisms that the layout allows have figures, and neither the engine's blocks nor its slots are touched.
@@ -165,7 +186,7 @@ void without_time_nothing_is_measured_and_the_usual_way_stays() {
   rig.use_host();
   const CopyChoices::Report report = rig.backend().choices().report();
   CHECK(report.state == TuningState::failed && report.figures == CopyFigures{} && !report.why_not.empty());
-  CHECK(rig.backend().choices().choose({Direction::load, 3, true}, false) == MechanismKind::staged);
+  CHECK(rig.backend().choices().choose({Direction::load, 3, true}, Beside::nothing) == MechanismKind::staged);
 }
 
 // Copies beside which the engine's step runs do not count.
@@ -282,6 +303,7 @@ void layouts_that_are_copied_alike_have_one_class() {
 int main() {
   a_mechanism_is_changed_only_for_a_clear_gain();
   no_kernel_reads_the_host_beside_a_busy_engine();
+  beside_a_busy_engine_the_copy_engine_alone_is_preferred();
   an_op_belongs_to_the_cell_of_its_size_and_runs();
   figures_are_given_once_and_followed();
   every_cell_is_measured_over_memory_of_its_own();

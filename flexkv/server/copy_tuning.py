@@ -56,6 +56,7 @@ class CopyChoice:
     slots: str  # adjacent or scattered
     idle: str  # the mechanism
     busy: str  # the mechanism beside a step of the engine's
+    busy_long: str  # the same, of ops of more than 32 MiB
     us: Mapping[str, float]  # by mechanism, on an idle GPU; those that were measured
 
 
@@ -179,7 +180,7 @@ class CopyTuning:
         return self._report(tuning) if tuning else None
 
     def _report(self, tuning: Mapping[str, Any]) -> CopyTuningReport:
-        rows = zip(tuning["cells"], tuning["idle"], tuning["busy"], tuning["us"], strict=True)
+        rows = zip(*(tuning[name] for name in ("cells", "idle", "busy", "busy_long", "us")), strict=True)
         choices = tuple(
             CopyChoice(
                 direction=direction,
@@ -187,9 +188,10 @@ class CopyTuning:
                 slots=slots,
                 idle=idle,
                 busy=busy,
+                busy_long=busy_long,
                 us={name: figure for name, figure in zip(tuning["mechanisms"], us, strict=True) if figure > 0},
             )
-            for (direction, blocks, slots), idle, busy, us in rows
+            for (direction, blocks, slots), idle, busy, busy_long, us in rows
         )
         return CopyTuningReport(
             state=tuning["state"],

@@ -44,6 +44,7 @@ class SmallAgent:
             "us": self.us,
             "idle": chosen,
             "busy": ["staged"] * len(CELLS),
+            "busy_long": ["strided"] * len(CELLS),
         }
 
     def give_copy_figures(self, us: npt.NDArray[np.float64]) -> bool:
@@ -102,7 +103,9 @@ def test_the_report_has_the_choices_with_their_figures(tmp_path: Path) -> None:
     assert report is not None
     assert (report.state, report.usual, report.layout) == ("MEASURED", "staged", "2x4096-w16")
     assert [(row.direction, row.blocks, row.slots) for row in report.choices] == CELLS
-    assert (report.choices[0].idle, report.choices[0].busy) == ("zero_copy", "staged")
+    assert (report.choices[0].idle, report.choices[0].busy, report.choices[0].busy_long) == (
+        "zero_copy", "staged", "strided",
+    )  # fmt: skip
     assert report.choices[0].us == {"staged": 70.0, "zero_copy": 50.0}
     assert report.choices[2].us == {"staged": 90.0}
     assert report.driver.endswith("cuda13.1")

@@ -1,0 +1,152 @@
+// How ops are cut: batches through stages, who launches their kernels, and segments of the copy engine's.
+#include <string>
+#include <thread>
+
+#include "cuda/staged_copies.h"
+#include "tests/fake_cuda.h"
+#include "tests/gpu_rig.h"
+
+using namespace flexkv;
+using namespace flexkv::cuda;
+
+namespace {
+
+using Lengths = std::vector<std::size_t>;
+
+Lengths lengths(bool is_store, std::size_t left, std::size_t least, std::size_t most) {
+  Lengths found;
+  while (left > 0) {
+    found.push_back(length_of_batch(is_store, found.size(), left, least, most));
+    left -= found.back();
+  }
+  return found;
+}
+
+void batches_are_short_where_no_byte_moves_meanwhile() {
+  CHECK((lengths(true, 64, 4, 16) == Lengths{4, 8, 16, 16, 16, 4}));
+  CHECK((lengths(false, 64, 4, 16) == Lengths{16, 16, 16, 8, 4, 4}));
+  CHECK((lengths(true, 10, 4, 16) == Lengths{4, 6}) && (lengths(false, 10, 4, 16) == Lengths{5, 4, 1}));
+  for (const bool is_store : {false, true}) {
+    CHECK((lengths(is_store, 3, 4, 16) == Lengths{3}));
+    CHECK((lengths(is_store, 5, 1, 1) == Lengths{1, 1, 1, 1, 1}));
+    for (std::size_t left = 1; left < 200; ++left) {
+      for (const std::size_t length : lengths(is_store, left, 4, 16)) CHECK(length >= 1 && length <= 16);
+    }
+  }
+}
+
+// Small stages, and an engine's stream whose step, the first, does not end.
+struct BusyEngine {
+  BusyEngine() {
+    cuda.hold(engine, true);
+    cuda.add_work(engine, [] {});
+    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+  }
+  ~BusyEngine() {
+    end_step();
+    CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  }
+  void end_step() { cuda.hold(engine, false); }
+
+  static FakeCuda& with_small_stages(FakeCuda& cuda) {
+    cuda.set_free_bytes(std::uint64_t{96} << 10);
+    return cuda;
+  }
+
+  Choices choices{std::uint64_t{3}};
+  FakeCuda cuda{3};
+  GpuRig rig{with_small_stages(cuda), choices, {4096, 4096}, 80, 80};
+  Stream engine = cuda.make_stream();
+  const Ids ids = numbered(0, 80);
+};
+
+// Streams that wait for others are slow to go on beside large kernels (csrc/cuda/staged_copies.h).
+void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
+  BusyEngine busy;
+  const auto waits_and_launches = [&](Direction direction) {
+    const std::uint64_t waits = busy.cuda.num_calls("cuStreamWaitEvent");
+    const std::uint64_t launches = busy.cuda.num_calls("cuLaunchKernel");
+    busy.rig.randomize();
+    auto want = busy.rig.contents();
+    busy.rig.expect(want, busy.rig.contents(), direction, busy.ids, busy.ids);
+    CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == 80 * 8192);
+    busy.rig.check(want);
+    return std::pair(busy.cuda.num_calls("cuStreamWaitEvent") - waits,
+                     busy.cuda.num_calls("cuLaunchKernel") - launches);
+  };
+  const auto [load_waits, load_launches] = waits_and_launches(Direction::load);
+  CHECK(load_launches > 4 && load_waits == 1);
+  const auto [store_waits, store_launches] = waits_and_launches(Direction::store);
+  CHECK(store_launches > 4 && store_waits == store_launches);
+  busy.end_step();
+  while (busy.cuda.api().cuStreamQuery(busy.engine) == error_not_ready) std::this_thread::yield();
+  const auto [idle_waits, idle_launches] = waits_and_launches(Direction::load);
+  CHECK(idle_launches == load_launches && idle_waits == idle_launches);
+}
+
+// Also what the host launches comes behind the step that a load waits for.
+void a_load_that_the_host_launches_waits_for_its_step() {
+  BusyEngine busy;
+  std::atomic<bool> has_ended = false;
+  const auto before = busy.rig.contents();
+  const std::uint64_t looks = busy.cuda.num_calls("cuEventQuery");
+  std::thread load([&] {
+    CHECK(busy.rig.copy(Direction::load, busy.ids, busy.ids, 1) == 80 * 8192);
+    has_ended = true;
+  });
+  busy.cuda.await_calls("cuEventQuery", looks + 60);
+  CHECK(!has_ended);
+  busy.rig.check(before);
+  busy.end_step();
+  load.join();
+  auto want = before;
+  busy.rig.expect(want, before, Direction::load, busy.ids, busy.ids);
+  busy.rig.check(want);
+}
+
+void stages_come_back_after_a_launch_that_fails() {
+  for (const std::uint64_t number : {1, 2, 5}) {
+    BusyEngine busy;
+    busy.cuda.fail("cuLaunchKernel", number);
+    CHECK_THROWS(busy.rig.copy(Direction::load, busy.ids, busy.ids), Error);
+    for (const Direction direction : {Direction::load, Direction::store}) {
+      busy.rig.randomize();
+      auto want = busy.rig.contents();
+      busy.rig.expect(want, busy.rig.contents(), direction, busy.ids, busy.ids);
+      CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == 80 * 8192);
+      busy.rig.check(want);
+    }
+  }
+}
+
+// Copies of 72 MiB by the copy engine alone: the host waits for the end of each 32 MiB, not for the whole.
+void the_copy_engine_moves_long_ops_in_segments() {
+  constexpr std::uint64_t block_bytes = std::uint64_t{4} << 20;
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  GpuRig rig(cuda, choices, {block_bytes}, 18, 18);
+  rig.backend().choices().force(MechanismKind::direct);
+  const Ids slots = rig.some(18, 18, false);
+  const Ids blocks = rig.some(18, 18, false);
+  for (const Direction direction : {Direction::store, Direction::load}) {
+    const std::uint64_t ends = cuda.num_calls("cuEventRecord");
+    rig.copy_and_check(direction, slots, blocks);
+    CHECK(cuda.num_calls("cuEventRecord") - ends == 3);
+  }
+  cuda.fail("cuEventRecord", 3);
+  CHECK_THROWS(rig.copy(Direction::load, slots, blocks), Error);
+  CHECK(cuda.is_idle());
+  rig.copy_and_check(Direction::load, slots, blocks);
+}
+
+}  // namespace
+
+int main() {
+  batches_are_short_where_no_byte_moves_meanwhile();
+  beside_the_engine_the_host_launches_a_loads_kernels_but_the_last();
+  a_load_that_the_host_launches_waits_for_its_step();
+  stages_come_back_after_a_launch_that_fails();
+  the_copy_engine_moves_long_ops_in_segments();
+  std::puts("test_gpu_batches: ok");
+  return 0;
+}
