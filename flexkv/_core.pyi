@@ -673,6 +673,11 @@ class TransferEngine:
     def cancel(self, graph_id: int) -> None:
         """Cancel what no agent has started; an unknown graph is ignored."""
 
+    def lose_load(self, layer_ticket: int) -> None:
+        """
+        Tell the workers that no load by layers comes with this ticket. Of graphs that were submitted they are told without it. ValueError for 0.
+        """
+
     def poll(self, max: int = 4096) -> list[Completion]:
         """Take the completions that wait, at most `max`."""
 

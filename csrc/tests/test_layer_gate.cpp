@@ -96,6 +96,24 @@ void a_lost_connection_fails_what_has_not_begun_and_only_that() {
   CHECK(served.gate.finish(4));
 }
 
+void a_load_that_will_not_come_lets_go_whoever_waits_or_will() {
+  Served served;
+  served.gate.expect(1, long_s);
+  std::thread link([&served] { served.gate.lose(1); });
+  CHECK(!served.gate.wait_part(1, 1).has_value());
+  link.join();
+  CHECK(!served.gate.begin(1) && !served.gate.finish(1));
+  served.gate.lose(1);  // over
+  served.gate.lose(2);
+  served.gate.expect(2, long_s);
+  CHECK(!served.gate.begin(2) && !served.gate.finish(2));
+  CHECK(served.gate.begin(3));
+  served.gate.lose(3);  // it has come
+  served.gate.expect(3, long_s);
+  served.gate.end(3, true);
+  CHECK(served.gate.wait_part(3, 1).has_value() && served.gate.finish(3));
+}
+
 void only_expected_tickets_are_waited_for_and_they_grow() {
   Served served;
   CHECK_THROWS((void)served.gate.wait_part(1, 1), std::invalid_argument);
@@ -127,6 +145,7 @@ int main() {
   a_load_that_does_not_begin_in_time_fails_and_never_runs();
   a_load_that_runs_is_waited_for_beyond_its_time_and_not_without_end();
   a_lost_connection_fails_what_has_not_begun_and_only_that();
+  a_load_that_will_not_come_lets_go_whoever_waits_or_will();
   only_expected_tickets_are_waited_for_and_they_grow();
   loads_that_nobody_waits_for_are_forgotten();
   std::puts("test_layer_gate: ok");

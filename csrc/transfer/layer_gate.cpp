@@ -67,6 +67,14 @@ void LayerGate::end(std::uint64_t ticket, bool is_done) {
   changed_.notify_all();
 }
 
+void LayerGate::lose(std::uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  if (is_over(ticket)) return;
+  Load& load = known(ticket);
+  if (load.state == State::waiting) load.state = State::failed;
+  changed_.notify_all();
+}
+
 void LayerGate::set_connected(bool is_connected) {
   const std::lock_guard lock(mutex_);
   is_connected_ = is_connected;

@@ -2,8 +2,9 @@
 // computes the layers. A load is named by its ticket.
 //
 //   expected (the worker, at the beginning of the step)
-//   waiting -> running -> done | failed ;  waiting -> failed: cancelled, refused, lost, or not there at the deadline
-//   finished (the worker, at the end of the step): forgotten, and an op that comes later is refused
+//   waiting -> running -> done | failed ;  waiting -> failed: cancelled, refused, lost (the engine says that it will
+//   not come), or not there at the deadline finished (the worker, at the end of the step): forgotten, and an op that
+//   comes later is refused
 //
 // Either side may come first. Whatever happens to the op, whoever waits is let go: a load that has not begun at its
 // deadline fails, and is refused from then on; one that runs is waited for, since its copies may still write, and when
@@ -41,6 +42,7 @@ class LayerGate {
   [[nodiscard]] bool begin(std::uint64_t ticket);  // false: nobody waits for it any more, it must not run
   void advance(std::uint64_t ticket, std::uint64_t end_bytes, CopyMark mark);
   void end(std::uint64_t ticket, bool is_done);
+  void lose(std::uint64_t ticket);  // it will not come, unless it has
   // Loads come while there is a connection to the engine; once it is lost, what has not begun never comes.
   void set_connected(bool is_connected);
 

@@ -85,6 +85,9 @@ class TransferEngine {
   // Waiting ops are cancelled unless ops of other graphs wait for them, those that were started run on; the graph's
   // status becomes cancelled unless it was decided. Unknown ids: no-op.
   void cancel(std::int64_t graph_id);
+  // No graph comes with an op of this layer ticket: workers that wait for that load, or will, are told. Of graphs that
+  // were submitted, whatever becomes of them, they are told without it. Throws std::invalid_argument for 0.
+  void lose_load(std::uint64_t layer_ticket);
 
   [[nodiscard]] std::vector<Completion> poll(std::size_t max);
   [[nodiscard]] bool wait(double timeout_s);            // until poll would return something; false on timeout or stop
