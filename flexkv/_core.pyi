@@ -743,7 +743,7 @@ class CopyAgent:
 
     def expect_load(self, ticket: int, timeout_s: float) -> None:
         """
-        The step that begins computes on what the load with this layer ticket brings, at the latest so long after now. ValueError unless tickets grow.
+        The step that begins computes on what the load with this layer ticket brings, at the latest so long after now. ValueError unless tickets grow, or when 16 are expected and not finished.
         """
 
     def wait_layer(self, ticket: int, end_bytes: int, stream: int = 0) -> bool:

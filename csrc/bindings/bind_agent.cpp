@@ -252,7 +252,7 @@ void bind_copy_agent(nb::module_& m) {
            "after_step <= step may run, after that. RuntimeError.")
       .def("expect_load", &CopyAgent::expect_load, "ticket"_a, "timeout_s"_a, Release(),
            "The step that begins computes on what the load with this layer ticket brings, at the latest so long after "
-           "now. ValueError unless tickets grow.")
+           "now. ValueError unless tickets grow, or when 16 are expected and not finished.")
       .def("wait_layer", &CopyAgent::wait_layer, "ticket"_a, "end_bytes"_a, "stream"_a = 0, Release(),
            "Have the stream (a CUDA stream's address; 0: this thread) wait until the first `end_bytes` bytes of the "
            "load's blocks are there. False: the load failed. ValueError, RuntimeError.")

@@ -165,7 +165,8 @@ class KVTPClient:
     def expect_load(self, ticket: int, timeout_s: float) -> None:
         """Say, when a step begins, that it computes on what a load by layers brings: see `KVManager.launch`.
 
-        Raises ServerError when nothing is registered, ValueError unless tickets grow.
+        Raises ServerError when nothing is registered, ValueError unless tickets grow, or when 16 loads are expected and
+        not finished.
 
         Args:
             ticket: the `counter_id` of the load.

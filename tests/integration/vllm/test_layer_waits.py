@@ -82,6 +82,15 @@ def test_it_is_expected_first_waited_for_layer_by_layer_and_has_ended_before_the
     ]
 
 
+def test_the_load_of_a_step_that_was_broken_off_has_ended_before_the_next_one_begins() -> None:
+    client = FakeClient()
+    worker = worker_of(client)
+    worker.bind_step(notice(5))
+    worker.wait_for_layer("model.0")
+    assert run_step(worker, notice(6)) == set()
+    assert [call[:2] for call in client.calls][:4] == [("expect", 5), ("wait", 5), ("finish", 5), ("expect", 6)]
+
+
 def test_a_layer_that_reads_anothers_tensor_waits_for_all() -> None:
     client = FakeClient()
     worker = worker_of(client)
