@@ -43,8 +43,7 @@ class OpGraphHistory {
  private:
   struct ModelOp {
     std::int64_t graph = 0;
-    std::set<std::uint32_t> executors;  // it is sent to
-    std::set<std::uint32_t> needed;     // and is nothing without
+    std::set<std::uint32_t> executors;  // it is sent to, and is nothing without
     std::vector<std::int64_t> predecessors;
     std::optional<OpStatus> status;
     std::set<std::uint32_t> taken;  // executors it was sent to
@@ -102,7 +101,7 @@ class OpGraphHistory {
       for (std::size_t k = pick(3); k > 0 && !ops_.empty(); --k) {
         op.predecessors.push_back(std::next(ops_.begin(), static_cast<std::ptrdiff_t>(pick(ops_.size())))->first);
       }
-      ops_[op.op_id] = {spec.graph_id, movers_of(op), needed_by(op), op.predecessors, {}, {}, {}, op.layer_ticket, {}};
+      ops_[op.op_id] = {spec.graph_id, movers_of(op), op.predecessors, {}, {}, {}, op.layer_ticket, {}};
       graph.ops.push_back(op.op_id);
       spec.ops.push_back(op);
     }
@@ -133,17 +132,12 @@ class OpGraphHistory {
     if (op.type == OpType::h2d && op.src.size() % 2 == 0) op.layer_ticket = static_cast<std::uint64_t>(op.op_id);
   }
 
-  [[nodiscard]] std::set<std::uint32_t> needed_by(const OpSpec& op) const {
-    if (op.type == OpType::virtual_op) return {};
-    if (op.type == OpType::disk2h || op.type == OpType::h2disk) return {num_ranks_};
-    std::set<std::uint32_t> ranks;
-    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) ranks.insert(rank);
-    return ranks;
-  }
-
   // Each block of a store has one mover in each group of replicas.
   [[nodiscard]] std::set<std::uint32_t> movers_of(const OpSpec& op) const {
-    std::set<std::uint32_t> movers = needed_by(op);
+    if (op.type == OpType::virtual_op) return {};
+    if (op.type == OpType::disk2h || op.type == OpType::h2disk) return {num_ranks_};
+    std::set<std::uint32_t> movers;
+    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) movers.insert(rank);
     if (op.type != OpType::d2h) return movers;
     for (std::uint32_t first = 0; first < num_ranks_; first += replicas_) {
       std::vector<int> times(op.src.size());
@@ -219,8 +213,7 @@ class OpGraphHistory {
       table_.executor_lost(executor, certain, "lost");
       observe();
       for (const auto& [id, op] : ops_)
-        CHECK(op.status || !op.needed.contains(executor) || op.taken.contains(executor) ||
-              (!op.executors.contains(executor) && runs(op)));
+        CHECK(op.status || !op.executors.contains(executor) || op.taken.contains(executor));
     } else if (unsure_[executor]) {
       unsure_[executor] = false;
       drop(executor);

@@ -110,7 +110,7 @@ void a_store_is_shared_out_and_a_load_goes_to_each() {
   CHECK((pair.kit.next(3) == Texts{"op 20 done", "status 2 done", "released 2 done"}));
 }
 
-void a_rank_for_which_nothing_is_left_is_not_sent_the_op_but_needed() {
+void a_rank_for_which_nothing_is_left_is_not_sent_the_op() {
   Pair pair;
   for (const std::int64_t id : {10, 11, 12, 13}) {
     pair.kit.submit(id, {store_of(id, 1)});
@@ -120,15 +120,39 @@ void a_rank_for_which_nothing_is_left_is_not_sent_the_op_but_needed() {
     CHECK(pair.kit.next(3).back() == "released " + std::to_string(id) + " done");
     CHECK(!pair.agents[1 - storing_rank(id)].has_input());
   }
-  pair.kit.submit(20, {store_of(20, 1)});
-  const std::uint32_t storing = storing_rank(20);
-  CHECK(pair.agents[storing].expect_op_id() == 20);
-  pair.agents[1 - storing].bye();  // the rank that has nothing of it
-  CHECK(pair.kit.next(1) == Texts{"status 20 failed"});
-  pair.agents[storing].ack(20);
-  CHECK((pair.kit.next(2) == Texts{"op 20 done", "released 20 failed"}));
-  pair.kit.submit(21, {store_of(21, 1)});
-  CHECK((pair.kit.next(3) == Texts{"status 21 failed", "op 21 cancelled", "released 21 failed"}));
+}
+
+void a_rank_that_is_gone_matters_only_to_stores_that_it_has_a_share_of() {
+  Pair pair;
+  FakeAgent& alive = pair.agents[0];
+  const auto stored_there = [](std::int64_t id) {
+    while (storing_rank(id) != 0) ++id;
+    return id;
+  };
+  const auto take_and_ack = [&alive](std::int64_t id) {
+    CHECK(alive.expect_op_id() == static_cast<std::uint64_t>(id));
+    alive.ack(static_cast<std::uint64_t>(id));
+  };
+  const std::int64_t running = stored_there(20);
+  OpSpec waiting = store_of(stored_there(running + 1), 1);
+  waiting.predecessors = {running};
+  pair.kit.submit(1, {store_of(running, 1), waiting});
+  CHECK(alive.expect_op_id() == static_cast<std::uint64_t>(running));
+  pair.agents[1].bye();
+  pair.agents[1].expect_closed();
+  alive.ack(static_cast<std::uint64_t>(running));
+  take_and_ack(waiting.op_id);
+  CHECK(
+      (pair.kit.next(4) == Texts{"op " + std::to_string(running) + " done",
+                                 "op " + std::to_string(waiting.op_id) + " done", "status 1 done", "released 1 done"}));
+  const std::int64_t later = stored_there(100);
+  pair.kit.submit(2, {store_of(later, 1)});
+  take_and_ack(later);
+  CHECK(pair.kit.next(3).back() == "released 2 done");
+  pair.kit.submit(3, {store_of(200, 2)});
+  CHECK((pair.kit.next(3) == Texts{"status 3 failed", "op 200 cancelled", "released 3 failed"}));
+  pair.kit.submit(4, {load(201)});  // each rank has all of a load
+  CHECK((pair.kit.next(3) == Texts{"status 4 failed", "op 201 cancelled", "released 4 failed"}));
 }
 
 void a_failed_share_fails_the_store_and_the_others_are_waited_for() {
@@ -252,7 +276,8 @@ int main() {
   shares_cover_an_op_once_and_differ_by_one_block_at_most();
   the_longer_shares_go_round_whatever_the_step_of_the_ids();
   a_store_is_shared_out_and_a_load_goes_to_each();
-  a_rank_for_which_nothing_is_left_is_not_sent_the_op_but_needed();
+  a_rank_for_which_nothing_is_left_is_not_sent_the_op();
+  a_rank_that_is_gone_matters_only_to_stores_that_it_has_a_share_of();
   a_failed_share_fails_the_store_and_the_others_are_waited_for();
   a_replica_with_another_layout_is_refused();
   real_agents_share_their_segments();

@@ -53,7 +53,7 @@ void OpGraphTable::submit(GraphSpec spec, double now_s) {
   deadlines_.emplace(graph.deadline_s, graph.id);
   std::uint64_t needed = 0;
   for (OpSpec& op_spec : spec.ops) {
-    needed |= executors_of(op_spec.type);
+    needed |= executors_of(op_spec);
     graph.op_ids.push_back(op_spec.op_id);
     Op& op = ops_[op_spec.op_id];
     op.graph = &graph;
@@ -115,7 +115,7 @@ void OpGraphTable::start(Op& op) {
     finish(op, OpStatus::done, "");
     return;
   }
-  op.queued = movers_of(op.spec);
+  op.queued = executors_of(op.spec);
   for_each_executor(op.queued,
                     [&](std::uint32_t executor) { executors_[executor].sends.emplace_back(op.spec.op_id, false); });
 }
@@ -133,7 +133,7 @@ void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
 // An op ends, and tells its successors; what that means for its graph is the caller's to say.
 void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   const bool waited = op.status == OpStatus::waiting;
-  const std::uint64_t unsent = waited ? executors_of(op.spec.type) : op.queued;
+  const std::uint64_t unsent = waited ? executors_of(op.spec) : op.queued;
   if (status != OpStatus::done && op.spec.layer_ticket != 0) lose_load(op.spec.layer_ticket, unsent);
   op.status = status;
   op.queued = 0;
@@ -288,19 +288,14 @@ std::optional<double> OpGraphTable::next_deadline_s() const {
   return deadlines_.begin()->first;
 }
 
-std::uint64_t OpGraphTable::executors_of(OpType type) const {
-  if (needs_disk(type)) return bit_of(disk());
-  return needs_ranks(type) ? bit_of(disk()) - 1 : 0;
-}
-
-std::uint64_t OpGraphTable::movers_of(const OpSpec& op) const {
-  std::uint64_t movers = executors_of(op.type);
-  if (!needs_ranks(op.type)) return movers;
-  for (std::uint32_t rank = 0; rank < disk(); ++rank) {
+std::uint64_t OpGraphTable::executors_of(const OpSpec& op) const {
+  if (needs_disk(op.type)) return bit_of(disk());
+  std::uint64_t ranks = 0;
+  for (std::uint32_t rank = 0; rank < disk() && needs_ranks(op.type); ++rank) {
     const Share share = share_of(op, rank, replicas_);
-    if (share.begin == share.end) movers &= ~bit_of(rank);
+    if (share.begin != share.end) ranks |= bit_of(rank);
   }
-  return movers;
+  return ranks;
 }
 
 // It may have missed the word of a load that its worker is about to wait for.
@@ -314,7 +309,7 @@ void OpGraphTable::executor_lost(std::uint32_t executor, bool certain, const std
   executors_[executor].sends.clear();
   executors_[executor].lost_tickets.clear();
   if (executor == disk()) executors_[executor].why_down = reason;
-  const auto needs_it = [&](const Op& op) { return (executors_of(op.spec.type) & bit_of(executor)) != 0; };
+  const auto needs_it = [&](const Op& op) { return (executors_of(op.spec) & bit_of(executor)) != 0; };
   for (auto& [id, graph] : graphs_) {
     if (graph.released) continue;
     bool needed = false;

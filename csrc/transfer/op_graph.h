@@ -7,7 +7,7 @@
 //
 // Replicas: each `replicas` ranks, one after the other, are a group that holds the same bytes in one segment. Each rank
 // of it loads all blocks of an H2D op. The blocks of a D2H op are shared out in its group, each to one rank; a rank for
-// which none are left is not sent the op, but the op needs it as it needs the others.
+// which none are left is not sent the op, and does not matter to it.
 //
 //   op:    waiting -> running -> done | failed | timed_out | cancelled ;   waiting -> cancelled
 //          running -> cancelled: an executor acknowledged it as never started, or it was not yet sent to all of its
@@ -175,8 +175,7 @@ class OpGraphTable {
   void take_ack(Op& op, std::uint32_t executor, OpStatus status, const std::string& error);
   void cancel_graph(Graph& graph, const std::string& reason);
   void expire_graph(Graph& graph);
-  [[nodiscard]] std::uint64_t executors_of(OpType type) const;    // those that it needs
-  [[nodiscard]] std::uint64_t movers_of(const OpSpec& op) const;  // those of them that have blocks to move
+  [[nodiscard]] std::uint64_t executors_of(const OpSpec& op) const;  // those that have blocks of it to move
   [[nodiscard]] std::string name_of_executor(std::uint32_t executor) const;
   [[nodiscard]] static bool is_wanted(const Op& op);
   [[nodiscard]] static bool is_open(const Op& op);
