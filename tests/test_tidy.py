@@ -159,6 +159,12 @@ def test_product_code_never_prints() -> None:
     assert not matches(native, re.compile(r"\bstd::(cout|cerr)\b|(?<!\w)printf\("))
 
 
+def test_native_code_asks_no_object_for_its_type() -> None:
+    """Interfaces say what there is; only bindings look which of the backends they were given."""
+    native = [path for path in PRODUCT if path.suffix != ".py" and not relative(path).startswith("csrc/bindings/")]
+    assert not matches(native, re.compile(r"\b(dynamic_cast|dynamic_pointer_cast|typeid)\b"))
+
+
 def test_nothing_is_unpickled_or_evaluated() -> None:
     assert not matches(
         PRODUCT_PYTHON, re.compile(r"^\s*(import|from) (pickle|marshal|shelve)\b|(?<![\w.])(eval|exec)\(")
