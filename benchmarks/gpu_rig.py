@@ -216,6 +216,7 @@ class Rig:
         )
         if not (self._copies.wait_usable(WAIT_S) and self._copies.wait_tuned(WAIT_S)):
             raise RuntimeError(f"host memory was not usable, or copies not tuned, after {WAIT_S:.0f} s")
+        self._last_step = 0
         self.is_registered = bool(self._host[0].is_pinned() and self._host[-1].is_pinned())
 
     def __enter__(self) -> Rig:
@@ -232,9 +233,13 @@ class Rig:
         slots, blocks = self.slots[begin:end].copy(), self.blocks[begin:end].copy()
         return lambda: int(self._copies.copy(direction, slots, blocks))
 
-    def record_step(self, step: int, stream: int) -> None:
-        """The engine has put a step into its stream: copies then know that the GPU is busy."""
-        self._copies.record_step(step, stream)
+    def record_step(self, stream: int) -> None:
+        """An engine has put a step into its stream: copies then know that the GPU is busy.
+
+        Steps grow over all engines: others are ignored.
+        """
+        self._last_step += 1
+        self._copies.record_step(self._last_step, stream)
 
     def movers(self, way: str) -> list[Mover]:
         """Return one mover for each direction; both at once have a half each."""

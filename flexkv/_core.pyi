@@ -738,7 +738,7 @@ class CopyAgent:
 
     def record_step(self, step: int, stream: int = 0) -> None:
         """
-        The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with after_step <= step may run, after that. RuntimeError.
+        The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with after_step <= step may run, after that. Steps not beyond the last one are ignored. RuntimeError.
         """
 
     def expect_load(self, ticket: int, timeout_s: float) -> None:
@@ -822,7 +822,9 @@ class BlockCopies:
         """
 
     def record_step(self, step: int, stream: int) -> None:
-        """What the stream holds now belongs to steps up to this one."""
+        """
+        What the stream holds now belongs to steps up to this one; ignored unless it is beyond the last one.
+        """
 
     def wait_tuned(self, timeout_s: float) -> bool:
         """
