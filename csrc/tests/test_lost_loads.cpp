@@ -7,7 +7,7 @@
 
 #include "tests/engine_kit.h"
 #include "tests/op_graph_kit.h"
-#include "transfer/copy_agent.h"
+#include "tests/worker_rig.h"
 
 using namespace flexkv;
 
@@ -102,17 +102,15 @@ constexpr std::chrono::seconds at_once{20};
 void a_worker_is_let_go_at_once_and_its_load_is_lost() {
   const TempDir dir;
   const std::string path = dir.file("engine.sock");
-  std::vector<std::byte> memory(16 * 4096);
-  DeviceLayout layout;
-  layout.num_blocks = 16;
-  layout.planes = {{reinterpret_cast<std::uint64_t>(memory.data()), 4096, 4096}};
+  constexpr std::uint64_t slot_bytes = WorkerRig::chunk_bytes;
   TransferEngine engine({path, 2, 1000});
   engine.start();
-  CopyAgent worker({path, 0, 2, 16, "layout", 1}, layout);
-  worker.start();
-  FakeAgent other(path, {1, 2, 16, 4096, 16, "layout"});
+  WorkerRig rig;
+  rig.start(path, 0, 2);
+  CopyAgent& worker = *rig.agent;
+  FakeAgent other(path, {1, 2, WorkerRig::num_blocks, slot_bytes, 16, "layout"});
   CHECK(engine.wait_ranks(patience_s));
-  engine.set_pool(std::make_shared<HostPool>(HostPoolConfig{8, {4096, 4096}, 1, false}));
+  engine.set_pool(std::make_shared<HostPool>(HostPoolConfig{8, {slot_bytes, slot_bytes}, 1, false}));
   (void)other.serve_pool();
   CHECK(engine.wait_slots(8, patience_s));
   other.bye();
@@ -120,10 +118,10 @@ void a_worker_is_let_go_at_once_and_its_load_is_lost() {
   const auto begin = std::chrono::steady_clock::now();
   worker.expect_load(3, long_s);
   engine.submit({1, {layer_load(10, 3)}, patience_s});
-  CHECK(!worker.wait_layer(3, 4096, 0) && !worker.finish_load(3));
+  CHECK(!worker.wait_layer(3, slot_bytes, 0) && !worker.finish_load(3));
   engine.lose_load(4);
   worker.expect_load(4, long_s);
-  CHECK(!worker.wait_layer(4, 4096, 0) && !worker.finish_load(4));
+  CHECK(!worker.wait_layer(4, slot_bytes, 0) && !worker.finish_load(4));
   CHECK(std::chrono::steady_clock::now() - begin < at_once);
   CHECK(worker.stop(patience_s));
   CHECK(engine.stop(patience_s));

@@ -8,15 +8,13 @@
 #include <stdexcept>
 
 #include "tests/engine_kit.h"
-#include "transfer/copy_agent.h"
+#include "tests/worker_rig.h"
 #include "transfer/op_graph.h"
 
 using namespace flexkv;
 using protocol::AckStatus;
 
 namespace {
-
-using Ids = std::vector<std::int64_t>;
 
 OpSpec store_of(std::int64_t id, std::int64_t num_blocks) {
   OpSpec op = {id, OpType::d2h, {}, {}, 0, {}};
@@ -210,38 +208,23 @@ void a_replica_with_another_layout_is_refused() {
   CHECK_THROWS(TransferEngine({kit.path(), 4, 10, 3}), std::invalid_argument);
 }
 
-constexpr std::uint64_t chunk_bytes = 5000;
-constexpr std::size_t num_blocks = 16;
-
-struct Worker {
-  std::vector<std::byte> memory = std::vector<std::byte>(num_blocks * chunk_bytes);
-  std::unique_ptr<CopyAgent> agent;
-
-  void start(const std::string& path, std::uint32_t rank) {
-    DeviceLayout layout;
-    layout.num_blocks = num_blocks;
-    layout.planes = {{reinterpret_cast<std::uint64_t>(memory.data()), chunk_bytes, chunk_bytes}};
-    agent = std::make_unique<CopyAgent>(AgentConfig{path, rank, 4, 16, "layout", 2}, layout);
-    agent->start();
-  }
-};
-
 // Two groups of two in one process: each rank's bytes come back to it and to its replica, from half as many segments.
 void real_agents_share_their_segments() {
+  constexpr std::uint64_t chunk_bytes = WorkerRig::chunk_bytes;
   const TempDir dir;
   const std::string path = dir.file("engine.sock");
-  Worker workers[4];
+  WorkerRig workers[4];
   TransferEngine engine({path, 4, 1000, 2});
   engine.start();
-  for (std::uint32_t rank = 0; rank < 4; ++rank) workers[rank].start(path, rank);
+  for (std::uint32_t rank = 0; rank < 4; ++rank) workers[rank].start(path, rank, 4);
   CHECK(engine.wait_ranks(patience_s));
   engine.set_pool(std::make_shared<HostPool>(HostPoolConfig{8, {chunk_bytes, chunk_bytes}, 1, false}));
   CHECK(engine.wait_slots(8, patience_s));
   for (int round = 0; round < 20; ++round) {
     for (std::uint32_t rank = 0; rank < 4; ++rank) {
-      for (std::size_t block = 0; block < num_blocks; ++block) {
-        const auto value = static_cast<int>(block < 8 ? 100 * (rank / 2) + 8 * (round % 10) + block : 0);
-        std::memset(workers[rank].memory.data() + block * chunk_bytes, value, chunk_bytes);
+      for (std::int64_t block = 0; block < WorkerRig::num_blocks; ++block) {
+        const std::int64_t value = block < 8 ? 100 * (rank / 2) + 8 * (round % 10) + block : 0;
+        workers[rank].fill(block, static_cast<unsigned char>(value));
       }
     }
     OpSpec there = {2 + round * 10, OpType::d2h, {0, 1, 2, 3, 4, 5, 6}, {6, 5, 4, 3, 2, 1, 0}, 0, {}};
@@ -265,7 +248,7 @@ void real_agents_share_their_segments() {
       CHECK(memory[15 * chunk_bytes] == std::byte{0});
     }
   }
-  for (Worker& worker : workers) CHECK(worker.agent->stop(patience_s));
+  for (WorkerRig& worker : workers) CHECK(worker.agent->stop(patience_s));
   CHECK(engine.stop(patience_s));
 }
 
