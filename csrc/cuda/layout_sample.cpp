@@ -28,7 +28,7 @@ struct Row {
 std::vector<Row> rows_of(const DeviceLayout& layout) {
   std::vector<std::size_t> order(layout.planes.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, {}, [&layout](std::size_t p) { return layout.planes[p].base; });
+  std::ranges::sort(order, {}, [&layout](std::size_t p) { return std::pair(layout.planes[p].base, p); });
   std::vector<Row> rows;
   for (const std::size_t p : order) {
     const Plane& plane = layout.planes[p];
@@ -76,6 +76,7 @@ LayoutSample placed(const DeviceLayout& layout, const std::vector<Row>& rows, co
 LayoutSample as_it_is(const DeviceLayout& layout, const std::vector<Row>& rows, std::uint64_t skew,
                       std::uint64_t num_blocks) {
   std::vector<std::uint64_t> starts;
+  starts.reserve(rows.size());
   for (const Row& row : rows) starts.push_back(skew + row.base - rows.front().base);
   return placed(layout, rows, starts, num_blocks);
 }
@@ -113,7 +114,7 @@ LayoutSample sample_of(const DeviceLayout& layout, std::uint64_t most_bytes, std
   if (skew >= most_bytes) return close_together(layout, most_close);
   const std::uint64_t bytes = most_bytes - skew;
   const std::uint64_t num_true = std::min(most_blocks, layout.num_blocks);
-  const LayoutSample whole = as_it_is(layout, rows, skew, num_true);
+  LayoutSample whole = as_it_is(layout, rows, skew, num_true);
   if (whole.bytes <= most_bytes) return whole;
   for (const std::uint64_t alignment : alignments) {
     const std::uint64_t num_blocks = most_that_fit(rows, bytes, alignment, num_true);
