@@ -32,8 +32,8 @@ from typing import Any
 from benchmarks import gpu_plot, gpu_slots, gpu_table
 from benchmarks.bench_trace_replay import made_trace, read_trace
 from benchmarks.gpu_plan import Plan
-from benchmarks.gpu_rows import GIB, KIB, MIB, PARTS, WAYS, figures_of
-from benchmarks.report import emit, machine, parser, say
+from benchmarks.gpu_rows import PARTS, WAYS, figures_of
+from benchmarks.report import GIB, KIB, MIB, emit, machine, parser, say
 
 CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
 LARGE_BYTES, LARGE_CHUNKS_KIB = 4 * GIB, (8, 32, 2048)

@@ -24,18 +24,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.report import Figure, emit, number, parser, say
-from flexkv import _core
+from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
+from benchmarks.gpu_rate import DIRECTION, LOAD, STORE
+from benchmarks.report import KIB, MIB, Figure, emit, number, parser, say
 
 try:
     import torch
 except ImportError:  # a benchmark of a machine that has no GPU either
     torch = None  # type: ignore[assignment]
 
-KIB, MIB = 1 << 10, 1 << 20
-WAIT_S = 120.0
-LOAD, STORE = 0, 1
-WAYS = {"load": LOAD, "store": STORE}
 CHUNKS = (4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB)
 COUNTS = (1, 4, 16, 64, 512)
 ORDERS = ("adjacent", "scattered")
@@ -66,17 +63,11 @@ class Rig:
         self.slot_bytes = num_planes * chunk_bytes
         self.memory = torch.empty(num_blocks * self.slot_bytes, dtype=torch.uint8, device="cuda")
         self.memory.random_(0, 256)
-        base = self.memory.data_ptr()
-        planes = [[base + plane * num_blocks * chunk_bytes, chunk_bytes, chunk_bytes] for plane in range(num_planes)]
-        self.pool = _core.HostPool(num_blocks, [self.slot_bytes])
-        assert self.pool.wait_prefaulted(num_blocks, WAIT_S)
-        host = self.pool.view(0, 0).__array_interface__["data"][0]
+        planes = planes_in(self.memory.data_ptr(), num_planes, num_blocks, chunk_bytes)
+        self.pool = prefaulted_pool(num_blocks, self.slot_bytes)
         torch.cuda.synchronize()
-        self.copies = _core.BlockCopies(
-            "cuda", num_blocks, np.array(planes, dtype=np.uint64), host, self.pool.stride_bytes(0), num_blocks
-        )
-        assert self.copies.wait_usable(WAIT_S)
-        assert self.copies.wait_tuned(WAIT_S)
+        stride = self.pool.stride_bytes(0)
+        self.copies = tuned_copies(planes, num_blocks, address_of(self.pool), stride, num_blocks)
         self.tuning = self.copies.tuning()
         self.rng = np.random.default_rng(chunk_bytes)
         self.blocks = self.rng.permutation(num_blocks).astype(np.int64)
@@ -136,7 +127,7 @@ def measure(rig: Rig, case: Case, seconds: float) -> dict[str, float]:
     able = []
     for mechanism in rig.tuning["mechanisms"]:
         rig.copies.use_mechanism(mechanism)
-        if rig.copies.mechanism_for(WAYS[case.way], slots) == mechanism:
+        if rig.copies.mechanism_for(DIRECTION[case.way], slots) == mechanism:
             able.append(mechanism)
     taken: dict[str, list[float]] = {name: [] for name in (*able, "limit")}
     begin_s = time.perf_counter()
@@ -146,7 +137,7 @@ def measure(rig: Rig, case: Case, seconds: float) -> dict[str, float]:
         for mechanism in able:
             rig.copies.use_mechanism(mechanism)
             begin_ns = time.perf_counter_ns()
-            rig.copies.copy(WAYS[case.way], slots, blocks)
+            rig.copies.copy(DIRECTION[case.way], slots, blocks)
             taken[mechanism].append((time.perf_counter_ns() - begin_ns) / 1e3)
         taken["limit"].append(rig.contiguous_us(case))
     return {name: statistics.median(samples[1:]) for name, samples in taken.items()}
@@ -179,7 +170,7 @@ def run(arguments: argparse.Namespace) -> tuple[list[Figure], list[dict[str, Any
             rig.verify(mechanism)
         for count in counts:
             for order in ORDERS[: 1 if count == 1 else 2]:
-                for way in WAYS:
+                for way in DIRECTION:
                     case = Case(chunk_bytes=chunk, num_blocks=count, order=order, way=way)
                     us = measure(rig, case, 0.005 if arguments.tiny else arguments.seconds)
                     figures.append(figure_of(rig, case, us))

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Figure, emit, number, parser, say, table
+from benchmarks.report import GIB, KIB, MIB, Figure, emit, number, parser, say, table
 from flexkv import CacheConfig
 
 try:
@@ -52,7 +52,6 @@ except ModuleNotFoundError as error:  # a machine without an engine's packages
 else:
     MISSING = ""
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAX_RECOMPUTE_S = 3.0
 """Computing a prompt again and again ends here; one that takes longer is computed once."""
 MAX_WINDOW = 9

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Figure, emit, number, parser, say
+from benchmarks.gpu_blocks import address_of, planes_in, usable_copies
+from benchmarks.gpu_rate import LOAD, STORE, WAIT_S
+from benchmarks.report import GIB, MIB, Figure, emit, number, parser, say
 from flexkv import _core
 
 try:
@@ -25,12 +27,9 @@ try:
 except ImportError:  # a benchmark of a machine that has no GPU either
     torch = None  # type: ignore[assignment]
 
-MIB, GIB = 1 << 20, 1 << 30
 SLOT_BYTES = 2 * MIB
 NUM_BLOCKS = 64
 PREFAULT_THREADS = 4
-WAIT_S = 120.0
-LOAD, STORE = 0, 1
 
 
 class Kernels:
@@ -78,15 +77,14 @@ def verify(copies: _core.BlockCopies, memory: Any, num_slots: int) -> None:
 def measure(total: int, memory: Any, *, is_prefaulted: bool) -> dict[str, Any]:
     """Register a pool of so many bytes and let it go."""
     num_slots = total // SLOT_BYTES
-    planes = np.array([[memory.data_ptr(), SLOT_BYTES, SLOT_BYTES]], dtype=np.uint64)
+    planes = planes_in(memory.data_ptr(), 1, NUM_BLOCKS, SLOT_BYTES)
     pool = _core.HostPool(num_slots, [SLOT_BYTES], prefault_threads=PREFAULT_THREADS)
     if is_prefaulted:
         assert pool.wait_prefaulted(num_slots, WAIT_S)
-    base = pool.view(0, 0).__array_interface__["data"][0]
+    host, stride = address_of(pool), pool.stride_bytes(0)
     with Kernels() as kernels:
         begin_s = time.perf_counter()
-        copies = _core.BlockCopies("cuda", NUM_BLOCKS, planes, base, pool.stride_bytes(0), num_slots)
-        assert copies.wait_usable(WAIT_S)
+        copies = usable_copies(planes, NUM_BLOCKS, host, stride, num_slots)
         taken_s = time.perf_counter() - begin_s
     assert pool.wait_prefaulted(num_slots, WAIT_S)
     assert pool.prefault_error == 0

@@ -25,10 +25,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.report import Figure, emit, parser, say
+from benchmarks.report import KIB, MIB, Figure, emit, parser, say
 from flexkv import _core
 
-KIB, MIB = 1 << 10, 1 << 20
 LOAD, STORE = 0, 1
 CHUNK_BYTES = 32 * KIB
 PREFAULT_TIMEOUT_S = 120.0

@@ -37,14 +37,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Figure, emit, number, parser, say
+from benchmarks.report import KIB, MIB, Figure, emit, number, parser, say
 from flexkv import CacheConfig, KVManager, ModelConfig, _core
 from flexkv.common.address import own_socket
 from flexkv.common.transfer import DiskBlocks, TransferOp, TransferOpGraph, TransferType
 from flexkv.server.client import KVTPClient
 from flexkv.transfer.transfer_engine import TransferEngine
 
-KIB, MIB = 1 << 10, 1 << 20
 WAIT_S = 300.0
 TOKENS_PER_BLOCK = 16
 FIO = shutil.which("fio")

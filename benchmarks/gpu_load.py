@@ -10,7 +10,6 @@ since the clocks of a GPU drift by 10 % with its heat.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import threading
 from collections import deque
@@ -107,10 +106,10 @@ def decode(num_layers: int = 8, hidden: int = 4096, batch: int = 32, per_bundle:
 class Running:
     """An engine that runs in a thread of its own until the block ends.
 
-    `record_step` is told after each bundle, as an engine's worker tells after each step: its number, and the stream.
+    `record_step` is told after each bundle, as an engine's worker tells after each step: the stream.
     """
 
-    def __init__(self, engine: Engine, record_step: Callable[[int, int], None]) -> None:
+    def __init__(self, engine: Engine, record_step: Callable[[int], None]) -> None:
         self.engine = engine
         self._record_step = record_step
         self.timeline = Timeline()
@@ -138,11 +137,9 @@ class Running:
             ahead: deque[tuple[Any, Any]] = deque()
             before = _event()
             before.record()
-            for step in itertools.count(1):
-                if self._stop.is_set():
-                    break
+            while not self._stop.is_set():
                 self.engine.submit()
-                self._record_step(step, torch.cuda.current_stream().cuda_stream or LEGACY_STREAM)
+                self._record_step(torch.cuda.current_stream().cuda_stream or LEGACY_STREAM)
                 after = _event()
                 after.record()
                 ahead.append((before, after))

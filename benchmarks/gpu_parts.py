@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from benchmarks import gpu_agent, gpu_load
+from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, usable_copies
 from benchmarks.gpu_plan import Plan
 from benchmarks.gpu_rate import LOAD, STORE, WAIT_S, Mover, rate
 from benchmarks.gpu_rig import Arena, Dma, Rig, check_room
-from benchmarks.gpu_rows import GIB, KIB, MIB, CopyRow, CpuRow, LatencyRow, RegisterRow, name_of_bytes
+from benchmarks.gpu_rows import CopyRow, CpuRow, LatencyRow, RegisterRow, name_of_bytes
 from benchmarks.gpu_slots import Aged, fresh, mean_run, random_slots
 from benchmarks.gpu_table import copy_cell
-from benchmarks.report import percentile
-from flexkv import _core
+from benchmarks.report import GIB, KIB, MIB, percentile
 
 NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
 LATENCY_BLOCKS = ((2 * MIB, 64), (64 * KIB, 16))
@@ -266,11 +266,9 @@ def register(plan: Plan) -> None:
     check_room(16 * MIB, size)
     begin_s = time.perf_counter()
     num_slots = size // (2 * MIB)
-    pool = _core.HostPool(num_slots, [2 * MIB], prefault_threads=16)
-    if not pool.wait_prefaulted(num_slots, WAIT_S):
-        raise RuntimeError(f"host memory was not there after {WAIT_S:.0f} s, errno {pool.prefault_error}")
+    pool = prefaulted_pool(num_slots, 2 * MIB, threads=16)
     prefault_s = time.perf_counter() - begin_s
-    base = int(pool.view(0, 0).__array_interface__["data"][0])
+    base = address_of(pool)
     memory = torch.empty(16 * MIB, dtype=torch.uint8, device="cuda")
     taken: dict[str, list[float]] = {"ours": [], "one_call": [], "release": []}
     gpu_bytes = [_gpu_bytes(memory, base) for _ in range(2)][-1]  # the first one loads the kernels
@@ -285,11 +283,8 @@ def register(plan: Plan) -> None:
 
 
 def _copier(memory: Any, base: int, num_slots: int) -> Any:
-    planes = np.array([[memory.data_ptr(), 2 * MIB, 2 * MIB]], dtype=np.uint64)
-    copier = _core.BlockCopies("cuda", len(memory) // (2 * MIB), planes, base, 2 * MIB, num_slots)
-    if not copier.wait_usable(WAIT_S):
-        raise RuntimeError(f"host memory was not usable after {WAIT_S:.0f} s")
-    return copier
+    num_blocks = len(memory) // (2 * MIB)
+    return usable_copies(planes_in(memory.data_ptr(), 1, num_blocks, 2 * MIB), num_blocks, base, 2 * MIB, num_slots)
 
 
 def _gpu_bytes(memory: Any, base: int) -> int:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_rate import LOAD, STORE, WAIT_S, Mover, parts_of, rate
-from benchmarks.gpu_rows import GIB, MIB
+from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
+from benchmarks.gpu_rate import LOAD, STORE, Mover, parts_of, rate
 from benchmarks.gpu_slots import Slots, fresh
+from benchmarks.report import GIB, MIB
 from flexkv import _core
 
 DMA_BYTES = 64 * MIB
@@ -165,11 +166,9 @@ class Arena:
         begin_s = time.perf_counter()
         num_slots = -(-host_bytes // (2 * MIB))
         threads = max(1, min(16, len(os.sched_getaffinity(0))))
-        self.pool = _core.HostPool(num_slots, [2 * MIB], prefault_threads=threads)
-        if not self.pool.wait_prefaulted(num_slots, WAIT_S):
-            raise RuntimeError(f"host memory was not there after {WAIT_S:.0f} s, errno {self.pool.prefault_error}")
+        self.pool = prefaulted_pool(num_slots, 2 * MIB, threads)
         self.prefault_s = time.perf_counter() - begin_s
-        self.host_base = int(self.pool.view(0, 0).__array_interface__["data"][0])
+        self.host_base = address_of(self.pool)
         raw = (ctypes.c_uint8 * host_bytes).from_address(self.host_base)
         self.host = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8))
         self.memory = torch.empty(device_bytes, dtype=torch.uint8, device="cuda").random_(0, 256)
@@ -207,15 +206,9 @@ class Rig:
         self._memory, self._expected = arena.memory[:used].view(self._shape), arena.expected[:used].view(self._shape)
         self._host = arena.host[: num_slots * stride].view(num_slots, stride)
         self.blocks = np.random.default_rng(chunk_bytes).permutation(self.num_blocks).astype(np.int64)
-        base = arena.memory.data_ptr()
-        planes = [
-            [base + plane * self.num_blocks * chunk_bytes, chunk_bytes, chunk_bytes] for plane in range(num_planes)
-        ]
-        self._copies: Any = _core.BlockCopies(
-            "cuda", self.num_blocks, np.array(planes, dtype=np.uint64), arena.host_base, stride, num_slots
-        )
-        if not (self._copies.wait_usable(WAIT_S) and self._copies.wait_tuned(WAIT_S)):
-            raise RuntimeError(f"host memory was not usable, or copies not tuned, after {WAIT_S:.0f} s")
+        planes = planes_in(arena.memory.data_ptr(), num_planes, self.num_blocks, chunk_bytes)
+        self._copies: Any = tuned_copies(planes, self.num_blocks, arena.host_base, stride, num_slots)
+        self._last_step = 0
         self.is_registered = bool(self._host[0].is_pinned() and self._host[-1].is_pinned())
 
     def __enter__(self) -> Rig:
@@ -232,9 +225,13 @@ class Rig:
         slots, blocks = self.slots[begin:end].copy(), self.blocks[begin:end].copy()
         return lambda: int(self._copies.copy(direction, slots, blocks))
 
-    def record_step(self, step: int, stream: int) -> None:
-        """The engine has put a step into its stream: copies then know that the GPU is busy."""
-        self._copies.record_step(step, stream)
+    def record_step(self, stream: int) -> None:
+        """An engine has put a step into its stream: copies then know that the GPU is busy.
+
+        Steps grow over all engines: others are ignored.
+        """
+        self._last_step += 1
+        self._copies.record_step(self._last_step, stream)
 
     def movers(self, way: str) -> list[Mover]:
         """Return one mover for each direction; both at once have a half each."""

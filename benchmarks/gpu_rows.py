@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report import Figure, number
+from benchmarks.report import GIB, KIB, MIB, Figure, number
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 WAYS = ("load", "store", "both")
 LIMITS = (
     "must: 98 % of contiguous DMA one way and 95 % both ways on an idle GPU, 92 % with aged slots; beside the product "

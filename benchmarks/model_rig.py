@@ -16,10 +16,10 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.block_table import BlockTable
 from benchmarks.paged_model import PagedModel, Tokens
+from benchmarks.report import MIB
 from flexkv import CacheConfig, KVManager, KVResponseStatus, ModelConfig
 from flexkv.server.client import KVTPClient
 
-MIB = 1 << 20
 WAIT_S, STOP_S = 120.0, 10.0
 
 

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -673,6 +673,11 @@ class TransferEngine:
     def cancel(self, graph_id: int) -> None:
         """Cancel what no agent has started; an unknown graph is ignored."""
 
+    def lose_load(self, layer_ticket: int) -> None:
+        """
+        Tell the workers that no load by layers comes with this ticket. Of graphs that were submitted they are told without it. ValueError for 0.
+        """
+
     def poll(self, max: int = 4096) -> list[Completion]:
         """Take the completions that wait, at most `max`."""
 
@@ -733,12 +738,12 @@ class CopyAgent:
 
     def record_step(self, step: int, stream: int = 0) -> None:
         """
-        The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with after_step <= step may run, after that. RuntimeError.
+        The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with after_step <= step may run, after that. Steps not beyond the last one are ignored. RuntimeError.
         """
 
     def expect_load(self, ticket: int, timeout_s: float) -> None:
         """
-        The step that begins computes on what the load with this layer ticket brings, at the latest so long after now. ValueError unless tickets grow.
+        The step that begins computes on what the load with this layer ticket brings, at the latest so long after now. ValueError unless tickets grow, or when 16 are expected and not finished.
         """
 
     def wait_layer(self, ticket: int, end_bytes: int, stream: int = 0) -> bool:
@@ -817,7 +822,9 @@ class BlockCopies:
         """
 
     def record_step(self, step: int, stream: int) -> None:
-        """What the stream holds now belongs to steps up to this one."""
+        """
+        What the stream holds now belongs to steps up to this one; ignored unless it is beyond the last one.
+        """
 
     def wait_tuned(self, timeout_s: float) -> bool:
         """

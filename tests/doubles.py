@@ -196,6 +196,7 @@ class TransferDouble:
         self.waiting: dict[int, TransferOpGraph] = {}
         self.decided: dict[int, TransferOpGraph] = {}
         self.cancelled: list[int] = []
+        self.lost_tickets: list[int] = []
         self._ranks = list(ranks)
         self._pool: PoolDouble | None = None
         self.disk: DiskStoreDouble | None = None
@@ -267,6 +268,9 @@ class TransferDouble:
         with self._lock:
             if graph_id in self.waiting:
                 self.cancelled.append(graph_id)
+
+    def lose_load(self, layer_ticket: int) -> None:
+        self.lost_tickets.append(layer_ticket)
 
     def poll(self) -> list[CompletionDouble]:
         with self._lock:

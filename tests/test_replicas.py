@@ -219,6 +219,22 @@ def test_a_rank_that_dies_before_its_share_is_stored_leaves_no_block_behind(pair
     assert not pair.manager.get_match(tokens(8))[1].any()
 
 
+def test_a_rank_that_is_dead_matters_only_to_stores_that_it_has_a_share_of(pair: ReplicaElsewhere) -> None:
+    expected = pair.gpu.read([0])
+    pair.worker.kill()
+    assert eventually(lambda: not pair.manager._engine._transfer.ranks()[1].connected)  # type: ignore[attr-defined]
+    statuses = [pair.status(pair.put(1, 1000 * at)) for at in range(20)]  # one block each: the share of one of them
+    assert set(statuses) == {Status.SUCCESS, Status.FAILED}
+    stored = [at for at in range(20) if pair.manager.get_match(tokens(1, 1000 * at))[1].any()]
+    assert stored == [at for at, status in enumerate(statuses) if status is Status.SUCCESS]
+    pair.add_worker()
+    assert eventually(lambda: pair.manager._engine._transfer.ranks()[1].connected)  # type: ignore[attr-defined]
+    load = pair.manager.get_async(tokens(1, 1000 * stored[0]), slots_of([30]))
+    assert pair.status(load) is Status.SUCCESS
+    for gpu in (pair.gpu, pair.worker.gpu):
+        assert np.array_equal(gpu.read([30]), expected)
+
+
 def test_slots_of_a_replica_that_stands_still_are_quarantined_until_it_is_dead(pair: ReplicaElsewhere) -> None:
     pair.worker.freeze()
     store = pair.manager.put_async(tokens(4), slots_of(range(4)), timeout_s=0.2)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flexkv.common.settings import CONFIG_KEYS
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("flexkv", "csrc", "demo", "benchmarks", "scripts", "tests", "docs", ".ci")
 SUFFIXES = {".py", ".pyi", ".cpp", ".h", ".md", ".sh", ".toml", ".txt", ""}
@@ -157,6 +159,25 @@ def test_product_code_never_prints() -> None:
     assert not calls
     native = [path for path in PRODUCT if path.suffix != ".py"]
     assert not matches(native, re.compile(r"\bstd::(cout|cerr)\b|(?<!\w)printf\("))
+
+
+def test_python_reads_no_variable_with_our_prefix_that_is_no_setting() -> None:
+    """The product refuses those it does not know, so that nothing else may be named so."""
+    read = re.compile(r"""(?:environ|environment|getenv)\b[\w.]*[\[(]\s*["'](FLEXKV_\w+)""")
+    assert read.findall(f'os.environ.get("{"FLEXKV_"}X")') == ["FLEXKV_X"]
+    found = {
+        (name, relative(path))
+        for path in PYTHON
+        for name in read.findall(path.read_text())
+        if name.removeprefix("FLEXKV_").lower() not in CONFIG_KEYS
+    }
+    assert not found
+
+
+def test_native_code_asks_no_object_for_its_type() -> None:
+    """Interfaces say what there is; only bindings look which of the backends they were given."""
+    native = [path for path in PRODUCT if path.suffix != ".py" and not relative(path).startswith("csrc/bindings/")]
+    assert not matches(native, re.compile(r"\b(dynamic_cast|dynamic_pointer_cast|typeid)\b"))
 
 
 def test_nothing_is_unpickled_or_evaluated() -> None:

@@ -249,10 +249,10 @@ void bind_copy_agent(nb::module_& m) {
            "Drain running ops, cancel queued ones, say goodbye. False when a copy did not end in time. Idempotent.")
       .def("record_step", &CopyAgent::record_step, "step"_a, "stream"_a = 0, Release(),
            "The engine's step `step` is computed, or on its way in `stream` (a CUDA stream's address): ops with "
-           "after_step <= step may run, after that. RuntimeError.")
+           "after_step <= step may run, after that. Steps not beyond the last one are ignored. RuntimeError.")
       .def("expect_load", &CopyAgent::expect_load, "ticket"_a, "timeout_s"_a, Release(),
            "The step that begins computes on what the load with this layer ticket brings, at the latest so long after "
-           "now. ValueError unless tickets grow.")
+           "now. ValueError unless tickets grow, or when 16 are expected and not finished.")
       .def("wait_layer", &CopyAgent::wait_layer, "ticket"_a, "end_bytes"_a, "stream"_a = 0, Release(),
            "Have the stream (a CUDA stream's address; 0: this thread) wait until the first `end_bytes` bytes of the "
            "load's blocks are there. False: the load failed. ValueError, RuntimeError.")
@@ -303,7 +303,7 @@ void bind_agent(nb::module_& m) {
            "Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the "
            "bytes moved. One call at a time for each direction. RuntimeError: the device failed.")
       .def("record_step", &BlockCopies::record_step, "step"_a, "stream"_a,
-           "What the stream holds now belongs to steps up to this one.")
+           "What the stream holds now belongs to steps up to this one; ignored unless it is beyond the last one.")
       .def("wait_tuned", &BlockCopies::wait_tuned, "timeout_s"_a,
            "Wait until the mechanisms are measured, or will not be; False after the timeout.")
       .def("tuning", &BlockCopies::tuning, "As CopyAgent.tuning.")

@@ -304,6 +304,10 @@ void bind_transfer(nb::module_& m) {
           "eighth, its layer ticket. ValueError or RuntimeError: nothing was submitted.")
       .def("cancel", &TransferEngine::cancel, "graph_id"_a, Release(),
            "Cancel what no agent has started; an unknown graph is ignored.")
+      .def(
+          "lose_load", &TransferEngine::lose_load, "layer_ticket"_a, Release(),
+          "Tell the workers that no load by layers comes with this ticket. Of graphs that were submitted they are told "
+          "without it. ValueError for 0.")
       .def("poll", &poll, "max"_a = 4096, nb::sig("def poll(self, max: int = 4096) -> list[Completion]"),
            "Take the completions that wait, at most `max`.")
       .def(

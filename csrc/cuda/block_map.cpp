@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <numeric>
 #include <utility>
 
 #include "cuda/gpu_wait.h"
@@ -11,6 +12,8 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr std::size_t most_name_chars = 64;
+constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // that the driver takes of a copy of rows
+constexpr std::uint64_t page_bytes = 2u << 20;          // of the GPU
 constexpr nanoseconds upload_limit = std::chrono::seconds(30);
 
 DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
@@ -61,7 +64,7 @@ std::uint64_t plane_pitch(const Api& api, const DeviceLayout& layout) {
   const auto& planes = layout.planes;
   if (planes.size() < 2 || planes[1].base <= planes[0].base) return 0;
   const std::uint64_t pitch = planes[1].base - planes[0].base;
-  if (pitch < planes[0].chunk_bytes) return 0;
+  if (pitch < planes[0].chunk_bytes || pitch > most_pitch_bytes) return 0;
   for (std::size_t i = 1; i < planes.size(); ++i) {
     const bool is_next = planes[i].base == planes[i - 1].base + pitch &&
                          planes[i].chunk_bytes == planes[0].chunk_bytes &&
@@ -79,6 +82,18 @@ std::string digest(const std::string& text) {
   std::array<char, 17> hex{};
   (void)std::snprintf(hex.data(), hex.size(), "%016llx", static_cast<unsigned long long>(hash));
   return hex.data();
+}
+
+// Empty when the blocks of each plane touch.
+std::string strides_of(const DeviceLayout& layout) {
+  std::string strides;
+  for (const Plane& plane : layout.planes) {
+    const bool is_dense = plane.block_stride_bytes == plane.chunk_bytes;
+    const std::string stride = is_dense ? "-s0" : "-s" + std::to_string(plane.block_stride_bytes);
+    if (!strides.ends_with(stride)) strides += stride;
+  }
+  if (strides == "-s0") return "";
+  return strides.size() <= most_name_chars / 2 ? strides : "-s..." + digest(strides);
 }
 
 }  // namespace
@@ -111,7 +126,8 @@ std::string BlockMap::layout_class() const {
   }
   if (name.size() > most_name_chars) name = name.substr(0, most_name_chars) + "...-" + digest(name);
   name += "-w" + std::to_string(word_bytes);
-  if (plane_pitch_bytes != 0) name += "-regular";
+  if (plane_pitch_bytes != 0) name += "-regular" + std::to_string(std::gcd(plane_pitch_bytes, page_bytes));
+  name += strides_of(layout);
   if (!chunks_are_within_allocations) name += "-split";
   return name;
 }

@@ -40,8 +40,8 @@ struct BlockMap {
   const std::uint64_t slot_bytes;
   // The copy engine takes no copy that reaches from one allocation into another, however they touch.
   const bool chunks_are_within_allocations;
-  // How far it is from each plane to the next, when they are equally far apart, of equal chunks, and in one allocation;
-  // else 0.
+  // How far it is from each plane to the next, when they are equally far apart, of equal chunks, in one allocation, and
+  // no farther than the driver takes rows to be; else 0.
   const std::uint64_t plane_pitch_bytes;
   const GpuMemory device_table;  // the table's units, for kernels
 };

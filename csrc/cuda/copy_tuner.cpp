@@ -5,7 +5,9 @@
 #include <numeric>
 #include <ranges>
 #include <string>
+#include <utility>
 
+#include "cuda/layout_sample.h"
 #include "transfer/host_pool.h"
 
 namespace flexkv::cuda {
@@ -22,17 +24,6 @@ DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
   DevicePtr address = 0;
   device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc for measuring");
   return address;
-}
-
-// The layout's chunks, close together.
-DeviceLayout like(const DeviceLayout& layout, DevicePtr memory, std::int64_t num_blocks) {
-  DeviceLayout small;
-  small.num_blocks = static_cast<std::uint64_t>(num_blocks);
-  for (const Plane& plane : layout.planes) {
-    small.planes.push_back({memory, plane.chunk_bytes, plane.chunk_bytes});
-    memory += plane.chunk_bytes * small.num_blocks;
-  }
-  return small;
 }
 
 // 0 .. count-1, over and over, with few neighbours.
@@ -63,11 +54,13 @@ CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits
     throw Error(error_out_of_memory, "a block has more than the " + std::to_string(limits_.memory_bytes >> 20) +
                                          " MiB that a measurement may take");
   }
-  num_blocks_ = static_cast<std::int64_t>(std::min<std::uint64_t>(most_blocks, limits_.memory_bytes / stride));
-  const std::uint64_t bytes = static_cast<std::uint64_t>(num_blocks_) * stride;
+  const std::uint64_t most = std::min<std::uint64_t>(most_blocks, limits_.memory_bytes / stride);
+  LayoutSample sample = sample_of(shared_.map.layout, limits_.memory_bytes, most);
+  num_blocks_ = static_cast<std::int64_t>(sample.layout.num_blocks);
+  const std::uint64_t bytes = sample.layout.num_blocks * stride;
   const GpuDevice& device = shared_.device;
-  memory_ = std::make_unique<GpuMemory>(device, room_for(device, bytes));
-  map_ = std::make_unique<BlockMap>(device, like(shared_.map.layout, memory_->address(), num_blocks_),
+  memory_ = std::make_unique<GpuMemory>(device, room_for(device, sample.bytes));
+  map_ = std::make_unique<BlockMap>(device, moved_by(std::move(sample.layout), memory_->address()),
                                     shared_.map.word_bytes);
   void* slots = nullptr;
   device.check(device.api().cuMemHostAlloc(&slots, bytes, host_portable_and_mapped), "cuMemHostAlloc for measuring");

@@ -1,6 +1,6 @@
-// CopyTuner: measures how long each mechanism takes for each kind of op (a cell), over memory of its own: a layout with
-// the same chunks, a few blocks of it, and as many slots that the driver has allocated. The engine's blocks and slots
-// are neither written nor read.
+// CopyTuner: measures how long each mechanism takes for each kind of op (a cell), over memory of its own: a few blocks,
+// laid out as the engine's are (layout_sample.h), and as many slots that the driver has allocated. The engine's blocks
+// and slots are neither written nor read.
 //
 // The mechanisms are those of the lanes, with their streams and stages: an op of the engine's waits for at most one
 // copy of a measurement. A copy beside which the engine worked, or an op ran, does not count. It ends when its time is

@@ -11,48 +11,60 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Of any kind but `staged`.
-std::unique_ptr<CopyMechanism> make(MechanismKind kind, GpuShared& shared, const LaneStreams& streams) {
-  switch (kind) {
-    case MechanismKind::staged:
-    case MechanismKind::direct:
-      return std::make_unique<DirectCopies>(shared, streams);
-    case MechanismKind::strided:
-      return std::make_unique<StridedCopies>(shared, streams);
-    case MechanismKind::batched:
-      return std::make_unique<BatchedCopies>(shared, streams);
-    case MechanismKind::zero_copy:
-      break;
-  }
-  return std::make_unique<ZeroCopies>(shared, streams);
-}
-
 }  // namespace
+
+struct GpuLane::Mechanisms {
+  Mechanisms(GpuShared& shared, const LaneStreams& streams)
+      : staged(shared, streams),
+        direct(shared, streams),
+        strided(shared, streams),
+        batched(shared, streams),
+        zero_copy(shared, streams) {}
+
+  [[nodiscard]] CopyMechanism& of(MechanismKind kind) {
+    switch (kind) {
+      case MechanismKind::staged:
+        return staged;
+      case MechanismKind::direct:
+        return direct;
+      case MechanismKind::strided:
+        return strided;
+      case MechanismKind::batched:
+        return batched;
+      case MechanismKind::zero_copy:
+        break;
+    }
+    return zero_copy;
+  }
+
+  StagedCopies staged;
+  DirectCopies direct;
+  StridedCopies strided;
+  BatchedCopies batched;
+  ZeroCopies zero_copy;
+};
 
 GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction direction)
     : shared_(std::move(shared)), direction_(direction) {
   shared_->device.enter_as_guest();
   streams_ = std::make_unique<LaneStreams>(shared_->device, direction);
-  auto staged = std::make_unique<StagedCopies>(*shared_, *streams_);
-  staged_ = staged.get();
-  for (std::size_t i = 0; i < num_mechanisms; ++i) {
-    const auto kind = static_cast<MechanismKind>(i);
-    mechanisms_[i] = kind == MechanismKind::staged ? std::move(staged) : make(kind, *shared_, *streams_);
-  }
+  mechanisms_ = std::make_unique<Mechanisms>(*shared_, *streams_);
 }
 
 // Streams and events are to be destroyed by a thread that has entered.
 GpuLane::~GpuLane() {
   (void)shared_->device.try_enter_as_guest();
-  for (auto& mechanism : mechanisms_) mechanism.reset();
+  mechanisms_.reset();
   for (auto& events : part_events_) events.clear();
   streams_.reset();
 }
 
+bool GpuLane::takes(MechanismKind kind, const CopyOp& op) const { return mechanisms_->of(kind).takes(op); }
+
 std::chrono::nanoseconds GpuLane::copy(MechanismKind kind, const CopyOp& op) {
   const std::lock_guard lock(mutex_);
   const auto begin = Clock::now();
-  CopyMechanism& mechanism = of(kind);
+  CopyMechanism& mechanism = mechanisms_->of(kind);
   run(mechanism, [&mechanism, &op] { mechanism.copy(op); });
   return Clock::now() - begin;
 }
@@ -80,7 +92,7 @@ PartEvents& GpuLane::events_of(std::size_t part) {
 void GpuLane::copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink& sink) {
   const std::lock_guard lock(mutex_);
   ++num_in_parts_;
-  StagedCopies& staged = *staged_;
+  StagedCopies& staged = mechanisms_->staged;
   run(staged, [&] {
     staged.begin();
     for (std::size_t i = 0; i < parts.size(); ++i) {

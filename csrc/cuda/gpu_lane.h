@@ -14,7 +14,6 @@
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
 #include "cuda/part_events.h"
-#include "cuda/staged_copies.h"
 
 namespace flexkv::cuda {
 
@@ -26,7 +25,7 @@ class GpuLane {
   GpuLane& operator=(const GpuLane&) = delete;
 
   [[nodiscard]] protocol::Direction direction() const { return direction_; }
-  [[nodiscard]] bool takes(MechanismKind kind, const CopyOp& op) const { return of(kind).takes(op); }
+  [[nodiscard]] bool takes(MechanismKind kind, const CopyOp& op) const;
   // Copies, and returns once all bytes are there: how long that took, without the wait for a copy before. Throws Error;
   // nothing of the op runs on then. REQUIRES: the mechanism takes it, and the thread has entered.
   std::chrono::nanoseconds copy(MechanismKind kind, const CopyOp& op);
@@ -35,16 +34,16 @@ class GpuLane {
   void copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink& sink);
 
  private:
+  struct Mechanisms;
+
   template <typename Copy>
   void run(CopyMechanism& mechanism, Copy copy);
   [[nodiscard]] PartEvents& events_of(std::size_t part);
-  [[nodiscard]] CopyMechanism& of(MechanismKind kind) const { return *mechanisms_[static_cast<std::size_t>(kind)]; }
 
   const std::shared_ptr<GpuShared> shared_;
   const protocol::Direction direction_;
   std::unique_ptr<const LaneStreams> streams_;
-  std::array<std::unique_ptr<CopyMechanism>, num_mechanisms> mechanisms_;
-  StagedCopies* staged_ = nullptr;  // one of them
+  std::unique_ptr<Mechanisms> mechanisms_;
   std::mutex mutex_;
   // The parts of the last two loads by layers. Nobody waits for older ones: a load runs once the step before its own
   // has been recorded, which the engine does when it has finished with the load of that step.

@@ -12,9 +12,10 @@ StepEvents::StepEvents(const GpuDevice& device) {
 
 void StepEvents::record(std::uint64_t step, Stream stream) {
   const std::lock_guard lock(mutex_);
+  if (step <= last_step_) return;
   Entry& entry = entries_[next_];
   entry.event->record(stream);
-  entry.step = step;
+  entry.step = last_step_ = step;
   next_ = (next_ + 1) % num_kept;
 }
 

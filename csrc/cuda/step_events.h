@@ -19,7 +19,8 @@ class StepEvents {
 
   explicit StepEvents(const GpuDevice& device);  // throws Error. REQUIRES: the thread has entered
 
-  // What `stream` holds now belongs to steps up to `step`. Steps grow. Throws Error.
+  // What `stream` holds now belongs to steps up to `step`. A step that is not beyond the last one is ignored, as the
+  // lanes do, which let its ops run already: it would push out events that are still waited for. Throws Error.
   void record(std::uint64_t step, Stream stream);
   // Has `stream` wait for the earliest one recorded that is not before `step`; for none where none is known. 0: for
   // nothing. Throws Error.
@@ -41,6 +42,7 @@ class StepEvents {
   mutable std::mutex mutex_;
   std::array<Entry, num_kept> entries_;  // guarded by mutex_
   std::size_t next_ = 0;                 // guarded by mutex_; the oldest entry
+  std::uint64_t last_step_ = 0;          // guarded by mutex_
 };
 
 }  // namespace flexkv::cuda

@@ -98,7 +98,7 @@ class AgentHistory {
         return take_answers(0);
       case 12:
         if (choices_.one_in(2)) return babble(choices_.below(16));
-        return;
+        return engine_->send(FrameType::lost, bytes_of(protocol::LostBody{1 + choices_.below(8)}));
       default:
         return send_op();
     }
@@ -192,7 +192,7 @@ class AgentHistory {
     CHECK(ack.status != AckStatus::done || (runs && ack.bytes == op->second.bytes));
     if (ack.status == AckStatus::failed) {
       const bool is_refused = !runs && ack.error == (op->second.had_pool ? EINVAL : ENODEV);
-      CHECK(is_refused || (op->second.is_by_layers && ack.error == EIO));  // its ticket was used before
+      CHECK(is_refused || (op->second.is_by_layers && ack.error == EIO));  // its ticket was used before, or lost
     }
     sent_.erase(op);
   }

@@ -42,7 +42,7 @@ class RawPeer {
   void send_garbage(Choices& choices, protocol::FrameType spared) {
     std::vector<std::uint8_t> bytes(choices.below(48));
     for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(choices.below(256));
-    protocol::FrameHeader header = {protocol::magic, protocol::version, static_cast<std::uint16_t>(choices.below(10)),
+    protocol::FrameHeader header = {protocol::magic, protocol::version, static_cast<std::uint16_t>(choices.below(11)),
                                     static_cast<std::uint32_t>(bytes.size())};
     if (header.type == static_cast<std::uint16_t>(spared)) header.type = 0;
     const std::uint64_t wrong = choices.below(8);

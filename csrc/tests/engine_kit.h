@@ -13,17 +13,13 @@
 
 #include "tests/check.h"
 #include "tests/fake_agent.h"
+#include "tests/op_graph_kit.h"
 #include "tests/temp_dir.h"
 #include "transfer/transfer_engine.h"
 
 namespace flexkv {
 
 inline constexpr double patience_s = 20;
-using Texts = std::vector<std::string>;
-
-inline OpSpec load(std::int64_t id, std::vector<std::int64_t> predecessors = {}) {
-  return {id, OpType::h2d, {1, 2}, {3, 4}, 0, std::move(predecessors)};
-}
 
 inline OpSpec store(std::int64_t id, std::vector<std::int64_t> predecessors = {}) {
   return {id, OpType::d2h, {3, 4}, {1, 2}, 7, std::move(predecessors)};

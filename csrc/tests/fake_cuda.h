@@ -5,6 +5,7 @@
 // csrc/cuda/gather.cu.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -67,6 +68,8 @@ class FakeCuda {
     const auto found = num_calls_.find(call);
     return found == num_calls_.end() ? 0 : found->second;
   }
+  // Of the last copy of rows.
+  [[nodiscard]] std::uint64_t last_device_pitch() const { return last_device_pitch_; }
   // While it is held, work of the stream waits.
   void hold(Stream stream, bool held) {
     const std::lock_guard lock(mutex_);
@@ -223,6 +226,7 @@ class FakeCuda {
   static Result copy_rectangle(const Rectangle& what, Stream stream) {
     if (what.row_bytes > what.from.pitch_bytes || what.row_bytes > what.to.pitch_bytes) return invalid_value;
     if (std::max(what.from.pitch_bytes, what.to.pitch_bytes) > 0x7fffffff) return invalid_value;
+    self().last_device_pitch_ = (what.from.type == memory_type_device ? what.from : what.to).pitch_bytes;
     const auto address = [](const Rectangle::Side& side) {
       CHECK(side.x_bytes == 0 && side.y == 0 && side.array == nullptr);
       CHECK(side.type == memory_type_host || side.type == memory_type_device);
@@ -241,6 +245,7 @@ class FakeCuda {
 
   static inline FakeCuda* current_ = nullptr;
   Api api_ = {};
+  std::atomic<std::uint64_t> last_device_pitch_ = 0;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_:

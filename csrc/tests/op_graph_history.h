@@ -27,7 +27,8 @@ class OpGraphHistory {
         num_ranks_(num_ranks),
         replicas_(replicas),
         up_(num_ranks + 1, true),
-        unsure_(num_ranks + 1) {
+        unsure_(num_ranks + 1),
+        told_again_(num_ranks + 1) {
     for (std::uint32_t executor = 0; executor <= num_ranks_; ++executor) table_.executor_up(executor);
   }
 
@@ -42,12 +43,13 @@ class OpGraphHistory {
  private:
   struct ModelOp {
     std::int64_t graph = 0;
-    std::set<std::uint32_t> executors;  // it is sent to
-    std::set<std::uint32_t> needed;     // and is nothing without
+    std::set<std::uint32_t> executors;  // it is sent to, and is nothing without
     std::vector<std::int64_t> predecessors;
     std::optional<OpStatus> status;
     std::set<std::uint32_t> taken;  // executors it was sent to
     std::set<std::uint32_t> in_hand;
+    std::uint64_t layer_ticket = 0;
+    std::set<std::uint32_t> to_be_told;  // that the load does not come
   };
   struct ModelGraph {
     std::optional<OpStatus> status;
@@ -99,7 +101,7 @@ class OpGraphHistory {
       for (std::size_t k = pick(3); k > 0 && !ops_.empty(); --k) {
         op.predecessors.push_back(std::next(ops_.begin(), static_cast<std::ptrdiff_t>(pick(ops_.size())))->first);
       }
-      ops_[op.op_id] = {spec.graph_id, movers_of(op), needed_by(op), op.predecessors, {}, {}, {}};
+      ops_[op.op_id] = {spec.graph_id, movers_of(op), op.predecessors, {}, {}, {}, op.layer_ticket, {}};
       graph.ops.push_back(op.op_id);
       spec.ops.push_back(op);
     }
@@ -127,19 +129,15 @@ class OpGraphHistory {
     op.type = route % 2 == 0 ? OpType::h2d : OpType::d2h;
     op.src.resize(1 + route / 6 % 5, 7);
     op.dst.resize(op.src.size(), 8);
-  }
-
-  [[nodiscard]] std::set<std::uint32_t> needed_by(const OpSpec& op) const {
-    if (op.type == OpType::virtual_op) return {};
-    if (op.type == OpType::disk2h || op.type == OpType::h2disk) return {num_ranks_};
-    std::set<std::uint32_t> ranks;
-    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) ranks.insert(rank);
-    return ranks;
+    if (op.type == OpType::h2d && op.src.size() % 2 == 0) op.layer_ticket = static_cast<std::uint64_t>(op.op_id);
   }
 
   // Each block of a store has one mover in each group of replicas.
   [[nodiscard]] std::set<std::uint32_t> movers_of(const OpSpec& op) const {
-    std::set<std::uint32_t> movers = needed_by(op);
+    if (op.type == OpType::virtual_op) return {};
+    if (op.type == OpType::disk2h || op.type == OpType::h2disk) return {num_ranks_};
+    std::set<std::uint32_t> movers;
+    for (std::uint32_t rank = 0; rank < num_ranks_; ++rank) movers.insert(rank);
     if (op.type != OpType::d2h) return movers;
     for (std::uint32_t first = 0; first < num_ranks_; first += replicas_) {
       std::vector<int> times(op.src.size());
@@ -211,17 +209,18 @@ class OpGraphHistory {
       up_[executor] = false;
       unsure_[executor] = !certain;
       if (certain) drop(executor);
+      for (auto& [id, op] : ops_) op.to_be_told.erase(executor);
       table_.executor_lost(executor, certain, "lost");
       observe();
       for (const auto& [id, op] : ops_)
-        CHECK(op.status || !op.needed.contains(executor) || op.taken.contains(executor) ||
-              (!op.executors.contains(executor) && runs(op)));
+        CHECK(op.status || !op.executors.contains(executor) || op.taken.contains(executor));
     } else if (unsure_[executor]) {
       unsure_[executor] = false;
       drop(executor);
       table_.executor_dead(executor);
     } else {
       up_[executor] = true;
+      told_again_[executor] = last_lost_ticket_;
       table_.executor_up(executor);
     }
   }
@@ -237,7 +236,11 @@ class OpGraphHistory {
 
   void take(std::uint32_t executor) {
     const auto send = table_.take_send(executor);
-    if (!send) return;
+    if (!send) {
+      for (const auto& [id, op] : ops_) CHECK(!op.to_be_told.contains(executor));
+      return;
+    }
+    if (send->lost_ticket != 0) return be_told(executor, send->lost_ticket);
     const std::int64_t id = send->op->op_id;
     ModelOp& op = ops_.at(id);
     CHECK(up_[executor] && op.executors.contains(executor));
@@ -253,6 +256,17 @@ class OpGraphHistory {
     const auto decided = graphs_.at(op.graph).status;
     CHECK(!decided || (decided != OpStatus::timed_out && wanted_by_others(id, op.graph)));
     for (const std::int64_t predecessor : op.predecessors) CHECK(done_.count(predecessor) == 1);
+  }
+
+  // The load does not come: its op has ended badly, and was not sent. The last one is told again to who comes up.
+  void be_told(std::uint32_t executor, std::uint64_t layer_ticket) {
+    CHECK(up_[executor] && executor != table_.disk());
+    const auto found = ops_.find(static_cast<std::int64_t>(layer_ticket));
+    if (found == ops_.end()) return;  // released and forgotten
+    ModelOp& op = found->second;
+    CHECK(op.layer_ticket == layer_ticket && op.status && op.status != OpStatus::done);
+    const bool is_due = op.to_be_told.erase(executor) == 1;
+    CHECK(is_due || layer_ticket == told_again_[executor]);
   }
 
   // An answer nobody waits for: the op is not in that rank's hands, or there is none.
@@ -312,6 +326,7 @@ class OpGraphHistory {
         ModelOp& op = ops_.at(completion.op_id);
         CHECK(!op.status);
         op.status = completion.status;
+        if (completion.status != OpStatus::done) note_lost(op);
         if (completion.status != OpStatus::done) continue;
         done_.insert(completion.op_id);
         CHECK(op.taken == op.executors);
@@ -329,6 +344,14 @@ class OpGraphHistory {
       }
     }
     for (const auto& [id, graph] : graphs_) check_progress(graph);
+  }
+
+  void note_lost(ModelOp& op) {
+    if (op.layer_ticket == 0) return;
+    last_lost_ticket_ = std::max(last_lost_ticket_, op.layer_ticket);
+    for (const std::uint32_t rank : op.executors) {
+      if (up_[rank] && !op.taken.contains(rank)) op.to_be_told.insert(rank);
+    }
   }
 
   // What can be over is over: a graph with nothing in hand and nothing that could still run has been released.
@@ -364,6 +387,8 @@ class OpGraphHistory {
   OpGraphTable table_{num_ranks_, replicas_};
   std::vector<bool> up_;
   std::vector<bool> unsure_;
+  std::vector<std::uint64_t> told_again_;  // the layer ticket that was the last lost one when it came up
+  std::uint64_t last_lost_ticket_ = 0;
   double now_s_ = 0;
   std::int64_t next_id_ = 1;
   std::map<std::int64_t, ModelOp> ops_;

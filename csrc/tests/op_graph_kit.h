@@ -17,6 +17,12 @@ inline OpSpec load(std::int64_t id, std::vector<std::int64_t> predecessors = {})
   return {id, OpType::h2d, {1, 2}, {3, 4}, 0, std::move(predecessors)};
 }
 
+inline OpSpec layer_load(std::int64_t id, std::uint64_t layer_ticket) {
+  OpSpec op = load(id);
+  op.layer_ticket = layer_ticket;
+  return op;
+}
+
 inline OpSpec nothing(std::int64_t id, std::vector<std::int64_t> predecessors = {}) {
   return {id, OpType::virtual_op, {}, {}, 0, std::move(predecessors)};
 }
@@ -34,10 +40,20 @@ struct Table : OpGraphTable {
   std::vector<std::int64_t> sent(std::uint32_t rank, bool recalls = false) {
     std::vector<std::int64_t> ids;
     for (auto send = take_send(rank); send; send = take_send(rank)) {
+      CHECK(send->lost_ticket == 0);
       if (send->recall == recalls) ids.push_back(send->op->op_id);
     }
     check_invariants();
     return ids;
+  }
+  // The layer tickets that a rank is told will not come; it is sent nothing else.
+  std::vector<std::uint64_t> lost(std::uint32_t rank) {
+    std::vector<std::uint64_t> tickets;
+    for (auto send = take_send(rank); send; send = take_send(rank)) {
+      CHECK(send->lost_ticket != 0 && send->op == nullptr && !send->recall);
+      tickets.push_back(send->lost_ticket);
+    }
+    return tickets;
   }
   // The completions as text: "op 3 done", "status 1 failed", "released 1 failed".
   std::vector<std::string> events() {

@@ -1,47 +1,26 @@
 // The real CopyAgents on the real TransferEngine, in one process: bytes, many graphs at once, agents and engines that
 // come and go while copies run. What each side does by itself is in the tests of the two.
-#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <random>
 #include <set>
 
 #include "tests/engine_kit.h"
-#include "transfer/copy_agent.h"
+#include "tests/worker_rig.h"
 
 using namespace flexkv;
 
 namespace {
 
-constexpr std::int64_t num_blocks = 16;
+constexpr std::int64_t num_blocks = WorkerRig::num_blocks;
+constexpr std::uint64_t chunk_bytes = WorkerRig::chunk_bytes;
 constexpr std::int64_t num_slots = 32;
-constexpr std::uint64_t chunk_bytes = 5000;
 constexpr std::uint32_t num_ranks = 2;
-
-struct Worker {
-  std::vector<std::byte> memory = std::vector<std::byte>(num_blocks * chunk_bytes);
-  std::unique_ptr<CopyAgent> agent;
-
-  void start(const std::string& path, std::uint32_t rank) {
-    DeviceLayout layout;
-    layout.num_blocks = num_blocks;
-    layout.planes = {{reinterpret_cast<std::uint64_t>(memory.data()), chunk_bytes, chunk_bytes}};
-    agent = std::make_unique<CopyAgent>(AgentConfig{path, rank, num_ranks, 16, "layout", 2}, layout);
-    agent->start();
-  }
-  void fill(std::int64_t block, unsigned char value) { std::memset(block_at(block), value, chunk_bytes); }
-  bool holds(std::int64_t block, unsigned char value) {
-    const std::byte* begin = block_at(block);
-    return std::all_of(begin, begin + chunk_bytes, [value](std::byte byte) { return byte == std::byte{value}; });
-  }
-  std::byte* block_at(std::int64_t block) { return memory.data() + static_cast<std::uint64_t>(block) * chunk_bytes; }
-};
 
 struct Site {
   TempDir dir;
   std::string path = dir.file("engine.sock");
-  Worker workers[num_ranks];
+  WorkerRig workers[num_ranks];
   std::unique_ptr<TransferEngine> engine;
   std::int64_t next_id = 1;
 
@@ -55,7 +34,7 @@ struct Site {
     CHECK(engine->wait_slots(num_slots, patience_s));
   }
   void start_workers() {
-    for (std::uint32_t rank = 0; rank < num_ranks; ++rank) workers[rank].start(path, rank);
+    for (std::uint32_t rank = 0; rank < num_ranks; ++rank) workers[rank].start(path, rank, num_ranks);
   }
   // Stores the block, then loads it to another place: one graph.
   std::int64_t submit(std::int64_t block, std::int64_t slot, std::int64_t target) {
@@ -102,7 +81,7 @@ void blocks_go_to_the_host_and_back_on_every_rank() {
     }
   }
   CHECK(site.engine->protocol_errors() == 0);
-  for (Worker& worker : site.workers) CHECK(worker.agent->stop(patience_s));
+  for (WorkerRig& worker : site.workers) CHECK(worker.agent->stop(patience_s));
   CHECK(site.engine->stop(patience_s));
 }
 
@@ -120,7 +99,7 @@ void an_agent_may_go_and_come_again_at_any_moment() {
     }
     CHECK(site.workers[round % 2].agent->stop(patience_s));
     (void)site.settle(graphs);
-    site.workers[round % 2].start(site.path, static_cast<std::uint32_t>(round % 2));
+    site.workers[round % 2].start(site.path, static_cast<std::uint32_t>(round % 2), num_ranks);
     CHECK(site.workers[round % 2].agent->wait_serving(patience_s));
   }
   CHECK(site.engine->num_graphs() == 0 && site.engine->protocol_errors() == 0);

@@ -135,6 +135,33 @@ void every_cell_is_measured_over_memory_of_its_own() {
   }
 }
 
+// As far apart as the engine's blocks and planes are, or nearly so.
+void rows_are_measured_at_the_engines_pitch() {
+  for (const std::uint64_t num_blocks : {20, 1000}) {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    cuda.set_free_bytes(few_bytes);
+    GpuRig rig(cuda, choices, {1024, 1024, 1024, 1024}, num_blocks, 20, 16, true, no_hurry);  // slots in one piece
+    rig.use_host();
+    CHECK(rig.backend().choices().report().state == TuningState::measured);
+    const std::uint64_t pitch = rig.map().plane_pitch_bytes;
+    const std::uint64_t measured = cuda.last_device_pitch();
+    CHECK(pitch == num_blocks * 1040 && measured % 4096 == pitch % 4096);
+    CHECK(num_blocks == 20 ? measured == pitch : measured > 256 << 10 && measured < 512 << 10);
+  }
+}
+
+// Such rows the driver takes one by one only, which is not what would be measured.
+void planes_too_far_apart_for_a_copy_of_rows_are_not_regular() {
+  for (const std::uint64_t pitch : {std::uint64_t{0x7ffffe00}, std::uint64_t{0x80000000}}) {
+    FakeCuda cuda(1);
+    cuda.set_free_bytes(few_bytes);
+    const std::uint64_t base = std::uint64_t{1} << 40;
+    const GpuShared shared(cuda.api(), 0, {8, {{base, 1024, 1024}, {base + pitch, 1024, 1024}}}, 4096);
+    CHECK((shared.map.plane_pitch_bytes == pitch) == (pitch < 0x80000000) && shared.map.chunks_are_within_allocations);
+  }
+}
+
 void large_blocks_are_measured_in_small_numbers() {
   Choices choices(std::uint64_t{1});
   FakeCuda cuda(1);
@@ -287,9 +314,10 @@ void layouts_that_are_copied_alike_have_one_class() {
   Choices choices(std::uint64_t{1});
   FakeCuda cuda(1);
   cuda.set_free_bytes(few_bytes);
-  CHECK(GpuRig(cuda, choices, {1024, 1024, 1024}, 8, 8, 0, true).map().layout_class() == "3x1024-w16-regular");
+  CHECK(GpuRig(cuda, choices, {1024, 1024, 1024}, 8, 8, 0, true).map().layout_class() == "3x1024-w16-regular8192");
   CHECK(GpuRig(cuda, choices, {1024, 36, 36}, 8, 8).map().layout_class() == "1x1024+2x36-w4");
   CHECK(GpuRig(cuda, choices, {17}, 8, 8).map().layout_class() == "1x17-w1");
+  CHECK(GpuRig(cuda, choices, {1024, 1024}, 8, 8, 64, true).map().layout_class() == "2x1024-w16-regular512-s1088");
   std::vector<std::uint64_t> chunks(100);
   std::iota(chunks.begin(), chunks.end(), 1);
   const std::string many = GpuRig(cuda, choices, chunks, 2, 2).map().layout_class();
@@ -307,6 +335,8 @@ int main() {
   an_op_belongs_to_the_cell_of_its_size_and_runs();
   figures_are_given_once_and_followed();
   every_cell_is_measured_over_memory_of_its_own();
+  rows_are_measured_at_the_engines_pitch();
+  planes_too_far_apart_for_a_copy_of_rows_are_not_regular();
   large_blocks_are_measured_in_small_numbers();
   what_cannot_be_measured_says_why_and_leaves_nothing_behind();
   without_time_nothing_is_measured_and_the_usual_way_stays();

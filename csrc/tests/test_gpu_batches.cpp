@@ -13,6 +13,8 @@ namespace {
 
 using Lengths = std::vector<std::size_t>;
 
+constexpr std::uint64_t all_bytes = std::uint64_t{80} * 8192;  // of the rig's blocks
+
 Lengths lengths(bool is_store, std::size_t left, std::size_t least, std::size_t most) {
   Lengths found;
   while (left > 0) {
@@ -25,12 +27,13 @@ Lengths lengths(bool is_store, std::size_t left, std::size_t least, std::size_t 
 void batches_are_short_where_no_byte_moves_meanwhile() {
   CHECK((lengths(true, 64, 4, 16) == Lengths{4, 8, 16, 16, 16, 4}));
   CHECK((lengths(false, 64, 4, 16) == Lengths{16, 16, 16, 8, 4, 4}));
-  CHECK((lengths(true, 10, 4, 16) == Lengths{4, 6}) && (lengths(false, 10, 4, 16) == Lengths{5, 4, 1}));
+  CHECK((lengths(true, 10, 4, 16) == Lengths{4, 6}));
+  CHECK((lengths(false, 10, 4, 16) == Lengths{5, 4, 1}));
   for (const bool is_store : {false, true}) {
     CHECK((lengths(is_store, 3, 4, 16) == Lengths{3}));
     CHECK((lengths(is_store, 5, 1, 1) == Lengths{1, 1, 1, 1, 1}));
     for (std::size_t left = 1; left < 200; ++left) {
-      for (const std::size_t length : lengths(is_store, left, 4, 16)) CHECK(length >= 1 && length <= 16);
+      for (const std::size_t length : lengths(is_store, left, 4, 16)) CHECK(length - 1 < 16);
     }
   }
 }
@@ -46,6 +49,8 @@ struct BusyEngine {
     end_step();
     CHECK(cuda.api().cuStreamDestroy(engine) == success);
   }
+  BusyEngine(const BusyEngine&) = delete;
+  BusyEngine& operator=(const BusyEngine&) = delete;
   void end_step() { cuda.hold(engine, false); }
 
   static FakeCuda& with_small_stages(FakeCuda& cuda) {
@@ -69,19 +74,22 @@ void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
     busy.rig.randomize();
     auto want = busy.rig.contents();
     busy.rig.expect(want, busy.rig.contents(), direction, busy.ids, busy.ids);
-    CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == 80 * 8192);
+    CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == all_bytes);
     busy.rig.check(want);
     return std::pair(busy.cuda.num_calls("cuStreamWaitEvent") - waits,
                      busy.cuda.num_calls("cuLaunchKernel") - launches);
   };
   const auto [load_waits, load_launches] = waits_and_launches(Direction::load);
-  CHECK(load_launches > 4 && load_waits == 1);
+  CHECK(load_launches > 4);
+  CHECK(load_waits == 1);
   const auto [store_waits, store_launches] = waits_and_launches(Direction::store);
-  CHECK(store_launches > 4 && store_waits == store_launches);
+  CHECK(store_launches > 4);
+  CHECK(store_waits == store_launches);
   busy.end_step();
   while (busy.cuda.api().cuStreamQuery(busy.engine) == error_not_ready) std::this_thread::yield();
   const auto [idle_waits, idle_launches] = waits_and_launches(Direction::load);
-  CHECK(idle_launches == load_launches && idle_waits == idle_launches);
+  CHECK(idle_launches == load_launches);
+  CHECK(idle_waits == idle_launches);
 }
 
 // Also what the host launches comes behind the step that a load waits for.
@@ -91,7 +99,7 @@ void a_load_that_the_host_launches_waits_for_its_step() {
   const auto before = busy.rig.contents();
   const std::uint64_t looks = busy.cuda.num_calls("cuEventQuery");
   std::thread load([&] {
-    CHECK(busy.rig.copy(Direction::load, busy.ids, busy.ids, 1) == 80 * 8192);
+    CHECK(busy.rig.copy(Direction::load, busy.ids, busy.ids, 1) == all_bytes);
     has_ended = true;
   });
   busy.cuda.await_calls("cuEventQuery", looks + 60);
@@ -105,7 +113,7 @@ void a_load_that_the_host_launches_waits_for_its_step() {
 }
 
 void stages_come_back_after_a_launch_that_fails() {
-  for (const std::uint64_t number : {1, 2, 5}) {
+  for (const std::uint64_t number : {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{5}}) {
     BusyEngine busy;
     busy.cuda.fail("cuLaunchKernel", number);
     CHECK_THROWS(busy.rig.copy(Direction::load, busy.ids, busy.ids), Error);
@@ -113,7 +121,7 @@ void stages_come_back_after_a_launch_that_fails() {
       busy.rig.randomize();
       auto want = busy.rig.contents();
       busy.rig.expect(want, busy.rig.contents(), direction, busy.ids, busy.ids);
-      CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == 80 * 8192);
+      CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == all_bytes);
       busy.rig.check(want);
     }
   }

@@ -145,6 +145,29 @@ void an_old_step_is_waited_for_by_a_later_one() {
   CHECK(cuda.api().cuStreamDestroy(engine) == success);
 }
 
+// Another thread may be late, and a caller may say a step twice: neither takes the place of what is waited for.
+void a_step_that_is_not_beyond_the_last_is_ignored() {
+  FakeCuda cuda(1);
+  const GpuShared made(cuda.api(), 0, {4, {{std::uint64_t{1} << 40, 64, 64}}}, 4096);
+  StepEvents steps(made.device);
+  Stream engine = cuda.make_stream();
+  Stream idle = cuda.make_stream();
+  steps.record(0, engine);
+  CHECK(!steps.is_engine_busy());
+  cuda.hold(engine, true);
+  steps.record(100, engine);
+  for (std::uint64_t step = 101 - StepEvents::num_kept; step <= 100; ++step) steps.record(step, idle);
+  CHECK(steps.is_engine_busy());
+  for (const std::uint64_t step : {std::uint64_t{1}, std::uint64_t{99}, std::uint64_t{100}}) {
+    CHECK_THROWS(steps.wait(step, std::chrono::milliseconds(1)), Error);
+  }
+  steps.record(101, idle);
+  steps.wait(101, std::chrono::seconds(20));
+  cuda.hold(engine, false);
+  steps.wait(100, std::chrono::seconds(20));
+  CHECK(cuda.api().cuStreamDestroy(engine) == success && cuda.api().cuStreamDestroy(idle) == success);
+}
+
 // Whichever call fails: the copy says so, nothing of it runs on, and the next copy is right.
 void a_call_that_fails_ends_the_copy_and_nothing_runs_on() {
   std::size_t num_failed = 0;
@@ -204,6 +227,7 @@ int main() {
   both_directions_share_the_stages();
   copies_wait_for_the_step();
   an_old_step_is_waited_for_by_a_later_one();
+  a_step_that_is_not_beyond_the_last_is_ignored();
   a_call_that_fails_ends_the_copy_and_nothing_runs_on();
   what_cannot_be_set_up_says_so_and_leaves_nothing_behind();
   std::puts("test_gpu_copier: ok");

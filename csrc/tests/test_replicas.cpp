@@ -8,15 +8,13 @@
 #include <stdexcept>
 
 #include "tests/engine_kit.h"
-#include "transfer/copy_agent.h"
+#include "tests/worker_rig.h"
 #include "transfer/op_graph.h"
 
 using namespace flexkv;
 using protocol::AckStatus;
 
 namespace {
-
-using Ids = std::vector<std::int64_t>;
 
 OpSpec store_of(std::int64_t id, std::int64_t num_blocks) {
   OpSpec op = {id, OpType::d2h, {}, {}, 0, {}};
@@ -110,7 +108,7 @@ void a_store_is_shared_out_and_a_load_goes_to_each() {
   CHECK((pair.kit.next(3) == Texts{"op 20 done", "status 2 done", "released 2 done"}));
 }
 
-void a_rank_for_which_nothing_is_left_is_not_sent_the_op_but_needed() {
+void a_rank_for_which_nothing_is_left_is_not_sent_the_op() {
   Pair pair;
   for (const std::int64_t id : {10, 11, 12, 13}) {
     pair.kit.submit(id, {store_of(id, 1)});
@@ -120,15 +118,39 @@ void a_rank_for_which_nothing_is_left_is_not_sent_the_op_but_needed() {
     CHECK(pair.kit.next(3).back() == "released " + std::to_string(id) + " done");
     CHECK(!pair.agents[1 - storing_rank(id)].has_input());
   }
-  pair.kit.submit(20, {store_of(20, 1)});
-  const std::uint32_t storing = storing_rank(20);
-  CHECK(pair.agents[storing].expect_op_id() == 20);
-  pair.agents[1 - storing].bye();  // the rank that has nothing of it
-  CHECK(pair.kit.next(1) == Texts{"status 20 failed"});
-  pair.agents[storing].ack(20);
-  CHECK((pair.kit.next(2) == Texts{"op 20 done", "released 20 failed"}));
-  pair.kit.submit(21, {store_of(21, 1)});
-  CHECK((pair.kit.next(3) == Texts{"status 21 failed", "op 21 cancelled", "released 21 failed"}));
+}
+
+void a_rank_that_is_gone_matters_only_to_stores_that_it_has_a_share_of() {
+  Pair pair;
+  FakeAgent& alive = pair.agents[0];
+  const auto stored_there = [](std::int64_t id) {
+    while (storing_rank(id) != 0) ++id;
+    return id;
+  };
+  const auto take_and_ack = [&alive](std::int64_t id) {
+    CHECK(alive.expect_op_id() == static_cast<std::uint64_t>(id));
+    alive.ack(static_cast<std::uint64_t>(id));
+  };
+  const std::int64_t running = stored_there(20);
+  OpSpec waiting = store_of(stored_there(running + 1), 1);
+  waiting.predecessors = {running};
+  pair.kit.submit(1, {store_of(running, 1), waiting});
+  CHECK(alive.expect_op_id() == static_cast<std::uint64_t>(running));
+  pair.agents[1].bye();
+  pair.agents[1].expect_closed();
+  alive.ack(static_cast<std::uint64_t>(running));
+  take_and_ack(waiting.op_id);
+  CHECK(
+      (pair.kit.next(4) == Texts{"op " + std::to_string(running) + " done",
+                                 "op " + std::to_string(waiting.op_id) + " done", "status 1 done", "released 1 done"}));
+  const std::int64_t later = stored_there(100);
+  pair.kit.submit(2, {store_of(later, 1)});
+  take_and_ack(later);
+  CHECK(pair.kit.next(3).back() == "released 2 done");
+  pair.kit.submit(3, {store_of(200, 2)});
+  CHECK((pair.kit.next(3) == Texts{"status 3 failed", "op 200 cancelled", "released 3 failed"}));
+  pair.kit.submit(4, {load(201)});  // each rank has all of a load
+  CHECK((pair.kit.next(3) == Texts{"status 4 failed", "op 201 cancelled", "released 4 failed"}));
 }
 
 void a_failed_share_fails_the_store_and_the_others_are_waited_for() {
@@ -186,38 +208,23 @@ void a_replica_with_another_layout_is_refused() {
   CHECK_THROWS(TransferEngine({kit.path(), 4, 10, 3}), std::invalid_argument);
 }
 
-constexpr std::uint64_t chunk_bytes = 5000;
-constexpr std::size_t num_blocks = 16;
-
-struct Worker {
-  std::vector<std::byte> memory = std::vector<std::byte>(num_blocks * chunk_bytes);
-  std::unique_ptr<CopyAgent> agent;
-
-  void start(const std::string& path, std::uint32_t rank) {
-    DeviceLayout layout;
-    layout.num_blocks = num_blocks;
-    layout.planes = {{reinterpret_cast<std::uint64_t>(memory.data()), chunk_bytes, chunk_bytes}};
-    agent = std::make_unique<CopyAgent>(AgentConfig{path, rank, 4, 16, "layout", 2}, layout);
-    agent->start();
-  }
-};
-
 // Two groups of two in one process: each rank's bytes come back to it and to its replica, from half as many segments.
 void real_agents_share_their_segments() {
+  constexpr std::uint64_t chunk_bytes = WorkerRig::chunk_bytes;
   const TempDir dir;
   const std::string path = dir.file("engine.sock");
-  Worker workers[4];
+  WorkerRig workers[4];
   TransferEngine engine({path, 4, 1000, 2});
   engine.start();
-  for (std::uint32_t rank = 0; rank < 4; ++rank) workers[rank].start(path, rank);
+  for (std::uint32_t rank = 0; rank < 4; ++rank) workers[rank].start(path, rank, 4);
   CHECK(engine.wait_ranks(patience_s));
   engine.set_pool(std::make_shared<HostPool>(HostPoolConfig{8, {chunk_bytes, chunk_bytes}, 1, false}));
   CHECK(engine.wait_slots(8, patience_s));
   for (int round = 0; round < 20; ++round) {
     for (std::uint32_t rank = 0; rank < 4; ++rank) {
-      for (std::size_t block = 0; block < num_blocks; ++block) {
-        const auto value = static_cast<int>(block < 8 ? 100 * (rank / 2) + 8 * (round % 10) + block : 0);
-        std::memset(workers[rank].memory.data() + block * chunk_bytes, value, chunk_bytes);
+      for (std::int64_t block = 0; block < WorkerRig::num_blocks; ++block) {
+        const std::int64_t value = block < 8 ? 100 * (rank / 2) + 8 * (round % 10) + block : 0;
+        workers[rank].fill(block, static_cast<unsigned char>(value));
       }
     }
     OpSpec there = {2 + round * 10, OpType::d2h, {0, 1, 2, 3, 4, 5, 6}, {6, 5, 4, 3, 2, 1, 0}, 0, {}};
@@ -241,7 +248,7 @@ void real_agents_share_their_segments() {
       CHECK(memory[15 * chunk_bytes] == std::byte{0});
     }
   }
-  for (Worker& worker : workers) CHECK(worker.agent->stop(patience_s));
+  for (WorkerRig& worker : workers) CHECK(worker.agent->stop(patience_s));
   CHECK(engine.stop(patience_s));
 }
 
@@ -252,7 +259,8 @@ int main() {
   shares_cover_an_op_once_and_differ_by_one_block_at_most();
   the_longer_shares_go_round_whatever_the_step_of_the_ids();
   a_store_is_shared_out_and_a_load_goes_to_each();
-  a_rank_for_which_nothing_is_left_is_not_sent_the_op_but_needed();
+  a_rank_for_which_nothing_is_left_is_not_sent_the_op();
+  a_rank_that_is_gone_matters_only_to_stores_that_it_has_a_share_of();
   a_failed_share_fails_the_store_and_the_others_are_waited_for();
   a_replica_with_another_layout_is_refused();
   real_agents_share_their_segments();

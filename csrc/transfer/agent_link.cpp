@@ -176,6 +176,9 @@ void AgentLink::handle(Connection& connection, Frame& frame) {
       stores_.cancel(op_id);
       return;
     }
+    case FrameType::lost:
+      gate_.lose(read_body<protocol::LostBody>(frame.body).layer_ticket);
+      return;
     case FrameType::refused: {
       {
         const std::lock_guard lock(mutex_);

@@ -33,6 +33,7 @@ bool sent_by(FrameType type, PeerRole sender) {
     case FrameType::refused:
     case FrameType::op:
     case FrameType::cancel:
+    case FrameType::lost:
       return sender == PeerRole::engine;
   }
   return false;
@@ -59,6 +60,8 @@ bool length_possible(FrameType type, std::size_t length) {
       return length == sizeof(protocol::AckBody);
     case FrameType::bye:
       return length == 0;
+    case FrameType::lost:
+      return length == sizeof(protocol::LostBody);
   }
   return false;
 }
@@ -160,6 +163,9 @@ bool FrameReader::check_body(const Frame& frame) {
   if (frame.type == FrameType::ack &&
       read_body<protocol::AckBody>(frame.body).status > protocol::AckStatus::cancelled) {
     return reject("ack with an unknown status");
+  }
+  if (frame.type == FrameType::lost && read_body<protocol::LostBody>(frame.body).layer_ticket == 0) {
+    return reject("a lost load without a layer ticket");
   }
   return true;
 }

@@ -207,7 +207,9 @@ bool IoLoop::fill_writer(AgentConnection& connection) {
   while (writer.pending_bytes() < writer_limit_bytes) {
     const std::optional<OpGraphTable::Send> send = state_.graphs.take_send(connection.rank);
     if (!send) return false;
-    if (send->recall) {
+    if (send->lost_ticket != 0) {
+      writer.push(FrameType::lost, bytes_of(protocol::LostBody{send->lost_ticket}));
+    } else if (send->recall) {
       writer.push(FrameType::cancel, bytes_of(protocol::CancelBody{static_cast<std::uint64_t>(send->op->op_id)}));
     } else {
       send_op(connection, *send);
@@ -264,6 +266,7 @@ void IoLoop::send_op(AgentConnection& connection, const OpGraphTable::Send& send
   const auto op_id = static_cast<std::uint64_t>(op.op_id);
   if (last_slot >= connection.slots_mapped) {  // a worker that was started anew
     state_.io_event.signal();                  // other ranks may have to be told
+    if (op.layer_ticket != 0) connection.writer().push(FrameType::lost, bytes_of(protocol::LostBody{op.layer_ticket}));
     const protocol::AckBody failed = {op_id, 0, 0, protocol::AckStatus::failed, 0};
     (void)state_.graphs.acknowledge(connection.rank, failed,
                                     "slot " + std::to_string(last_slot) + " is not mapped there yet");

@@ -1,6 +1,7 @@
 #include "transfer/layer_gate.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -14,8 +15,14 @@ void LayerGate::expect(std::uint64_t ticket, double timeout_s) {
     throw std::invalid_argument("ticket is " + std::to_string(ticket) + ", after " + std::to_string(last_expected_) +
                                 "; tickets of loads by layers grow");
   }
+  if (num_expected() >= max_loads) {
+    throw std::invalid_argument("ticket is " + std::to_string(ticket) + ", but " + std::to_string(max_loads) +
+                                " loads by layers are expected already; finish them first");
+  }
   last_expected_ = ticket;
+  const bool is_forgotten = is_over(ticket);
   Load& load = known(ticket);
+  if (is_forgotten) load.state = State::failed;
   load.timeout = std::chrono::duration_cast<Clock::duration>(bounded_timeout(timeout_s));
   load.deadline = Clock::now() + load.timeout;
   if (!is_connected_ && load.state == State::waiting) load.state = State::failed;
@@ -39,8 +46,9 @@ bool LayerGate::finish(std::uint64_t ticket) {
     wait_for_change(lock, ticket);
   }
   const bool is_done = expected(ticket).state == State::done;
-  last_finished_ = std::max(last_finished_, ticket);
-  loads_.erase(loads_.begin(), loads_.upper_bound(ticket));
+  loads_.erase(ticket);
+  last_forgotten_ = std::max(last_forgotten_, ticket);
+  forget_unexpected(0, ticket);
   return is_done;
 }
 
@@ -67,6 +75,14 @@ void LayerGate::end(std::uint64_t ticket, bool is_done) {
   changed_.notify_all();
 }
 
+void LayerGate::lose(std::uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  if (is_over(ticket)) return;
+  Load& load = known(ticket);
+  if (load.state == State::waiting) load.state = State::failed;
+  changed_.notify_all();
+}
+
 void LayerGate::set_connected(bool is_connected) {
   const std::lock_guard lock(mutex_);
   is_connected_ = is_connected;
@@ -77,7 +93,12 @@ void LayerGate::set_connected(bool is_connected) {
   changed_.notify_all();
 }
 
-// REQUIRES: mutex_ held, as for the two below.
+// REQUIRES: mutex_ held, as for all below.
+std::size_t LayerGate::num_expected() const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(loads_, [](const auto& entry) { return entry.second.deadline.has_value(); }));
+}
+
 LayerGate::Load& LayerGate::expected(std::uint64_t ticket) {
   const auto found = loads_.find(ticket);
   if (found == loads_.end() || !found->second.deadline) {
@@ -87,12 +108,25 @@ LayerGate::Load& LayerGate::expected(std::uint64_t ticket) {
 }
 
 LayerGate::Load& LayerGate::known(std::uint64_t ticket) {
-  Load& load = loads_[ticket];
-  while (loads_.size() > max_loads && loads_.begin()->first != ticket) {
-    last_finished_ = std::max(last_finished_, loads_.begin()->first);
-    loads_.erase(loads_.begin());
+  const auto found = loads_.find(ticket);
+  if (found != loads_.end()) return found->second;
+  forget_unexpected(max_loads - 1, std::numeric_limits<std::uint64_t>::max());
+  return loads_[ticket];
+}
+
+// The oldest of those that nobody expects, up to this ticket, until so many are left.
+void LayerGate::forget_unexpected(std::size_t num_left, std::uint64_t last_ticket) {
+  std::size_t num_unexpected = loads_.size() - num_expected();
+  auto entry = loads_.begin();
+  while (entry != loads_.end() && entry->first <= last_ticket && num_unexpected > num_left) {
+    if (entry->second.deadline) {
+      ++entry;
+      continue;
+    }
+    last_forgotten_ = std::max(last_forgotten_, entry->first);
+    entry = loads_.erase(entry);
+    --num_unexpected;
   }
-  return load;
 }
 
 void LayerGate::wait_for_change(std::unique_lock<std::mutex>& lock, std::uint64_t ticket) {

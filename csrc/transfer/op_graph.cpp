@@ -53,7 +53,7 @@ void OpGraphTable::submit(GraphSpec spec, double now_s) {
   deadlines_.emplace(graph.deadline_s, graph.id);
   std::uint64_t needed = 0;
   for (OpSpec& op_spec : spec.ops) {
-    needed |= executors_of(op_spec.type);
+    needed |= executors_of(op_spec);
     graph.op_ids.push_back(op_spec.op_id);
     Op& op = ops_[op_spec.op_id];
     op.graph = &graph;
@@ -115,7 +115,7 @@ void OpGraphTable::start(Op& op) {
     finish(op, OpStatus::done, "");
     return;
   }
-  op.queued = movers_of(op.spec);
+  op.queued = executors_of(op.spec);
   for_each_executor(op.queued,
                     [&](std::uint32_t executor) { executors_[executor].sends.emplace_back(op.spec.op_id, false); });
 }
@@ -133,6 +133,8 @@ void OpGraphTable::finish(Op& op, OpStatus status, const std::string& error) {
 // An op ends, and tells its successors; what that means for its graph is the caller's to say.
 void OpGraphTable::close(Op& op, OpStatus status, const std::string& error) {
   const bool waited = op.status == OpStatus::waiting;
+  const std::uint64_t unsent = waited ? executors_of(op.spec) : op.queued;
+  if (status != OpStatus::done && op.spec.layer_ticket != 0) lose_load(op.spec.layer_ticket, unsent);
   op.status = status;
   op.queued = 0;
   --op.graph->open_ops;
@@ -222,6 +224,15 @@ void OpGraphTable::recall(Op& op) {
   });
 }
 
+void OpGraphTable::lose_load(std::uint64_t layer_ticket) { lose_load(layer_ticket, bit_of(disk()) - 1); }
+
+void OpGraphTable::lose_load(std::uint64_t layer_ticket, std::uint64_t executors) {
+  last_lost_ticket_ = std::max(last_lost_ticket_, layer_ticket);
+  for_each_executor(executors, [&](std::uint32_t executor) {
+    if (executors_[executor].up) executors_[executor].lost_tickets.push_back(layer_ticket);
+  });
+}
+
 bool OpGraphTable::is_wanted(const Op& op) { return op.graph->status == OpStatus::running || op.num_waiting > 0; }
 
 void OpGraphTable::cancel_graph(Graph& graph, const std::string& reason) {
@@ -277,28 +288,28 @@ std::optional<double> OpGraphTable::next_deadline_s() const {
   return deadlines_.begin()->first;
 }
 
-std::uint64_t OpGraphTable::executors_of(OpType type) const {
-  if (needs_disk(type)) return bit_of(disk());
-  return needs_ranks(type) ? bit_of(disk()) - 1 : 0;
-}
-
-std::uint64_t OpGraphTable::movers_of(const OpSpec& op) const {
-  std::uint64_t movers = executors_of(op.type);
-  if (!needs_ranks(op.type)) return movers;
-  for (std::uint32_t rank = 0; rank < disk(); ++rank) {
+std::uint64_t OpGraphTable::executors_of(const OpSpec& op) const {
+  if (needs_disk(op.type)) return bit_of(disk());
+  std::uint64_t ranks = 0;
+  for (std::uint32_t rank = 0; rank < disk() && needs_ranks(op.type); ++rank) {
     const Share share = share_of(op, rank, replicas_);
-    if (share.begin == share.end) movers &= ~bit_of(rank);
+    if (share.begin != share.end) ranks |= bit_of(rank);
   }
-  return movers;
+  return ranks;
 }
 
-void OpGraphTable::executor_up(std::uint32_t executor) { executors_.at(executor).up = true; }
+// It may have missed the word of a load that its worker is about to wait for.
+void OpGraphTable::executor_up(std::uint32_t executor) {
+  executors_.at(executor).up = true;
+  if (executor != disk() && last_lost_ticket_ != 0) lose_load(last_lost_ticket_, bit_of(executor));
+}
 
 void OpGraphTable::executor_lost(std::uint32_t executor, bool certain, const std::string& reason) {
   executors_.at(executor).up = false;
   executors_[executor].sends.clear();
+  executors_[executor].lost_tickets.clear();
   if (executor == disk()) executors_[executor].why_down = reason;
-  const auto needs_it = [&](const Op& op) { return (executors_of(op.spec.type) & bit_of(executor)) != 0; };
+  const auto needs_it = [&](const Op& op) { return (executors_of(op.spec) & bit_of(executor)) != 0; };
   for (auto& [id, graph] : graphs_) {
     if (graph.released) continue;
     bool needed = false;
@@ -339,19 +350,24 @@ void OpGraphTable::drop_pair(Op& op, std::uint32_t executor) {
 
 std::optional<OpGraphTable::Send> OpGraphTable::take_send(std::uint32_t executor) {
   Executor& state = executors_.at(executor);
+  if (state.up && !state.lost_tickets.empty()) {
+    const std::uint64_t lost_ticket = state.lost_tickets.front();
+    state.lost_tickets.pop_front();
+    return Send{false, nullptr, {}, lost_ticket};
+  }
   while (state.up && !state.sends.empty()) {
     const auto [op_id, is_recall] = state.sends.front();
     state.sends.pop_front();
     const auto found = ops_.find(op_id);
     if (found == ops_.end()) continue;
     Op& op = found->second;
-    if (is_recall && (op.in_hand & bit_of(executor)) != 0) return Send{true, &op.spec, {}};
+    if (is_recall && (op.in_hand & bit_of(executor)) != 0) return Send{true, &op.spec, {}, 0};
     if (!is_recall && (op.queued & bit_of(executor)) != 0) {
       op.queued &= ~bit_of(executor);
       op.in_hand |= bit_of(executor);
       ++op.graph->pairs_in_hand;
       ++state.in_hand;
-      return Send{false, &op.spec, share_of(op.spec, executor, replicas_)};
+      return Send{false, &op.spec, share_of(op.spec, executor, replicas_), 0};
     }
   }
   return std::nullopt;

@@ -7,7 +7,7 @@
 //
 // Replicas: each `replicas` ranks, one after the other, are a group that holds the same bytes in one segment. Each rank
 // of it loads all blocks of an H2D op. The blocks of a D2H op are shared out in its group, each to one rank; a rank for
-// which none are left is not sent the op, but the op needs it as it needs the others.
+// which none are left is not sent the op, and does not matter to it.
 //
 //   op:    waiting -> running -> done | failed | timed_out | cancelled ;   waiting -> cancelled
 //          running -> cancelled: an executor acknowledged it as never started, or it was not yet sent to all of its
@@ -23,6 +23,8 @@
 // gone. An op that is not wanted any more is cancelled when it waits or is not yet sent to all of its executors; what
 // executors have in hand drains, and is *recalled* (CANCEL goes to them, so that release comes soon) when its graph was
 // cancelled. At its graph's deadline an op times out or is cancelled, wanted or not; what executors have is recalled.
+// A rank that has not been sent an op with a layer ticket when it ends badly is told that it will not come: its worker
+// waits for it.
 // When an executor is lost, ops that wait and need it are cancelled, wanted or not: they were meant for this one, and
 // another may come.
 //
@@ -69,9 +71,10 @@ struct Share {
 class OpGraphTable {
  public:
   struct Send {
-    bool recall = false;         // CANCEL, else OP
-    const OpSpec* op = nullptr;  // valid until the next call of any other member
-    Share share;                 // of an OP: what this executor moves
+    bool recall = false;            // CANCEL, else OP, or LOST
+    const OpSpec* op = nullptr;     // valid until the next call of any other member
+    Share share;                    // of an OP: what this executor moves
+    std::uint64_t lost_ticket = 0;  // of a LOST, which has no op
   };
 
   // 1..max_ranks, a multiple of `replicas`; all executors are missing. Throws std::invalid_argument.
@@ -87,6 +90,10 @@ class OpGraphTable {
   void cancel_all();
   void expire(double now_s);
   [[nodiscard]] std::optional<double> next_deadline_s() const;
+
+  // Word for every rank that is up: no op with this layer ticket comes. Of ops that end before a rank has them, the
+  // table sends it by itself; a rank that comes up is told of the last one.
+  void lose_load(std::uint64_t layer_ticket);
 
   void executor_up(std::uint32_t executor);
   // Fails every undecided graph that needs it, and cancels what waits and needs it. certain: it can touch nothing any
@@ -142,6 +149,7 @@ class OpGraphTable {
     std::string why_down;
     std::int64_t in_hand = 0;
     std::deque<std::pair<std::int64_t, bool>> sends;  // op id, recall; entries whose bit is gone are skipped
+    std::deque<std::uint64_t> lost_tickets;           // to be told; they go first
   };
   struct Cancel {
     std::int64_t op_id = 0;
@@ -161,13 +169,13 @@ class OpGraphTable {
   void settle(Graph& graph);
   void push(CompletionKind kind, const Graph& graph);
   void recall(Op& op);
+  void lose_load(std::uint64_t layer_ticket, std::uint64_t executors);
   void drop_pair(Op& op, std::uint32_t executor);
   [[nodiscard]] Op* find_in_hand(std::int64_t op_id, std::uint32_t executor);
   void take_ack(Op& op, std::uint32_t executor, OpStatus status, const std::string& error);
   void cancel_graph(Graph& graph, const std::string& reason);
   void expire_graph(Graph& graph);
-  [[nodiscard]] std::uint64_t executors_of(OpType type) const;    // those that it needs
-  [[nodiscard]] std::uint64_t movers_of(const OpSpec& op) const;  // those of them that have blocks to move
+  [[nodiscard]] std::uint64_t executors_of(const OpSpec& op) const;  // those that have blocks of it to move
   [[nodiscard]] std::string name_of_executor(std::uint32_t executor) const;
   [[nodiscard]] static bool is_wanted(const Op& op);
   [[nodiscard]] static bool is_open(const Op& op);
@@ -184,6 +192,7 @@ class OpGraphTable {
   std::deque<std::int64_t> starts_;  // op ids
   std::deque<Completion> completions_;
   std::int64_t num_held_ = 0;
+  std::uint64_t last_lost_ticket_ = 0;
 };
 
 }  // namespace flexkv

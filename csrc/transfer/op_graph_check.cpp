@@ -218,12 +218,12 @@ void OpGraphTable::check_invariants() const {
       require(op.queued == 0 || op.status == OpStatus::running, "an op that does not run is queued");
       require(op.status != OpStatus::waiting || op.unmet > 0, "a waiting op waits for nothing");
       require(op.status != OpStatus::waiting || is_wanted(op), "an op waits that nobody wants");
-      require(op.status != OpStatus::waiting || missing_executor(executors_of(op.spec.type)).empty(),
+      require(op.status != OpStatus::waiting || missing_executor(executors_of(op.spec)).empty(),
               "an op waits that nobody could run");
       require(!is_open(op) || op.num_waiting == count_waiting(op), "an op's count of those that wait for it is wrong");
       require(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
       open_ops += is_open(op) ? 1 : 0;
-      require(((op.queued | op.in_hand) & ~executors_of(op.spec.type)) == 0, "an op runs where it does not belong");
+      require(((op.queued | op.in_hand) & ~executors_of(op.spec)) == 0, "an op runs where it does not belong");
       for (std::uint32_t executor = 0; executor < executors_.size(); ++executor) {
         const bool here = (op.in_hand & bit_of(executor)) != 0;
         pairs += here ? 1 : 0;

@@ -8,6 +8,7 @@
 //   agent -> engine   MAPPED     slots [0, n) can be used by this rank (mapped, registered with the device)
 //   engine -> agent   OP         copy descriptor: OpBody, then n x i64 slot ids, then n x i64 device block ids
 //   engine -> agent   CANCEL     op id: do not start it; an op already running runs on
+//   engine -> agent   LOST       layer ticket: no OP with it comes any more; whoever waits for that load is let go
 //   agent -> engine   ACK        op id, status, bytes, duration: exactly one for each OP; after it the agent never
 //                                touches the op's slots or blocks again
 //   agent -> engine   BYE        all ops acknowledged; the agent unregisters and will close
@@ -21,7 +22,7 @@
 namespace flexkv::protocol {
 
 inline constexpr std::uint32_t magic = 0x564b4c46;  // "FLKV"
-inline constexpr std::uint16_t version = 2;
+inline constexpr std::uint16_t version = 3;
 inline constexpr std::uint32_t max_body_bytes = 64u << 20;
 inline constexpr std::uint32_t max_tag_bytes = 4096;
 inline constexpr std::uint32_t max_op_blocks = 1u << 20;
@@ -34,7 +35,8 @@ enum class FrameType : std::uint16_t {
   op = 5,
   cancel = 6,
   ack = 7,
-  bye = 8
+  bye = 8,
+  lost = 9
 };
 
 enum class Direction : std::uint32_t { load = 0 /* host -> device, H2D */, store = 1 /* device -> host, D2H */ };
@@ -82,6 +84,10 @@ static_assert(sizeof(OpBody) == 32);
 
 struct CancelBody {
   std::uint64_t op_id;
+};
+
+struct LostBody {
+  std::uint64_t layer_ticket;  // not 0
 };
 
 struct AckBody {

@@ -322,6 +322,14 @@ void TransferEngine::cancel(std::int64_t graph_id) {
   impl_->state.io_event.signal();
 }
 
+void TransferEngine::lose_load(std::uint64_t layer_ticket) {
+  if (layer_ticket == 0) throw std::invalid_argument("layer_ticket is 0");
+  if (impl_->in_forked_child()) return;
+  const std::lock_guard lock(impl_->state.mutex);
+  impl_->state.graphs.lose_load(layer_ticket);
+  impl_->state.io_event.signal();
+}
+
 std::vector<Completion> TransferEngine::poll(std::size_t max) {
   return impl_->in_forked_child() ? std::vector<Completion>() : impl_->poll(max);
 }

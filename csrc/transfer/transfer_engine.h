@@ -23,10 +23,10 @@
 //
 // Ranks: num_ranks are expected. All must agree on tokens_per_block, and a rank on its geometry of earlier
 // registrations and of its replicas, else REFUSED. A second registration of a connected rank is refused. When a rank is
-// lost, every undecided graph that needs ranks fails. Its ops are released at once after BYE or process death, or when
-// an agent in this process has closed its socket; else when the process dies or registers the rank again (an agent does
-// so only when its copies have ended). Until then another process is refused. While a rank is missing, new graphs that
-// need it fail at once.
+// lost, every undecided graph that needs it fails: a load does, a store if the rank has a share of it. Its ops are
+// released at once after BYE or process death, or when an agent in this process has closed its socket; else when the
+// process dies or registers the rank again (an agent does so only when its copies have ended). Until then another
+// process is refused. While a rank is missing, new graphs that need it fail at once.
 //
 // A peer that breaks the protocol, floods, or does not read harms nobody: it is disconnected, or its ops wait in this
 // process. A forked child may only destroy its copy of the object, which does nothing; calls there fail or answer
@@ -85,6 +85,9 @@ class TransferEngine {
   // Waiting ops are cancelled unless ops of other graphs wait for them, those that were started run on; the graph's
   // status becomes cancelled unless it was decided. Unknown ids: no-op.
   void cancel(std::int64_t graph_id);
+  // No graph comes with an op of this layer ticket: workers that wait for that load, or will, are told. Of graphs that
+  // were submitted, whatever becomes of them, they are told without it. Throws std::invalid_argument for 0.
+  void lose_load(std::uint64_t layer_ticket);
 
   [[nodiscard]] std::vector<Completion> poll(std::size_t max);
   [[nodiscard]] bool wait(double timeout_s);            // until poll would return something; false on timeout or stop

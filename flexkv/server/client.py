@@ -153,7 +153,7 @@ class KVTPClient:
         )
 
     def record_step(self, step: int, stream: int | None = None) -> None:
-        """Say that the work of `step` is done: ops with that ticket may run (D17). Smaller steps are ignored.
+        """Say that the work of `step` is done: ops with that ticket may run (D17). Steps up to the last are ignored.
 
         On a GPU it need only be on its way, in `stream` (the address of a CUDA stream; default: torch's current one):
         copies wait for what the stream holds now, on the device.
@@ -165,7 +165,8 @@ class KVTPClient:
     def expect_load(self, ticket: int, timeout_s: float) -> None:
         """Say, when a step begins, that it computes on what a load by layers brings: see `KVManager.launch`.
 
-        Raises ServerError when nothing is registered, ValueError unless tickets grow.
+        Raises ServerError when nothing is registered, ValueError unless tickets grow, or when 16 loads are expected and
+        not finished.
 
         Args:
             ticket: the `counter_id` of the load.

@@ -199,12 +199,15 @@ class TaskFlow:
     def launch_each(self, tasks: Sequence[KVTask], mappings: GpuMappings, launch: Launch) -> None:
         """Submit tasks that were not launched; those that ended meanwhile are passed over.
 
-        Raises ValueError naming the mapping; nothing was changed.
+        Where a load by layers does not come, the workers are told. Raises ValueError naming the mapping; nothing was
+        changed.
         """
         blocks = [mappings.blocks(index, task.span, self.tier.num_gpu_blocks) for index, task in enumerate(tasks)]
         for task, own in zip(tasks, blocks, strict=True):
             if not task.is_ended:
                 self.launch(task, [own], launch)
+            if launch.layer_ticket and task.status is not TaskStatus.RUNNING:
+                self._transfer.lose_load(launch.layer_ticket)
 
     def launch_batch(self, tasks: Sequence[KVTask], mappings: GpuMappings, launch: Launch) -> KVTask:
         """Make one task of tasks that were not launched, and submit it; if one of them was cancelled, it is too.

@@ -213,5 +213,8 @@ class Transfer(Protocol):
     def cancel(self, graph_id: int) -> None:
         """Cancel the ops of a graph that do not run yet. Unknown ids are passed over."""
 
+    def lose_load(self, layer_ticket: int) -> None:
+        """Tell the workers that no load by layers comes with this ticket. Of submitted graphs they learn without it."""
+
     def poll(self) -> Sequence[Completion]:
         """Return and take what was completed. Does not block."""

@@ -125,6 +125,10 @@ class TransferEngine:
         """Cancel the ops of a graph that do not run yet; its status becomes CANCELLED. Unknown ids are passed over."""
         self._native.cancel(graph_id)
 
+    def lose_load(self, layer_ticket: int) -> None:
+        """Tell the workers that no load by layers comes with this ticket. Of submitted graphs they know."""
+        self._native.lose_load(layer_ticket)
+
     def poll(self) -> list[_core.Completion]:
         """Take the completions that wait, and log what peers were turned away for. Does not block."""
         num_errors = self._native.protocol_errors

@@ -8,7 +8,8 @@ import math
 import pytest
 
 from benchmarks import bench_gpu_copy
-from benchmarks.gpu_rows import GIB, KIB, MIB, PARTS
+from benchmarks.gpu_rows import PARTS
+from benchmarks.report import GIB, KIB, MIB
 
 
 def test_the_grid_is_that_of_the_targets_unless_told_otherwise() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-MODELS = Path(os.environ.get("FLEXKV_TEST_MODELS", TESTS.parent / ".cache" / "test-models"))
+MODELS = Path(os.environ.get("TEST_MODELS_DIR", TESTS.parent / ".cache" / "test-models"))
 SETTLE_S = 30.0
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

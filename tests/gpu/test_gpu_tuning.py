@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexkv import CacheConfig, KVManager, ModelConfig, _core
+from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
+from flexkv import CacheConfig, KVManager, ModelConfig
 from flexkv.server.client import KVTPClient
 
 torch = pytest.importorskip("torch")
@@ -25,17 +26,11 @@ class Copies:
     def __init__(self, num_planes: int, chunk_bytes: int) -> None:
         self.memory = torch.randint(0, 256, (num_planes, NUM_BLOCKS, chunk_bytes), dtype=torch.uint8, device="cuda")
         slot_bytes = num_planes * chunk_bytes
-        base = self.memory.data_ptr()
-        planes = [[base + plane * NUM_BLOCKS * chunk_bytes, chunk_bytes, chunk_bytes] for plane in range(num_planes)]
-        self.pool = _core.HostPool(NUM_BLOCKS, [slot_bytes])
-        assert self.pool.wait_prefaulted(NUM_BLOCKS, WAIT_S)
-        host = self.pool.view(0, 0).__array_interface__["data"][0]
+        planes = planes_in(self.memory.data_ptr(), num_planes, NUM_BLOCKS, chunk_bytes)
+        self.pool = prefaulted_pool(NUM_BLOCKS, slot_bytes)
         torch.cuda.synchronize()
-        self.native = _core.BlockCopies(
-            "cuda", NUM_BLOCKS, np.array(planes, dtype=np.uint64), host, self.pool.stride_bytes(0), NUM_BLOCKS
-        )
-        assert self.native.wait_usable(WAIT_S)
-        assert self.native.wait_tuned(WAIT_S)
+        stride = self.pool.stride_bytes(0)
+        self.native = tuned_copies(planes, NUM_BLOCKS, address_of(self.pool), stride, NUM_BLOCKS)
 
     def check(self, slots: np.ndarray, blocks: np.ndarray) -> None:
         """Store, compare the slots, wipe, load, compare the blocks."""

@@ -10,8 +10,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
-MAGIC, VERSION = 0x564B4C46, 2
-REGISTER, POOL, REFUSED, MAPPED, OP, CANCEL, ACK, BYE = range(1, 9)
+MAGIC, VERSION = 0x564B4C46, 3
+REGISTER, POOL, REFUSED, MAPPED, OP, CANCEL, ACK, BYE, LOST = range(1, 10)
 DONE, FAILED, CANCELLED = range(3)
 _HEADER = struct.Struct("<IHHI")
 _TIMEOUT_S = 20.0

@@ -73,7 +73,12 @@ class FlexKVWorkerConnector:
             self._layer_names = tuple(kv_caches)
 
     def bind_step(self, notice: StepNotice | None) -> None:
-        """A step runs; None when it has no notice for us."""
+        """A step runs; None when it has no notice for us.
+
+        Where the step before was broken off, its load is waited for first: it may still be written. Raises as
+        `wait_for_layer`.
+        """
+        self._finish_load()
         self._notice = notice
         self._lost = frozenset()
         if notice is None or not notice.layer_load:

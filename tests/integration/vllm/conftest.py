@@ -102,6 +102,10 @@ class FakeManager:
             self.ended[task_id] = KVResponse(KVResponseStatus.SUCCESS, task_id)
         return task_id, BlockSpan(start, end)
 
+    def launched(self, kind):
+        """Return (device blocks, step that it waits for) of each launch of this kind."""
+        return [(launch.blocks, launch.after_step) for launch in self.launches if launch.kind == kind]
+
     def launch(
         self, task_ids, *, block_ids, after_step, as_batch=False, timeout_s=None, layerwise_transfer=False, counter_id=0
     ):
@@ -401,3 +405,20 @@ def scheduler(connector):
 @pytest.fixture
 def make_request():
     return FakeRequest
+
+
+@pytest.fixture
+def run_to_end(manager, scheduler, make_request):
+    """Run a prompt to its end with all stores done, so that the cache holds its whole blocks."""
+
+    def run(num_tokens, seed=0, **options):
+        request = make_request(f"warm-{seed}-{num_tokens}", num_tokens, seed, **options)
+        scheduler.admit(request)
+        scheduler.step()
+        scheduler.finish(request)
+        manager.end()
+        scheduler.step()
+        assert not scheduler.held
+        return request
+
+    return run

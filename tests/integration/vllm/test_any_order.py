@@ -201,7 +201,7 @@ class LayerDriver(Driver):
 
     def check(self):
         self.note_wrong()
-        stored = {block for launch in self.manager.launches if launch.kind == "put" for block in launch.blocks}
+        stored = {block for blocks, _ in self.manager.launched("put") for block in blocks}
         assert not stored.intersection(self.wrong)
         if self.scheduler.preempted:
             return

@@ -15,16 +15,9 @@ def connector(make_connector):
 
 
 @pytest.fixture
-def warm(manager, scheduler, make_request):
+def warm(run_to_end):
     """Five blocks that a prompt of 22 tokens can load; the request that had them is gone."""
-    request = make_request("warm", 20)
-    scheduler.admit(request)
-    scheduler.step()
-    scheduler.finish(request)
-    manager.end()
-    scheduler.step()
-    assert not scheduler.held
-    return request
+    return run_to_end(20)
 
 
 @pytest.fixture
@@ -35,10 +28,6 @@ def loading(warm, scheduler, make_request):
     scheduler.step(come_back=False)
     assert scheduler.loading == set(), "vLLM does not wait for it"
     return request
-
-
-def puts(manager):
-    return [(launch.blocks, launch.after_step) for launch in manager.launches if launch.kind == "put"]
 
 
 def check_nothing_is_left(manager, scheduler, request):
@@ -112,9 +101,7 @@ def test_blocks_that_are_not_in_host_memory_yet_do_not_go_by_layers(warm, manage
 
 def test_it_is_launched_behind_the_step_before_with_its_step_as_ticket(loading, manager, scheduler):
     step, blocks = scheduler.notice.step, scheduler.tables["a"][:5]
-    assert [(launch.blocks, launch.after_step) for launch in manager.launches if launch.kind == "get"] == [
-        (blocks, step - 1)
-    ]
+    assert manager.launched("get") == [(blocks, step - 1)]
     assert manager.tickets == [step]
     assert (scheduler.notice.layer_load, scheduler.notice.failed_block_ids) == (set(blocks), set())
     assert scheduler.notice.outstanding, "its output must come back, and say which step it is of"
@@ -134,7 +121,7 @@ def test_it_ends_quietly(loading, manager, scheduler):
 
 @pytest.mark.parametrize("first", ["the step comes back", "the task ends"])
 def test_nothing_is_stored_before_the_load_is_known_to_be_whole(loading, manager, scheduler, first):
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     step = scheduler.notice
     if first == "the task ends":
         manager.end()
@@ -142,21 +129,21 @@ def test_nothing_is_stored_before_the_load_is_known_to_be_whole(loading, manager
         scheduler.come_back(step)
     scheduler.advance(loading)
     scheduler.step(come_back=first == "the step comes back")
-    assert len(puts(manager)) == before
+    assert len(manager.launched("put")) == before
     if first == "the task ends":
         scheduler.come_back(step)
     else:
         manager.end()
     scheduler.step()
     scheduler.step()
-    ((blocks, after_step),) = puts(manager)[before:]
+    ((blocks, after_step),) = manager.launched("put")[before:]
     assert blocks == scheduler.tables["a"][5:7]
     assert after_step > step.step
     check_nothing_is_left(manager, scheduler, loading)
 
 
 def test_a_request_that_ends_with_its_first_step_is_stored_when_the_load_is_known(loading, manager, scheduler):
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     assert scheduler.finish(loading), "its blocks are held"
     output = scheduler.come_back(scheduler.notice)
     assert output.finished_sending == set()
@@ -164,7 +151,7 @@ def test_a_request_that_ends_with_its_first_step_is_stored_when_the_load_is_know
     output = scheduler.step()
     assert output.finished_sending == set(), "its store reads them"
     scheduler.step()
-    assert [blocks for blocks, _ in puts(manager)[before:]] == [scheduler.tables["a"][5:7]]
+    assert [blocks for blocks, _ in manager.launched("put")[before:]] == [scheduler.tables["a"][5:7]]
     manager.end()
     output = scheduler.step()
     assert (output.finished_sending, output.finished_recving) == ({"a"}, set())
@@ -175,7 +162,7 @@ def test_a_request_that_ends_with_its_first_step_is_stored_when_the_load_is_know
 def test_a_request_whose_load_failed_is_not_stored_and_loads_nothing_more(
     loading, manager, connector, scheduler, make_request, who
 ):
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     blocks = set(scheduler.tables["a"][:5])
     scheduler.lost = blocks if who != "the task" else set()
     manager.end(KVResponseStatus.SUCCESS if who == "the workers" else FAILED)
@@ -186,11 +173,11 @@ def test_a_request_whose_load_failed_is_not_stored_and_loads_nothing_more(
         scheduler.advance(loading)
         scheduler.step()
         assert scheduler.notice.failed_block_ids == set(), "the workers have told"
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
     assert connector.get_num_new_matched_tokens(loading, 0) == (0, False)
     assert not scheduler.finish(loading)
     check_nothing_is_left(manager, scheduler, loading)
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -199,7 +186,7 @@ def test_whoever_shares_its_blocks_is_not_stored_unless_it_is_whole(
     warm, manager, scheduler, make_request, step, is_lost
 ):
     """VLLM's own prefix cache has the blocks as soon as the load is accepted."""
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     request, other = make_request("a", 22), make_request("b", 29)
     assert scheduler.admit(request) == 20
     if step == "the next":
@@ -214,7 +201,7 @@ def test_whoever_shares_its_blocks_is_not_stored_unless_it_is_whole(
     scheduler.step(come_back=False)
     if step == "the same":
         first = scheduler.notice
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
     if is_lost:
         manager.end(FAILED)
         scheduler.lost = set(scheduler.tables["a"][:5])
@@ -226,13 +213,15 @@ def test_whoever_shares_its_blocks_is_not_stored_unless_it_is_whole(
         scheduler.step()
     scheduler.finish(other)
     scheduler.step()
-    assert [blocks for blocks, _ in puts(manager)[before:]] == ([] if is_lost else [scheduler.tables["b"][5:7]])
+    assert [blocks for blocks, _ in manager.launched("put")[before:]] == (
+        [] if is_lost else [scheduler.tables["b"][5:7]]
+    )
 
 
 def test_whoever_hits_lost_blocks_before_they_are_computed_again_is_not_stored(
     loading, manager, scheduler, make_request
 ):
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     manager.end(FAILED)
     scheduler.lost = set(scheduler.tables["a"][:5])
     loading.num_computed_tokens = 0  # vLLM computes it again
@@ -251,12 +240,12 @@ def test_whoever_hits_lost_blocks_before_they_are_computed_again_is_not_stored(
         return scheduler.tables[name][5:7]
 
     hit("early")
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
     loading.num_computed_tokens = 31
     scheduler.step()
     scheduler.finish(scheduler.requests["early"])
     late = hit("late")
-    assert [blocks for blocks, _ in puts(manager)[before:]] == [late]
+    assert [blocks for blocks, _ in manager.launched("put")[before:]] == [late]
 
 
 def test_one_that_was_accepted_with_fewer_blocks_is_matched_again(warm, manager, connector, scheduler, make_request):
@@ -277,7 +266,7 @@ def test_one_that_was_accepted_with_fewer_blocks_is_matched_again(warm, manager,
 def test_one_that_cannot_be_had_as_it_was_accepted_is_lost_in_its_own_step(
     warm, manager, connector, scheduler, make_request, tokens
 ):
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     request = make_request("a", 31)
     real = connector.get_num_new_matched_tokens
     connector.get_num_new_matched_tokens = lambda *args: (real(*args) and tokens, False)
@@ -293,7 +282,7 @@ def test_one_that_cannot_be_had_as_it_was_accepted_is_lost_in_its_own_step(
     assert scheduler.notice.failed_block_ids == set()
     assert not scheduler.notice.outstanding
     check_nothing_is_left(manager, scheduler, request)
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
 
 
 # ---- what else may happen to the request meanwhile
@@ -336,11 +325,11 @@ def test_preempted_while_it_runs_it_begins_anew(loading, manager, scheduler, end
     manager.end(end)
     output = scheduler.step()
     assert (output.finished_recving, output.finished_sending) == (set(), set())
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     manager.end()
     scheduler.step()
     scheduler.step()
-    assert [blocks for blocks, _ in puts(manager)[before:]] == [scheduler.tables["a"][5:7]]
+    assert [blocks for blocks, _ in manager.launched("put")[before:]] == [scheduler.tables["a"][5:7]]
     check_nothing_is_left(manager, scheduler, loading)
 
 
@@ -351,7 +340,7 @@ def test_preempted_and_resumed_in_one_step_its_new_load_is_still_looked_after(lo
     scheduler.step()
     manager.end()
     scheduler.step()
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     manager.ready.difference_update(list(manager.tasks.values())[-1].keys)
     scheduler.preempt(loading)
     assert scheduler.admit(loading) == 20
@@ -361,20 +350,20 @@ def test_preempted_and_resumed_in_one_step_its_new_load_is_still_looked_after(lo
     scheduler.step()
     assert scheduler.connector.reset_cache()
     scheduler.step()
-    assert puts(manager)[before:] == [], "on blocks that were lost"
+    assert manager.launched("put")[before:] == [], "on blocks that were lost"
     check_nothing_is_left(manager, scheduler, loading)
 
 
 def test_after_a_reset_what_was_loaded_before_it_is_not_stored(loading, manager, scheduler):
-    before = len(puts(manager))
+    before = len(manager.launched("put"))
     scheduler.come_back(scheduler.notice)
     assert scheduler.connector.reset_cache()
     manager.end()
     for _ in range(3):
         scheduler.step()
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
     check_nothing_is_left(manager, scheduler, loading)
-    assert puts(manager)[before:] == []
+    assert manager.launched("put")[before:] == []
 
 
 # ---- turned off

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from flexkv.errors import DeviceError, ServerError, TransferTimeout
 from flexkv.integration.vllm.scheduler_role import StepNotice
 from flexkv.integration.vllm.worker_connector import FlexKVWorkerConnector
+from tests.rig import Rig, eventually, tokens
 
 BLOCKS = frozenset({3, 4})
 LAYERS = ("model.0", "model.1")
@@ -78,6 +80,15 @@ def test_it_is_expected_first_waited_for_layer_by_layer_and_has_ended_before_the
         ("finish", 5),
         ("record", 5),
     ]
+
+
+def test_the_load_of_a_step_that_was_broken_off_has_ended_before_the_next_one_begins() -> None:
+    client = FakeClient()
+    worker = worker_of(client)
+    worker.bind_step(notice(5))
+    worker.wait_for_layer("model.0")
+    assert run_step(worker, notice(6)) == set()
+    assert [call[:2] for call in client.calls][:4] == [("expect", 5), ("wait", 5), ("finish", 5), ("expect", 6)]
 
 
 def test_a_layer_that_reads_anothers_tensor_waits_for_all() -> None:
@@ -174,3 +185,30 @@ def test_a_rank_that_is_turned_off_within_a_step_still_tells_what_the_step_owes(
     assert off.step_to_name == worker.step_to_name
     off.bind_step(None)
     assert off.failed_block_ids() == set()
+
+
+@pytest.mark.parametrize("why", ["another rank is gone", "it was cancelled", "the cache was reset"])
+def test_a_load_that_never_reaches_its_agent_is_reported_at_once(why: str) -> None:
+    rig = Rig(num_ranks=2)
+    try:
+        assert rig.store(tokens(2), [1, 2]).name == "SUCCESS"
+        task_id, mask = rig.manager.get_match(tokens(2))
+        assert mask.all()
+        if why == "another rank is gone":
+            assert rig.clients[1].shutdown()
+            assert eventually(lambda: not rig.manager._engine._transfer.ranks()[1].connected)  # type: ignore[attr-defined]
+        elif why == "it was cancelled":
+            rig.manager.cancel([task_id])
+        else:
+            rig.manager.reset()
+        worker = FlexKVWorkerConnector(rig.client, load_timeout_s=120.0)
+        worker._layer_names = ("0", "1", "2")
+        worker.bind_step(notice())
+        begin_s = time.monotonic()
+        rig.manager.launch([task_id], block_ids=[[3, 4]], layerwise_transfer=True, counter_id=5)
+        worker.wait_for_layer("not one of them")
+        worker.record_step()
+        assert worker.failed_block_ids() == BLOCKS
+        assert time.monotonic() - begin_s < 60.0
+    finally:
+        rig.close()

@@ -10,23 +10,6 @@ from flexkv.integration.vllm.scheduler_connector import MAX_STORES_PER_STEP
 
 
 @pytest.fixture
-def run_to_end(manager, scheduler, make_request):
-    """Run a prompt to its end with all stores done, so that the cache holds its whole blocks."""
-
-    def run(num_tokens, seed=0, **options):
-        request = make_request(f"warm-{seed}-{num_tokens}", num_tokens, seed, **options)
-        scheduler.admit(request)
-        scheduler.step()
-        scheduler.finish(request)
-        manager.end()
-        scheduler.step()
-        assert not scheduler.held
-        return request
-
-    return run
-
-
-@pytest.fixture
 def fail_load_in_flight(manager, scheduler, make_request, run_to_end):
     """Load request a, and find that it failed when a step that cannot say so comes back; returns both."""
 
@@ -42,10 +25,6 @@ def fail_load_in_flight(manager, scheduler, make_request, run_to_end):
         return request, earlier
 
     return fail
-
-
-def launches(manager, kind):
-    return [(launch.blocks, launch.after_step) for launch in manager.launches if launch.kind == kind]
 
 
 def test_nothing_is_offered_from_an_empty_cache(scheduler, make_request):
@@ -65,7 +44,7 @@ def test_only_blocks_beyond_the_computed_ones_are_loaded(manager, scheduler, mak
     request = make_request("a", 22)
     assert scheduler.admit(request, local_tokens=8) == 12
     scheduler.step()
-    assert launches(manager, "get") == [(scheduler.tables["a"][2:5], scheduler.notice.step - 1)]
+    assert manager.launched("get") == [(scheduler.tables["a"][2:5], scheduler.notice.step - 1)]
 
 
 def test_a_hit_that_is_not_block_aligned_or_must_not_be_read_is_passed_over(connector, make_request, run_to_end):
@@ -90,7 +69,7 @@ def test_asking_again_within_a_step_is_one_match_and_a_match_not_scheduled_is_ca
     assert connector.get_num_new_matched_tokens(request, 8) == (12, True)
     scheduler.step()
     assert "matched" not in manager.states()
-    assert launches(manager, "get") == []
+    assert manager.launched("get") == []
 
 
 def test_a_miss_that_waits_for_room_is_a_repeat_until_it_hits_or_is_preempted(
@@ -118,7 +97,7 @@ def test_a_store_runs_after_the_step_that_computes_it(manager, scheduler, make_r
     request = make_request("a", 18)
     scheduler.admit(request)
     scheduler.step()
-    assert launches(manager, "put") == [(scheduler.tables["a"][:4], scheduler.notice.step)]
+    assert manager.launched("put") == [(scheduler.tables["a"][:4], scheduler.notice.step)]
 
 
 def test_a_long_prompt_is_stored_chunk_by_chunk_and_answers_block_by_block(manager, scheduler, make_request):
@@ -128,14 +107,14 @@ def test_a_long_prompt_is_stored_chunk_by_chunk_and_answers_block_by_block(manag
     scheduler.advance(request, 9)
     scheduler.step()
     table = scheduler.tables["a"]
-    assert launches(manager, "put") == [(table[:2], 1), (table[2:4], 2)]
+    assert manager.launched("put") == [(table[:2], 1), (table[2:4], 2)]
     request.append(7)
     scheduler.advance(request)  # token 18: the block has three tokens
     scheduler.step()
     request.append(8)
     scheduler.advance(request)  # token 19 fills it
     scheduler.step()
-    assert launches(manager, "put")[2:] == [(scheduler.tables["a"][4:5], 4)]
+    assert manager.launched("put")[2:] == [(scheduler.tables["a"][4:5], 4)]
 
 
 def test_a_block_is_stored_only_when_all_its_tokens_are_confirmed(manager, scheduler, make_request):
@@ -145,11 +124,11 @@ def test_a_block_is_stored_only_when_all_its_tokens_are_confirmed(manager, sched
     scheduler.step()
     scheduler.advance(request, 4)
     scheduler.step()
-    assert len(launches(manager, "put")) == 1
+    assert len(manager.launched("put")) == 1
     request.append(1, 2)
     scheduler.advance(request, 1)
     scheduler.step()
-    assert launches(manager, "put")[1:] == [(scheduler.tables["a"][3:4], 3)]
+    assert manager.launched("put")[1:] == [(scheduler.tables["a"][3:4], 3)]
 
 
 def test_blocks_held_already_are_not_stored_again(manager, scheduler, make_request, run_to_end):
@@ -159,7 +138,7 @@ def test_blocks_held_already_are_not_stored_again(manager, scheduler, make_reque
     scheduler.step()
     manager.end()
     scheduler.compute_rest(request)
-    assert launches(manager, "put")[-1] == (scheduler.tables["a"][3:6], scheduler.notice.step)
+    assert manager.launched("put")[-1] == (scheduler.tables["a"][3:6], scheduler.notice.step)
 
 
 def test_blocks_there_was_no_room_for_are_offered_with_the_next_chunk(manager, scheduler, make_request):
@@ -171,7 +150,7 @@ def test_blocks_there_was_no_room_for_are_offered_with_the_next_chunk(manager, s
     scheduler.advance(request, 9)
     scheduler.step()
     table = scheduler.tables["a"]
-    assert launches(manager, "put") == [(table[:1], 1), (table[1:4], 2)]
+    assert manager.launched("put") == [(table[:1], 1), (table[1:4], 2)]
 
 
 def test_a_finished_request_is_held_until_its_stores_have_ended_and_heard_of_once(manager, scheduler, make_request):
@@ -206,7 +185,7 @@ def test_the_last_blocks_are_stored_when_the_request_ends(manager, scheduler, ma
     request.append(6)
     assert scheduler.finish(request)
     scheduler.come_back(scheduler.notice)
-    assert launches(manager, "put")[-1] == (scheduler.tables["a"][3:4], scheduler.notice.step)
+    assert manager.launched("put")[-1] == (scheduler.tables["a"][3:4], scheduler.notice.step)
 
 
 def test_a_request_with_nothing_in_flight_is_not_held(manager, scheduler, make_request):
@@ -289,7 +268,7 @@ def test_stores_of_a_preempted_request_are_doomed_and_it_starts_over(manager, sc
     assert not manager.ready
     scheduler.admit(request)
     scheduler.step()
-    assert launches(manager, "put")[-1] == (scheduler.tables["a"][:4], scheduler.notice.step)
+    assert manager.launched("put")[-1] == (scheduler.tables["a"][:4], scheduler.notice.step)
     manager.end()
     assert len(manager.ready) == 4
 
@@ -306,7 +285,7 @@ def test_a_request_preempted_and_scheduled_again_in_one_step_keeps_its_new_load(
     scheduler.preempt(request)
     assert scheduler.admit(request) == 20
     scheduler.step()
-    assert launches(manager, "get")[-1] == (scheduler.tables["a"][:5], scheduler.notice.step - 1)
+    assert manager.launched("get")[-1] == (scheduler.tables["a"][:5], scheduler.notice.step - 1)
     manager.end()
     assert scheduler.step().finished_recving == {"a"}
 
@@ -318,12 +297,12 @@ def test_after_a_reset_blocks_computed_before_it_are_not_stored(manager, connect
     assert connector.reset_cache()
     scheduler.advance(request, 9)
     scheduler.step()
-    assert len(launches(manager, "put")) == 1
+    assert len(manager.launched("put")) == 1
     scheduler.preempt(request)
     scheduler.step()
     scheduler.admit(request)
     scheduler.step()
-    assert len(launches(manager, "put")) == 2
+    assert len(manager.launched("put")) == 2
     assert not scheduler.finish(make_request("b", 3))
 
 
@@ -332,7 +311,7 @@ def test_after_a_reset_blocks_loaded_from_before_it_are_not_stored(
     manager, connector, scheduler, make_request, run_to_end, when
 ):
     run_to_end(20)
-    puts = len(launches(manager, "put"))
+    puts = len(manager.launched("put"))
     request = make_request("a", 22)
     scheduler.admit(request)
     scheduler.step()
@@ -345,7 +324,7 @@ def test_after_a_reset_blocks_loaded_from_before_it_are_not_stored(
     scheduler.continue_loaded(request)
     scheduler.step()
     scheduler.finish(request)
-    assert len(launches(manager, "put")) == puts, "they hold what was valid before the reset"
+    assert len(manager.launched("put")) == puts, "they hold what was valid before the reset"
 
 
 def test_a_load_of_part_of_a_block_is_refused_whole(manager, connector, scheduler, make_request, run_to_end):
@@ -357,7 +336,7 @@ def test_a_load_of_part_of_a_block_is_refused_whole(manager, connector, schedule
     blocks = SimpleNamespace(get_block_ids=lambda: (scheduler.tables["a"],))
     connector.update_state_after_alloc(request, blocks, 18)
     scheduler.step()
-    assert launches(manager, "get") == []
+    assert manager.launched("get") == []
     assert scheduler.notice.failed_block_ids == frozenset(scheduler.tables["a"])
     assert "matched" not in manager.states()
     assert not scheduler.loading
@@ -388,7 +367,7 @@ def test_fewer_blocks_allocated_than_offered_are_matched_again(manager, connecto
     blocks = SimpleNamespace(get_block_ids=lambda: (scheduler.tables["a"],))
     connector.update_state_after_alloc(request, blocks, 8)
     scheduler.step()
-    assert [blocks for blocks, _ in launches(manager, "get")] == [scheduler.tables["a"]]
+    assert [blocks for blocks, _ in manager.launched("get")] == [scheduler.tables["a"]]
     assert "matched" not in manager.states()
 
 
@@ -480,11 +459,11 @@ def test_blocks_there_was_no_room_for_are_offered_once_more_when_the_request_end
     request = make_request("a", 18)
     scheduler.admit(request)
     scheduler.step()
-    assert not launches(manager, "put")
+    assert not manager.launched("put")
     manager.room = None
     assert scheduler.finish(request)
     scheduler.come_back(scheduler.notice)
-    assert launches(manager, "put") == [(scheduler.tables["a"][:4], scheduler.notice.step)]
+    assert manager.launched("put") == [(scheduler.tables["a"][:4], scheduler.notice.step)]
 
 
 def test_going_off_with_copies_that_did_not_end_lets_no_block_go(
@@ -513,7 +492,7 @@ def test_a_running_request_stores_what_it_generates_in_groups(manager, make_conn
         scheduler.advance(request)
         scheduler.step()
     table = scheduler.tables["a"]
-    assert launches(manager, "put") == [(table[:2], 1), (table[2:5], 13)]
+    assert manager.launched("put") == [(table[:2], 1), (table[2:5], 13)]
 
 
 def test_stores_beyond_a_steps_share_wait_for_the_next_steps(manager, scheduler, make_request):
@@ -523,7 +502,7 @@ def test_stores_beyond_a_steps_share_wait_for_the_next_steps(manager, scheduler,
     stored = []
     for _ in range(3):
         scheduler.step()
-        stored.append(len(launches(manager, "put")))
+        stored.append(len(manager.launched("put")))
     assert stored == [MAX_STORES_PER_STEP, 2 * MAX_STORES_PER_STEP, len(requests)]
 
 
@@ -534,7 +513,7 @@ def test_a_request_that_ends_while_its_store_waits_for_its_turn_is_stored_and_he
     scheduler.step()
     assert scheduler.finish(requests[-1])
     scheduler.step()
-    assert len(launches(manager, "put")) == len(requests)
+    assert len(manager.launched("put")) == len(requests)
     manager.end()
     scheduler.step()
     assert not scheduler.held

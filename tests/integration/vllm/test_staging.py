@@ -66,7 +66,7 @@ def start_waiting(scheduler, make_request, on_disk):
 
 
 def loads(manager):
-    return [launch.blocks for launch in manager.launches if launch.kind == "get"]
+    return [blocks for blocks, _ in manager.launched("get")]
 
 
 def live(manager):
