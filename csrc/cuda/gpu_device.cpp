@@ -54,6 +54,16 @@ Result GpuDevice::try_enter() const noexcept {
   return result;
 }
 
+void Visit::begin() noexcept {
+  mode_before_ = capture_mode_relaxed;
+  is_on_ = api_.cuThreadExchangeStreamCaptureMode(&mode_before_) == success;
+}
+
+void Visit::end() noexcept {
+  if (is_on_) (void)api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
+  is_on_ = false;
+}
+
 Function GpuDevice::kernel(bool is_gather, unsigned word_bytes) const {
   const auto at = static_cast<std::size_t>(std::ranges::find(word_sizes, word_bytes) - word_sizes.begin());
   return (is_gather ? gathers_ : scatters_).at(at);

@@ -25,8 +25,8 @@ class GpuDevice {
   // the process makes. Throws Error.
   void enter() const { check(try_enter(), "cuCtxSetCurrent"); }
   [[nodiscard]] Result try_enter() const noexcept;
-  // For a thread of the engine's: the context is its from here on, and nothing else of the thread changes. Throws
-  // Error.
+  // For a thread of the engine's: the context is its from here on, and nothing else of the thread changes. What may
+  // disturb a capture needs a Visit, too. Throws Error.
   void enter_as_guest() const { check(try_enter_as_guest(), "cuCtxSetCurrent"); }
   [[nodiscard]] Result try_enter_as_guest() const noexcept { return api_.cuCtxSetCurrent(context_); }
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
@@ -48,6 +48,23 @@ class GpuDevice {
   std::array<Function, 3> scatters_{};
   int low_priority_ = 0;
   int high_priority_ = 0;
+};
+
+// As long as it lasts, calls of a thread of the engine's disturb no capture of a graph that another thread makes.
+class Visit {
+ public:
+  explicit Visit(const Api& api) : api_(api) { begin(); }
+  ~Visit() { end(); }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+  // One visit may be several, one after the other; of another thread, too.
+  void begin() noexcept;
+  void end() noexcept;
+
+ private:
+  const Api& api_;
+  int mode_before_ = capture_mode_relaxed;
+  bool is_on_ = false;
 };
 
 // The device on which the memory lies. Throws Error.

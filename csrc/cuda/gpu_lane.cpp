@@ -46,6 +46,7 @@ struct GpuLane::Mechanisms {
 
 GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction direction)
     : shared_(std::move(shared)), direction_(direction) {
+  const Visit visit(shared_->device.api());
   shared_->device.enter_as_guest();
   streams_ = std::make_unique<LaneStreams>(shared_->device, direction);
   mechanisms_ = std::make_unique<Mechanisms>(*shared_, *streams_);
@@ -53,6 +54,7 @@ GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction directio
 
 // Streams and events are to be destroyed by a thread that has entered.
 GpuLane::~GpuLane() {
+  const Visit visit(shared_->device.api());
   (void)shared_->device.try_enter_as_guest();
   mechanisms_.reset();
   for (auto& events : part_events_) events.clear();

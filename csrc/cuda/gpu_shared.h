@@ -18,11 +18,24 @@ namespace flexkv::cuda {
 struct GpuShared {
   // Throws Error, std::invalid_argument.
   GpuShared(const Api& api, int ordinal, DeviceLayout layout, std::uint64_t slot_stride_bytes)
-      : device(api, ordinal), map(device, std::move(layout)), steps(device), stages(device, slot_stride_bytes) {}
-  ~GpuShared() { (void)device.try_enter_as_guest(); }  // its parts are given back here
+      : visit_(api),
+        device(api, ordinal),
+        map(device, std::move(layout)),
+        steps(device),
+        stages(device, slot_stride_bytes) {
+    visit_.end();
+  }
+  ~GpuShared() {  // its parts are given back here
+    (void)device.try_enter_as_guest();
+    visit_.begin();
+  }
   GpuShared(const GpuShared&) = delete;
   GpuShared& operator=(const GpuShared&) = delete;
 
+ private:
+  Visit visit_;  // before and behind all that is made and given back
+
+ public:
   const GpuDevice device;
   const BlockMap map;
   StepEvents steps;

@@ -84,7 +84,8 @@ bool GpuHostRegistration::settle(std::size_t piece, Result result) {
 }
 
 void GpuHostRegistration::unregister_pieces() {
-  if (shared_->device.try_enter() != success) return;  // the driver is gone, and its registrations with it
+  const Visit visit(shared_->device.api());
+  if (shared_->device.try_enter_as_guest() != success) return;  // the driver is gone, and its registrations with it
   for (std::size_t piece = next_++; piece < pieces_.size(); piece = next_++) {
     if (pieces_[piece] == Piece::ours) (void)shared_->device.api().cuMemHostUnregister(range(piece).base);
   }

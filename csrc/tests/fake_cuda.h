@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -149,8 +150,17 @@ class FakeCuda {
   };
 
   static FakeCuda& self() { return *current_; }
+  static inline thread_local int capture_mode_ = 0;  // global, as threads begin
+  static bool breaks_captures(const std::string& call) {
+    static const std::set<std::string> calls = {"cuMemAlloc",        "cuMemFree",           "cuMemHostAlloc",
+                                                "cuMemHostRegister", "cuMemHostUnregister", "cuEventQuery",
+                                                "cuStreamQuery"};
+    return calls.contains(call);
+  }
 
   [[nodiscard]] Result fault_of(const char* call) {
+    // A thread in any other mode would break the capture of a graph that the engine makes meanwhile.
+    CHECK(!breaks_captures(call) || capture_mode_ == capture_mode_relaxed);
     const std::lock_guard lock(mutex_);
     ++num_calls_[call];
     changed_.notify_all();
@@ -303,7 +313,10 @@ inline void FakeCuda::fill() {
     *greatest = -5;
     return success;
   };
-  api_.cuThreadExchangeStreamCaptureMode = [](int*) { return success; };
+  api_.cuThreadExchangeStreamCaptureMode = [](int* mode) {
+    std::swap(*mode, capture_mode_);
+    return success;
+  };
   api_.cuPointerGetAttribute = [](void* value, int attribute, DevicePtr pointer) {
     if (attribute == pointer_attribute_device_ordinal) {
       *static_cast<int*>(value) = 0;
@@ -396,6 +409,7 @@ inline void FakeCuda::fill() {
     return success;
   };
   api_.cuMemFree = [](DevicePtr address) {
+    (void)self().fault_of("cuMemFree");
     const std::lock_guard lock(self().mutex_);
     CHECK(self().memory_.erase(address) == 1);
     return success;
