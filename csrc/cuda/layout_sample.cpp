@@ -9,10 +9,10 @@
 namespace flexkv::cuda {
 namespace {
 
-constexpr std::array<std::uint64_t, 4> alignments = {2u << 20, 64u << 10, 4u << 10,
-                                                     512};  // of distances, the best first
-constexpr std::uint64_t enough_blocks = 8;                  // are worth more than a better alignment
-constexpr std::uint64_t least_blocks = 4;                   // are worth more than true distances
+// Of distances, the best first.
+constexpr std::array<std::uint64_t, 4> alignments = {2u << 20, 64u << 10, 4u << 10, 512};
+constexpr std::uint64_t enough_blocks = 8;  // are worth more than a better alignment
+constexpr std::uint64_t least_blocks = 4;   // are worth more than true distances
 
 // Planes whose chunks of a block lie within one stride of blocks.
 struct Row {

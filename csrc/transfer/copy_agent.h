@@ -68,8 +68,8 @@ class CopyAgent {
   void start();  // once; throws std::logic_error when started or stopped before
   // False when a copy did not end in time: the threads then end by themselves, and stop may be called again.
   [[nodiscard]] bool stop(double timeout_s);
-  // Steps that are not beyond the last one are ignored. `stream`: on a GPU, the engine's, which holds the work of the step; 0: it is
-  // done. Throws what the backend does.
+  // Steps that are not beyond the last one are ignored. `stream`: on a GPU, the engine's, which holds the work of the
+  // step; 0: it is done. Throws what the backend does.
   void record_step(std::uint64_t step, std::uintptr_t stream = 0);
   // The step that runs now computes on what the load with this ticket brings. Tickets grow. Throws
   // std::invalid_argument.
