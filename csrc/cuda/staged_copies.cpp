@@ -9,9 +9,11 @@
 namespace flexkv::cuda {
 namespace {
 
-constexpr unsigned most_groups = 32;
+// Beside the engine's work each group takes a multiprocessor from it; else more of them are sooner done.
+constexpr unsigned most_groups_beside_work = 32;
+constexpr unsigned most_groups_alone = 128;
 constexpr std::uint64_t part_alignment = 512;
-constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{8} << 20;
+constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
 
 bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
 
@@ -27,12 +29,10 @@ std::size_t blocks_in_stage(const StagePool& stages, std::uint64_t pitch_bytes) 
 
 }  // namespace
 
-std::size_t length_of_batch(bool is_store, std::size_t number, std::size_t left, std::size_t least, std::size_t most) {
-  const std::size_t at_most = std::min(left, most);
-  if (!is_store) return std::min(at_most, std::max(least, (left + 1) / 2));
-  std::size_t length = least;
-  for (; number > 0 && length < at_most; --number) length *= 2;
-  return std::min(length, at_most);
+std::size_t length_of_batch(bool is_store, bool is_first, std::size_t left, std::size_t least, std::size_t most) {
+  if (left <= 2 * least) return std::min(left, most);
+  if (is_store) return is_first ? least : std::min(left, most);
+  return std::min(most, left - least);
 }
 
 void StagedCopies::copy(const CopyOp& op) {
@@ -43,12 +43,12 @@ void StagedCopies::copy(const CopyOp& op) {
   const std::uint64_t pitch_bytes = pitch_of(op);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
-  std::size_t number = 0;
-  for (std::size_t first = 0; first < op.slots.size(); ++number) {
+  for (std::size_t first = 0; first < op.slots.size();) {
     const std::size_t left = op.slots.size() - first;
-    const std::size_t count = length_of_batch(streams_.is_store(), number, left, least, most);
-    const bool is_host_to_launch = !streams_.is_store() && count < left && shared_.steps.is_engine_busy();
-    pass(op, batch_of(op, first, count, pitch_bytes), is_host_to_launch);
+    const std::size_t count = length_of_batch(streams_.is_store(), first == 0, left, least, most);
+    const bool is_busy = shared_.steps.is_engine_busy();
+    pass(op, batch_of(op, first, count, pitch_bytes),
+         {is_busy && !streams_.is_store() && count < left, is_busy ? most_groups_beside_work : most_groups_alone});
     first += count;
   }
   finish();
@@ -65,7 +65,8 @@ void StagedCopies::issue(const CopyOp& op) {
   const std::uint64_t pitch_bytes = pitch_of(op);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += most) {
-    pass(op, batch_of(op, first, std::min(most, op.slots.size() - first), pitch_bytes), false);
+    const std::size_t count = std::min(most, op.slots.size() - first);
+    pass(op, batch_of(op, first, count, pitch_bytes), {false, most_groups_beside_work});
   }
 }
 
@@ -108,19 +109,19 @@ void StagedCopies::scatter_what_fills() {
   for (InFlight& next : in_flight_) {
     if (next.to_scatter == nullptr) continue;
     if (!fills_.wait(next.stage->filled, next.passed_bytes, Looks::leisurely, is_oldest_done)) return;
-    scatter(*next.to_scatter, next.batch, *next.stage);
+    scatter(*next.to_scatter, next.batch, *next.stage, most_groups_beside_work);
     next.to_scatter = nullptr;
   }
 }
 
-void StagedCopies::pass(const CopyOp& op, const Batch& batch, bool is_host_to_launch) {
+void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
   GpuStage& stage = next_stage();
   issued_bytes_ += batch.bytes();
-  in_flight_.push_back({&stage, issued_bytes_, is_host_to_launch ? &op : nullptr, batch});
+  in_flight_.push_back({&stage, issued_bytes_, way.is_host_to_launch ? &op : nullptr, batch});
   const GpuStream& copies = streams_.copies();
   if (streams_.is_store()) {
     wait_for_step(shared_, streams_, stage.kernels, op.after_step);
-    launch(op, batch, stage);
+    launch(op, batch, stage, way.most_groups);
     stage.filled.record(stage.kernels.get());
     copies.wait_for(stage.filled.get());
     move_runs(op, batch, stage.memory);
@@ -129,19 +130,19 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch, bool is_host_to_la
   }
   move_runs(op, batch, stage.memory);
   stage.filled.record(copies.get());
-  if (is_host_to_launch) return;
+  if (way.is_host_to_launch) return;
   stage.kernels.wait_for(stage.filled.get());
-  scatter(op, batch, stage);
+  scatter(op, batch, stage, way.most_groups);
 }
 
 // What only fills a stage does not wait for the step.
-void StagedCopies::scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage) const {
+void StagedCopies::scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const {
   wait_for_step(shared_, streams_, stage.kernels, op.after_step);
-  launch(op, batch, stage);
+  launch(op, batch, stage, most_groups);
   stage.done.record(stage.kernels.get());
 }
 
-void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage) const {
+void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const {
   const DevicePtr where_slots_would_begin = stage.memory - op.part.begin_byte;
   launch_kernel(streams_, op, {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups},
                 stage.kernels.get());

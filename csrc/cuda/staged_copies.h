@@ -51,16 +51,20 @@ class StagedCopies final : public CopyMechanism {
   struct InFlight {
     GpuStage* stage = nullptr;
     std::uint64_t passed_bytes = 0;
-    const CopyOp* to_scatter =
-        nullptr;  // a load's whose kernel the host is to launch, of this batch, when it is filled
-    Batch batch;
+    const CopyOp* to_scatter = nullptr;  // the load whose kernel the host is to launch, once the stage is filled
+    Batch batch;                         // of it
   };
 
   [[nodiscard]] static Batch batch_of(const CopyOp& op, std::size_t first, std::size_t count,
                                       std::uint64_t pitch_bytes);
-  void pass(const CopyOp& op, const Batch& batch, bool is_host_to_launch);
-  void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage) const;
-  void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage) const;
+  // How a batch is moved beside the engine's work, or else.
+  struct Way {
+    bool is_host_to_launch = false;
+    unsigned most_groups = 0;  // of threads
+  };
+  void pass(const CopyOp& op, const Batch& batch, Way way);
+  void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const;
+  void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const;
   void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) const;
   [[nodiscard]] GpuStage& next_stage();
   void finish_oldest();
@@ -75,10 +79,10 @@ class StagedCopies final : public CopyMechanism {
   StagePace ends_;
 };
 
-// How many blocks the next batch of an op has, of those left: at most `most`. A store's first batches are short, as no
-// byte moves while the first is gathered, and a load's last ones, as none does while the last is scattered; at least
-// `least`, unless fewer are left. Pure. REQUIRES: left, most and least are at least 1.
-[[nodiscard]] std::size_t length_of_batch(bool is_store, std::size_t number, std::size_t left, std::size_t least,
+// How many blocks the next batch of an op has, of those left: at most `most`. A store's first batch has only `least`,
+// as no byte moves while it is gathered, and a load's last one, as none does while it is scattered; unless the op is
+// short. Pure. REQUIRES: left, most and least are at least 1, and least is not more than most.
+[[nodiscard]] std::size_t length_of_batch(bool is_store, bool is_first, std::size_t left, std::size_t least,
                                           std::size_t most);
 
 }  // namespace flexkv::cuda

@@ -18,19 +18,20 @@ constexpr std::uint64_t all_bytes = std::uint64_t{80} * 8192;  // of the rig's b
 Lengths lengths(bool is_store, std::size_t left, std::size_t least, std::size_t most) {
   Lengths found;
   while (left > 0) {
-    found.push_back(length_of_batch(is_store, found.size(), left, least, most));
+    found.push_back(length_of_batch(is_store, found.empty(), left, least, most));
     left -= found.back();
   }
   return found;
 }
 
 void batches_are_short_where_no_byte_moves_meanwhile() {
-  CHECK((lengths(true, 64, 4, 16) == Lengths{4, 8, 16, 16, 16, 4}));
-  CHECK((lengths(false, 64, 4, 16) == Lengths{16, 16, 16, 8, 4, 4}));
+  CHECK((lengths(true, 64, 4, 16) == Lengths{4, 16, 16, 16, 12}));
+  CHECK((lengths(false, 64, 4, 16) == Lengths{16, 16, 16, 12, 4}));
   CHECK((lengths(true, 10, 4, 16) == Lengths{4, 6}));
-  CHECK((lengths(false, 10, 4, 16) == Lengths{5, 4, 1}));
+  CHECK((lengths(false, 10, 4, 16) == Lengths{6, 4}));
   for (const bool is_store : {false, true}) {
     CHECK((lengths(is_store, 3, 4, 16) == Lengths{3}));
+    CHECK((lengths(is_store, 8, 4, 16) == Lengths{8}));
     CHECK((lengths(is_store, 5, 1, 1) == Lengths{1, 1, 1, 1, 1}));
     for (std::size_t left = 1; left < 200; ++left) {
       for (const std::size_t length : lengths(is_store, left, 4, 16)) CHECK(length - 1 < 16);
