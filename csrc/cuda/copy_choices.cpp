@@ -1,5 +1,7 @@
 #include "cuda/copy_choices.h"
 
+#include <algorithm>
+
 #include "cuda/host_runs.h"
 #include "transfer/timeout.h"
 
@@ -26,6 +28,10 @@ std::size_t CopyCell::index() const {
 CopyCell CopyCell::at(std::size_t index) {
   const bool is_store = index / 2 / num_sizes == 1;
   return {is_store ? protocol::Direction::store : protocol::Direction::load, index / 2 % num_sizes, index % 2 == 1};
+}
+
+std::size_t CopyCell::num_measured_blocks(std::uint64_t block_bytes, std::uint64_t most_bytes) const {
+  return std::min<std::size_t>(blocks_of_size[size], std::max<std::uint64_t>(1, most_bytes / block_bytes));
 }
 
 CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots, std::int64_t slots_per_piece) {

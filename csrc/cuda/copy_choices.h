@@ -40,6 +40,10 @@ struct CopyCell {
 
   [[nodiscard]] std::size_t index() const;
   [[nodiscard]] static CopyCell at(std::size_t index);
+  // How many blocks an op has that is measured for the cell, of at most so many bytes unless one block has more.
+  static constexpr std::uint64_t most_measured_bytes = std::uint64_t{48} << 20;
+  [[nodiscard]] std::size_t num_measured_blocks(std::uint64_t block_bytes,
+                                                std::uint64_t most_bytes = most_measured_bytes) const;
 };
 
 [[nodiscard]] CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots,
@@ -50,7 +54,8 @@ struct CopyCell {
 using CellFigures = std::array<double, num_mechanisms>;
 using CopyFigures = std::array<CellFigures, CopyCell::count>;
 
-// What an op runs beside: nothing; work of the engine's; the same, and the op is longer than any that is measured.
+// What an op runs beside: nothing; work of the engine's; the same, and it is a long op, in which stages have hardly a
+// beginning and an end.
 enum class Beside : std::uint8_t { nothing, work, work_and_long };
 inline constexpr std::size_t num_besides = 3;
 

@@ -75,11 +75,6 @@ CopyTuner::~CopyTuner() {
 
 bool CopyTuner::is_over() const { return *ends_ || Clock::now() >= deadline_; }
 
-std::size_t CopyTuner::num_blocks_of(const CopyCell& cell) const {
-  const std::uint64_t by_bytes = std::max<std::uint64_t>(1, limits_.op_bytes / map_->slot_bytes);
-  return std::min<std::size_t>(CopyCell::blocks_of_size[cell.size], by_bytes);
-}
-
 // Ids repeat where there are fewer blocks than the op has: what is copied does not matter.
 CopyTuner::Op CopyTuner::op_of(const CopyCell& cell) const {
   const std::size_t count = num_blocks_of(cell);

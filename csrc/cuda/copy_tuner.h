@@ -25,8 +25,8 @@ using GpuLanes = std::array<std::shared_ptr<GpuLane>, 2>;  // to the GPU, back
 
 struct TunerLimits {
   std::chrono::milliseconds time{150};
-  std::uint64_t memory_bytes = std::uint64_t{32} << 20;  // of the GPU, and as much of the host
-  std::uint64_t op_bytes = std::uint64_t{48} << 20;      // no op has more, unless one block has
+  std::uint64_t memory_bytes = std::uint64_t{32} << 20;    // of the GPU, and as much of the host
+  std::uint64_t op_bytes = CopyCell::most_measured_bytes;  // no op has more, unless one block has
 };
 
 class CopyTuner {
@@ -48,7 +48,9 @@ class CopyTuner {
   using Samples = std::array<std::vector<double>, num_mechanisms>;
 
   [[nodiscard]] Op op_of(const CopyCell& cell) const;
-  [[nodiscard]] std::size_t num_blocks_of(const CopyCell& cell) const;
+  [[nodiscard]] std::size_t num_blocks_of(const CopyCell& cell) const {
+    return cell.num_measured_blocks(map_->slot_bytes, limits_.op_bytes);
+  }
   void measure_cell(const CopyCell& cell, MechanismKind usual, CellFigures& figures);
   // Microseconds; none when something ran beside it.
   [[nodiscard]] std::optional<double> sample(GpuLane& lane, MechanismKind kind, const CopyOp& op) const;

@@ -38,11 +38,12 @@ EngineCopies::EngineCopies(const GpuShared& shared, const LaneStreams& streams) 
 
 void EngineCopies::copy(const CopyOp& op) {
   wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
+  step_ = op.after_step;
   pace_.begin();
   const std::size_t most = std::max<std::size_t>(1, bytes_of_segment / op.map.slot_bytes);
   std::size_t number = 0;
   for (std::size_t first = 0; first < op.slots.size(); first += most, ++number) {
-    if (in_flight_.size() == most_in_flight) finish_oldest();
+    if (in_flight_.is_full()) finish_oldest();
     const std::size_t count = std::min(most, op.slots.size() - first);
     issue({op.map, op.host, op.slots.subspan(first, count), op.blocks.subspan(first, count), op.part, op.after_step});
     const GpuEvent& end = *ends_[number % most_in_flight];
@@ -53,6 +54,11 @@ void EngineCopies::copy(const CopyOp& op) {
 }
 
 void EngineCopies::finish_oldest() {
+  if (step_ != 0) {  // a wait for it tells nothing of how fast bytes pass
+    shared_.steps.wait(step_, no_limit);
+    pace_.begin();
+    step_ = 0;
+  }
   const Segment oldest = in_flight_.front();
   (void)pace_.wait(*oldest.end, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
   in_flight_.pop_front();

@@ -6,11 +6,11 @@
 //   batched  any chunks: one call of the driver for many of them, where it has that (12.8 and newer); of memory that is
 //            registered, as others are refused
 #pragma once
-#include <deque>
 #include <memory>
 #include <vector>
 
 #include "cuda/copy_mechanism.h"
+#include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
 
@@ -42,8 +42,9 @@ class EngineCopies : public CopyMechanism {
   void finish_oldest();
 
   std::vector<std::unique_ptr<GpuEvent>> ends_;  // of segments, by turns
-  std::deque<Segment> in_flight_;                // the oldest first
+  FixedQueue<Segment, most_in_flight> in_flight_;
   StagePace pace_;
+  std::uint64_t step_ = 0;  // that the op comes behind, until it is seen to be done
 };
 
 class DirectCopies final : public EngineCopies {

@@ -15,9 +15,17 @@ namespace {
 constexpr std::uint64_t most_bytes_of_short = std::uint64_t{32} << 20;
 constexpr std::uint64_t most_bytes_of_zero_copy = std::uint64_t{4} << 20;
 constexpr std::uint64_t long_piece_bytes = std::uint64_t{1} << 20;
+// Figures tell of ops up to so many times as long as what was measured: of small blocks 64 have few bytes.
+constexpr std::uint64_t reach_of_figures = 4;
+constexpr std::uint64_t least_measured_bytes_for_long = std::uint64_t{16} << 20;
 
 std::uint64_t bytes_of(const CopyOp& op) { return op.part.bytes * op.slots.size(); }
 bool is_long(const CopyOp& op) { return bytes_of(op) > most_bytes_of_short; }
+
+bool figures_tell_of(const CopyOp& op, const CopyCell& cell) {
+  const std::uint64_t measured = cell.num_measured_blocks(op.map.slot_bytes) * op.map.slot_bytes;
+  return is_long(op) ? measured >= least_measured_bytes_for_long : bytes_of(op) <= reach_of_figures * measured;
+}
 
 // Beside an idle engine.
 bool is_sound(MechanismKind kind, const CopyOp& op, const CopyCell& cell) {
@@ -35,13 +43,23 @@ GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, std::shared_ptr<GpuLane>
 // The driver is asked whether the engine is busy only where that makes a difference.
 MechanismKind GpuCopier::choose(const CopyOp& op) const {
   const CopyCell cell = cell_of(lane_->direction(), op.slots, slots_per_piece(op.host.stride_bytes));
+  const MechanismKind usual = choices_->usual();
   MechanismKind kind = choices_->choose(cell, Beside::nothing);
-  if (!choices_->is_forced() && !is_sound(kind, op, cell)) kind = choices_->usual();
-  const MechanismKind beside_work = choices_->choose(cell, is_long(op) ? Beside::work_and_long : Beside::work);
-  if (kind != beside_work && shared_->steps.is_engine_busy()) kind = beside_work;
+  if (!choices_->is_forced()) {
+    MechanismKind beside_work = choices_->choose(cell, is_long(op) ? Beside::work_and_long : Beside::work);
+    if (!figures_tell_of(op, cell)) kind = beside_work = usual;
+    if (!is_sound(kind, op, cell)) kind = usual;
+    if (kind != beside_work && shared_->steps.is_engine_busy()) kind = waits_for_its_step(op) ? usual : beside_work;
+  }
   if (lane_->takes(kind, op)) return kind;
-  if (lane_->takes(choices_->usual(), op)) return choices_->usual();
-  return MechanismKind::staged;
+  return lane_->takes(usual, op) ? usual : MechanismKind::staged;
+}
+
+// A short load that comes behind what the engine is busy with: stages are filled meanwhile, which the copy engine alone
+// would wait for.
+bool GpuCopier::waits_for_its_step(const CopyOp& op) const {
+  const bool is_load = lane_->direction() == protocol::Direction::load;
+  return is_load && !is_long(op) && !shared_->steps.is_done(op.after_step);
 }
 
 MechanismKind GpuCopier::mechanism_for(const HostShard& host, std::span<const std::int64_t> slots) const {

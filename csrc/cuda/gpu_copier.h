@@ -31,6 +31,7 @@ class GpuCopier final : public BlockCopier {
 
  private:
   [[nodiscard]] MechanismKind choose(const CopyOp& op) const;
+  [[nodiscard]] bool waits_for_its_step(const CopyOp& op) const;
   std::uint64_t run(MechanismKind kind, const CopyOp& op);
 
   const std::shared_ptr<GpuShared> shared_;

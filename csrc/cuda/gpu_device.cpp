@@ -23,6 +23,8 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
   check(api_.cuDevicePrimaryCtxRetain(&context_, device_), "cuDevicePrimaryCtxRetain");
   try {
     enter_as_guest();
+    Visit visit(api_);
+    visit.begin();
     check(api_.cuCtxGetStreamPriorityRange(&low_priority_, &high_priority_), "cuCtxGetStreamPriorityRange");
     check(api_.cuModuleLoadData(&module_, kernels_ptx), "cuModuleLoadData");
     for (std::size_t i = 0; i < word_sizes.size(); ++i) {
@@ -39,7 +41,11 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
 
 GpuDevice::~GpuDevice() {
   (void)api_.cuCtxSetCurrent(context_);
-  (void)api_.cuModuleUnload(module_);
+  {
+    Visit visit(api_);
+    visit.begin();
+    (void)api_.cuModuleUnload(module_);
+  }
   (void)api_.cuDevicePrimaryCtxRelease(device_);
 }
 

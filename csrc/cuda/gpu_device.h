@@ -50,14 +50,14 @@ class GpuDevice {
   int high_priority_ = 0;
 };
 
-// As long as it lasts, calls of a thread of the engine's disturb no capture of a graph that another thread makes.
+// From begin to end, calls of a thread of the engine's disturb no capture of a graph that another thread makes.
 class Visit {
  public:
-  explicit Visit(const Api& api) : api_(api) { begin(); }
+  explicit Visit(const Api& api) : api_(api) {}
   ~Visit() { end(); }
   Visit(const Visit&) = delete;
   Visit& operator=(const Visit&) = delete;
-  // One visit may be several, one after the other; of another thread, too.
+  // REQUIRES: it has not begun, or ended since, and a context is the thread's.
   void begin() noexcept;
   void end() noexcept;
 

@@ -45,17 +45,18 @@ struct GpuLane::Mechanisms {
 };
 
 GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction direction)
-    : shared_(std::move(shared)), direction_(direction) {
-  const Visit visit(shared_->device.api());
+    : shared_(std::move(shared)), direction_(direction), visit_(shared_->device.api()) {
   shared_->device.enter_as_guest();
+  visit_.begin();
   streams_ = std::make_unique<LaneStreams>(shared_->device, direction);
   mechanisms_ = std::make_unique<Mechanisms>(*shared_, *streams_);
+  visit_.end();
 }
 
 // Streams and events are to be destroyed by a thread that has entered.
 GpuLane::~GpuLane() {
-  const Visit visit(shared_->device.api());
   (void)shared_->device.try_enter_as_guest();
+  visit_.begin();
   mechanisms_.reset();
   for (auto& events : part_events_) events.clear();
   streams_.reset();
@@ -96,7 +97,7 @@ void GpuLane::copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink
   ++num_in_parts_;
   StagedCopies& staged = mechanisms_->staged;
   run(staged, [&] {
-    staged.begin();
+    staged.begin(op.after_step);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       op.part = parts[i];
       staged.issue(op);

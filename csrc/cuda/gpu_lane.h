@@ -42,6 +42,7 @@ class GpuLane {
 
   const std::shared_ptr<GpuShared> shared_;
   const protocol::Direction direction_;
+  Visit visit_;  // while the members below are made, and given back
   std::unique_ptr<const LaneStreams> streams_;
   std::unique_ptr<Mechanisms> mechanisms_;
   std::mutex mutex_;

@@ -18,8 +18,8 @@ namespace flexkv::cuda {
 struct GpuShared {
   // Throws Error, std::invalid_argument.
   GpuShared(const Api& api, int ordinal, DeviceLayout layout, std::uint64_t slot_stride_bytes)
-      : visit_(api),
-        device(api, ordinal),
+      : device(api, ordinal),
+        visit_(api),
         map(device, std::move(layout)),
         steps(device),
         stages(device, slot_stride_bytes) {
@@ -32,11 +32,15 @@ struct GpuShared {
   GpuShared(const GpuShared&) = delete;
   GpuShared& operator=(const GpuShared&) = delete;
 
+  const GpuDevice device;
+
  private:
-  Visit visit_;  // before and behind all that is made and given back
+  struct Begun : Visit {
+    explicit Begun(const Api& api) : Visit(api) { begin(); }
+  };
+  Begun visit_;  // before all below is made, and behind it when it is given back
 
  public:
-  const GpuDevice device;
   const BlockMap map;
   StepEvents steps;
   StagePool stages;

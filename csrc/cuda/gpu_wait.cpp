@@ -65,8 +65,15 @@ bool StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks look
   const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes);
   if (first > nanoseconds(0)) pause(first);
   bool has_ended = false;
-  (void)wait_until([&] { return (has_ended = end.is_done()) || is_enough(); }, looks, no_limit);
-  if (has_ended) ended(WaitClock::now(), passed_bytes);
+  std::size_t num_looks = 0;
+  const auto is_over = [&] {
+    ++num_looks;
+    has_ended = end.is_done();
+    return has_ended || is_enough();
+  };
+  (void)wait_until(is_over, looks, no_limit);
+  // There at once after a sleep: it may have been there for most of it, and the next sleep is to be shorter.
+  if (has_ended) ended(WaitClock::now() - (num_looks == 1 ? first / 2 : nanoseconds(0)), passed_bytes);
   return has_ended;
 }
 

@@ -84,8 +84,9 @@ bool GpuHostRegistration::settle(std::size_t piece, Result result) {
 }
 
 void GpuHostRegistration::unregister_pieces() {
-  const Visit visit(shared_->device.api());
   if (shared_->device.try_enter_as_guest() != success) return;  // the driver is gone, and its registrations with it
+  Visit visit(shared_->device.api());
+  visit.begin();
   for (std::size_t piece = next_++; piece < pieces_.size(); piece = next_++) {
     if (pieces_[piece] == Piece::ours) (void)shared_->device.api().cuMemHostUnregister(range(piece).base);
   }

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "cuda/gpu_wait.h"
-
 namespace flexkv::cuda {
 namespace {
 
@@ -12,10 +10,7 @@ constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // of the driver; a long
 }  // namespace
 
 LaneStreams::LaneStreams(const GpuDevice& device, protocol::Direction direction)
-    : device_(device),
-      direction_(direction),
-      kernels_(device, device.high_priority()),
-      copies_(device, device.high_priority()) {}
+    : device_(device), direction_(direction), copies_(device, device.high_priority()) {}
 
 void LaneStreams::move(std::byte* host, DevicePtr device, std::uint64_t bytes, Stream stream) const {
   if (is_store()) {
@@ -45,11 +40,6 @@ void LaneStreams::move_rows(std::byte* host, DevicePtr device, const Rows& rows,
   host_side.host = host;
   host_side.pitch_bytes = rows.host_pitch;
   device_.check(device_.api().cuMemcpy2DAsync(&rectangle, stream), "cuMemcpy2DAsync");
-}
-
-void LaneStreams::drain() const noexcept {
-  copies_.drain();
-  kernels_.drain();
 }
 
 }  // namespace flexkv::cuda

@@ -1,7 +1,8 @@
-// LaneStreams: the streams of one direction, for whichever mechanism copies, and the copies of the copy engine in them.
+// LaneStreams: the stream of one direction, for whichever mechanism copies, and the copies of the copy engine in it.
 //
 // With more than a few streams in all, the driver has them share queues, and copies become several times slower: no
-// mechanism has streams of its own. Thread safety: one thread at a time.
+// mechanism has streams of its own, and only stages have others (csrc/cuda/stage_pool.h). All of a direction's copies
+// go one behind the other: in two streams they took 1 to 2 % longer (H100). Thread safety: one thread at a time.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -22,10 +23,6 @@ class LaneStreams {
   [[nodiscard]] const GpuDevice& device() const { return device_; }
   [[nodiscard]] protocol::Direction direction() const { return direction_; }
   [[nodiscard]] bool is_store() const { return direction_ == protocol::Direction::store; }
-  // Of kernels that need no stage: each stage has a stream of its own (csrc/cuda/stage_pool.h).
-  [[nodiscard]] const GpuStream& kernels() const { return kernels_; }
-  // All of the direction's copies, one behind the other: in two streams they took 1 to 2 % longer, both of contiguous
-  // bytes and of scattered blocks (H100).
   [[nodiscard]] const GpuStream& copies() const { return copies_; }
 
   // Copies between the two, this direction's way. Throws Error.
@@ -42,12 +39,11 @@ class LaneStreams {
   void move_rows(std::byte* host, DevicePtr device, const Rows& rows, Stream stream) const;
 
   // After an error: waits until nothing of the lane runs on.
-  void drain() const noexcept;
+  void drain() const noexcept { copies_.drain(); }
 
  private:
   const GpuDevice& device_;
   const protocol::Direction direction_;
-  const GpuStream kernels_;
   const GpuStream copies_;
 };
 

@@ -4,7 +4,6 @@
 
 #include "cuda/host_runs.h"
 #include "cuda/kernel_launch.h"
-#include "cuda/step_wait.h"
 
 namespace flexkv::cuda {
 namespace {
@@ -39,7 +38,7 @@ void StagedCopies::copy(const CopyOp& op) {
   if (streams_.is_store()) {  // before it counts as one that shares the stages
     shared_.steps.wait(op.after_step, shared_.start_limit);
   }
-  begin();
+  begin(op.after_step);
   const std::uint64_t pitch_bytes = pitch_of(op);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
@@ -54,11 +53,12 @@ void StagedCopies::copy(const CopyOp& op) {
   finish();
 }
 
-void StagedCopies::begin() {
+void StagedCopies::begin(std::uint64_t after_step) {
   shared_.stages.begin(side());
   fills_.begin();
   ends_.begin();
   issued_bytes_ = 0;
+  step_ = after_step;
 }
 
 void StagedCopies::issue(const CopyOp& op) {
@@ -71,7 +71,10 @@ void StagedCopies::issue(const CopyOp& op) {
 }
 
 void StagedCopies::record(const PartEvents& events) const {
-  for (const InFlight& each : in_flight_) events.events[each.stage->index]->record(each.stage->kernels.get());
+  for (std::size_t i = 0; i < in_flight_.size(); ++i) {
+    const GpuStage& stage = *in_flight_[i].stage;
+    events.events[stage.index]->record(stage.kernels.get());
+  }
 }
 
 void StagedCopies::finish() {
@@ -95,32 +98,51 @@ GpuStage& StagedCopies::next_stage() {
 }
 
 void StagedCopies::finish_oldest() {
-  scatter_what_fills();
+  scatter_until_the_oldest_ends();
+  if (step_ != 0) {  // a wait for it tells nothing of how fast bytes pass
+    shared_.steps.wait(step_, no_limit);
+    ends_.begin();
+    step_ = 0;
+  }
   const InFlight oldest = in_flight_.front();
   (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
   in_flight_.pop_front();
   shared_.stages.give_back(side(), oldest.stage);
 }
 
-// Until the oldest stage is done, or none fills any more.
-void StagedCopies::scatter_what_fills() {
+// What the host is to launch of it: until the oldest stage is done, or none fills any more.
+void StagedCopies::scatter_until_the_oldest_ends() {
   const InFlight& oldest = in_flight_.front();
   const auto is_oldest_done = [&oldest] { return oldest.to_scatter == nullptr && oldest.stage->done.is_done(); };
-  for (InFlight& next : in_flight_) {
+  for (std::size_t i = 0; i < in_flight_.size(); ++i) {
+    InFlight& next = in_flight_[i];
     if (next.to_scatter == nullptr) continue;
     if (!fills_.wait(next.stage->filled, next.passed_bytes, Looks::leisurely, is_oldest_done)) return;
-    scatter(*next.to_scatter, next.batch, *next.stage, most_groups_beside_work);
-    next.to_scatter = nullptr;
+    scatter(next);
   }
 }
 
+void StagedCopies::scatter_what_is_filled() {
+  for (std::size_t i = 0; i < in_flight_.size(); ++i) {
+    InFlight& next = in_flight_[i];
+    if (next.to_scatter == nullptr) continue;
+    if (!next.stage->filled.is_done()) return;
+    scatter(next);
+  }
+}
+
+void StagedCopies::scatter(InFlight& filled) const {
+  scatter(*filled.to_scatter, filled.batch, *filled.stage, most_groups_beside_work);
+  filled.to_scatter = nullptr;
+}
+
 void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
+  scatter_what_is_filled();
   GpuStage& stage = next_stage();
   issued_bytes_ += batch.bytes();
   in_flight_.push_back({&stage, issued_bytes_, way.is_host_to_launch ? &op : nullptr, batch});
   const GpuStream& copies = streams_.copies();
   if (streams_.is_store()) {
-    wait_for_step(shared_, streams_, stage.kernels, op.after_step);
     launch(op, batch, stage, way.most_groups);
     stage.filled.record(stage.kernels.get());
     copies.wait_for(stage.filled.get());
@@ -135,9 +157,9 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
   scatter(op, batch, stage, way.most_groups);
 }
 
-// What only fills a stage does not wait for the step.
+// What only fills a stage does not wait for the step, and a store has waited for it.
 void StagedCopies::scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const {
-  wait_for_step(shared_, streams_, stage.kernels, op.after_step);
+  shared_.steps.make_wait(stage.kernels, op.after_step);
   launch(op, batch, stage, most_groups);
   stage.done.record(stage.kernels.get());
 }

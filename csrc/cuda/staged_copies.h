@@ -15,9 +15,9 @@
 // otherwise, and for the last stage, the device waits for that, as the host would come some microseconds later.
 #pragma once
 #include <cstddef>
-#include <deque>
 
 #include "cuda/copy_mechanism.h"
+#include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
 #include "cuda/part_events.h"
@@ -32,8 +32,9 @@ class StagedCopies final : public CopyMechanism {
   void copy(const CopyOp& op) override;
   void settle() noexcept override;
 
-  // The same in steps: begin, any number of issues, finish. What is issued runs on when `issue` returns. Throws Error.
-  void begin();
+  // The same in steps: begin, any number of issues, all behind the same step of the engine's, finish. What is issued
+  // runs on when `issue` returns. Throws Error.
+  void begin(std::uint64_t after_step);
   void issue(const CopyOp& op);
   // Records in the events, one for each stage, what was issued so far and may not be there yet.
   void record(const PartEvents& events) const;
@@ -68,13 +69,16 @@ class StagedCopies final : public CopyMechanism {
   void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) const;
   [[nodiscard]] GpuStage& next_stage();
   void finish_oldest();
-  void scatter_what_fills();
+  void scatter_what_is_filled();
+  void scatter_until_the_oldest_ends();
+  void scatter(InFlight& filled) const;
   [[nodiscard]] std::size_t side() const { return streams_.is_store() ? 1 : 0; }
 
   GpuShared& shared_;
   const LaneStreams& streams_;
-  std::deque<InFlight> in_flight_;  // the oldest first
+  FixedQueue<InFlight, StagePool::most_stages> in_flight_;
   std::uint64_t issued_bytes_ = 0;  // since `begin`
+  std::uint64_t step_ = 0;          // that this op's scatters come behind, until it is seen to be done
   StagePace fills_;
   StagePace ends_;
 };

@@ -36,13 +36,15 @@ void StepEvents::make_wait(const GpuStream& stream, std::uint64_t step) const {
 }
 
 void StepEvents::wait(std::uint64_t step, std::chrono::nanoseconds limit) const {
-  const auto is_done = [this, step] {  // chosen at every look: an event may be recorded anew meanwhile
-    const std::lock_guard lock(mutex_);
-    const GpuEvent* const event = event_of(step);
-    return event == nullptr || event->is_done();
-  };
-  if (wait_until(is_done, Looks::leisurely, limit)) return;
+  if (wait_until([this, step] { return is_done(step); }, Looks::leisurely, limit)) return;
   throw Error(error_not_ready, "step " + std::to_string(step) + " of the engine does not end on the device");
+}
+
+// The event is chosen at every look: it may be recorded anew meanwhile.
+bool StepEvents::is_done(std::uint64_t step) const {
+  const std::lock_guard lock(mutex_);
+  const GpuEvent* const event = event_of(step);
+  return event == nullptr || event->is_done();
 }
 
 bool StepEvents::is_engine_busy() const {

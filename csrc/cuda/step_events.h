@@ -28,6 +28,8 @@ class StepEvents {
   // The same on the host: throws Error after `limit`, too.
   void wait(std::uint64_t step, std::chrono::nanoseconds limit) const;
 
+  // Whether nothing would wait for it. Throws Error.
+  [[nodiscard]] bool is_done(std::uint64_t step) const;
   // Whether the engine still works on what was recorded last. Throws Error.
   [[nodiscard]] bool is_engine_busy() const;
 

@@ -95,6 +95,9 @@ class GpuRig {
   std::uint64_t copy_in_parts(const Ids& slots, const Ids& blocks, PartSink& sink, std::uint64_t after_step = 0) {
     return loads_->copy_in_parts(shard_, slots, blocks, after_step, sink);
   }
+  [[nodiscard]] MechanismKind mechanism_for(Direction direction, const Ids& slots) {
+    return gpu_copier(direction).mechanism_for(shard_, slots);
+  }
   [[nodiscard]] const BlockMap& map() { return gpu_copier(Direction::load).map(); }
 
   void fill(std::vector<std::byte>& bytes) {

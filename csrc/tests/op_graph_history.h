@@ -220,7 +220,7 @@ class OpGraphHistory {
       table_.executor_dead(executor);
     } else {
       up_[executor] = true;
-      told_again_[executor] = last_lost_ticket_;
+      told_again_[executor] = lost_tickets_;
       table_.executor_up(executor);
     }
   }
@@ -266,7 +266,7 @@ class OpGraphHistory {
     ModelOp& op = found->second;
     CHECK(op.layer_ticket == layer_ticket && op.status && op.status != OpStatus::done);
     const bool is_due = op.to_be_told.erase(executor) == 1;
-    CHECK(is_due || layer_ticket == told_again_[executor]);
+    CHECK(is_due || told_again_[executor].contains(layer_ticket));
   }
 
   // An answer nobody waits for: the op is not in that rank's hands, or there is none.
@@ -348,7 +348,7 @@ class OpGraphHistory {
 
   void note_lost(ModelOp& op) {
     if (op.layer_ticket == 0) return;
-    last_lost_ticket_ = std::max(last_lost_ticket_, op.layer_ticket);
+    lost_tickets_.insert(op.layer_ticket);
     for (const std::uint32_t rank : op.executors) {
       if (up_[rank] && !op.taken.contains(rank)) op.to_be_told.insert(rank);
     }
@@ -387,8 +387,8 @@ class OpGraphHistory {
   OpGraphTable table_{num_ranks_, replicas_};
   std::vector<bool> up_;
   std::vector<bool> unsure_;
-  std::vector<std::uint64_t> told_again_;  // the layer ticket that was the last lost one when it came up
-  std::uint64_t last_lost_ticket_ = 0;
+  std::vector<std::set<std::uint64_t>> told_again_;  // the layer tickets that were lost when it came up
+  std::set<std::uint64_t> lost_tickets_;
   double now_s_ = 0;
   std::int64_t next_id_ = 1;
   std::map<std::int64_t, ModelOp> ops_;

@@ -232,32 +232,70 @@ void nothing_is_concluded_beside_a_busy_engine() {
   CHECK(cuda.api().cuStreamDestroy(engine) == success);
 }
 
+// Figures that speak for a batch beside a busy engine, and for a kernel over the host's memory otherwise; and a step of
+// the engine's, the first, that does not end while it is held.
+struct HeldStep {
+  HeldStep() {
+    CopyFigures figures{};
+    for (CellFigures& cell : figures) {
+      of(cell, MechanismKind::staged) = 100;
+      of(cell, MechanismKind::batched) = 80;
+      of(cell, MechanismKind::zero_copy) = 50;
+    }
+    CHECK(rig.backend().choices().give(figures));
+    rig.use_host();
+    cuda.hold(engine, true);
+    cuda.add_work(engine, [] {});
+  }
+  ~HeldStep() {
+    cuda.hold(engine, false);
+    CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  }
+  HeldStep(const HeldStep&) = delete;
+  HeldStep& operator=(const HeldStep&) = delete;
+  void record_step() { rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine)); }
+  MechanismKind kind(std::size_t num_blocks) { return rig.mechanism_for(Direction::store, numbered(0, num_blocks)); }
+
+  static FakeCuda& with_few_bytes(FakeCuda& cuda) {
+    cuda.set_free_bytes(few_bytes);
+    return cuda;
+  }
+
+  Choices choices{std::uint64_t{1}};
+  FakeCuda cuda{1};
+  GpuRig rig{with_few_bytes(cuda), choices, {1024, 1024}, 400, 400};
+  Stream engine = cuda.make_stream();
+};
+
 // The busy engine is asked for only where it matters; then the op takes the other way.
 void an_op_beside_a_busy_engine_takes_the_way_for_that() {
-  CopyFigures figures{};
-  for (CellFigures& cell : figures) {
-    of(cell, MechanismKind::staged) = 100;
-    of(cell, MechanismKind::batched) = 80;
-    of(cell, MechanismKind::zero_copy) = 50;
-  }
-  Choices choices(std::uint64_t{1});
-  FakeCuda cuda(1);
-  cuda.set_free_bytes(few_bytes);
-  GpuRig rig(cuda, choices, {1024, 1024}, 8, 8);
-  CHECK(rig.backend().choices().give(figures));
-  rig.use_host();
-  Stream engine = cuda.make_stream();
-  cuda.hold(engine, true);
+  HeldStep held;
   for (const bool is_busy : {false, true}) {
-    if (is_busy) rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-    const std::uint64_t num_kernels = cuda.num_calls("cuLaunchKernel");
-    const std::uint64_t num_batches = cuda.num_calls("cuMemcpyBatchAsync");
-    (void)rig.copy(Direction::store, {1, 5}, {2, 3});  // of no step: it need not wait
-    CHECK(cuda.num_calls("cuLaunchKernel") == num_kernels + (is_busy ? 0 : 1));
-    CHECK(cuda.num_calls("cuMemcpyBatchAsync") == num_batches + (is_busy ? 1 : 0));
+    if (is_busy) held.record_step();
+    const std::uint64_t num_kernels = held.cuda.num_calls("cuLaunchKernel");
+    const std::uint64_t num_batches = held.cuda.num_calls("cuMemcpyBatchAsync");
+    (void)held.rig.copy(Direction::store, {1, 5}, {2, 3});  // of no step: it need not wait
+    CHECK(held.cuda.num_calls("cuLaunchKernel") == num_kernels + (is_busy ? 0 : 1));
+    CHECK(held.cuda.num_calls("cuMemcpyBatchAsync") == num_batches + (is_busy ? 1 : 0));
   }
-  cuda.hold(engine, false);
-  CHECK(cuda.api().cuStreamDestroy(engine) == success);
+}
+
+void figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured() {
+  HeldStep held;
+  CHECK(held.kind(256) == MechanismKind::zero_copy && held.kind(257) == MechanismKind::staged);
+  held.record_step();
+  CHECK(held.kind(256) == MechanismKind::batched && held.kind(257) == MechanismKind::staged);
+}
+
+// The copy engine alone would stand still until the step is done: stages are filled meanwhile.
+void a_short_load_behind_the_step_that_runs_fills_stages() {
+  HeldStep held;
+  held.record_step();
+  const std::uint64_t num_kernels = held.cuda.num_calls("cuLaunchKernel");
+  std::thread load([&] { (void)held.rig.copy(Direction::load, {1, 5}, {2, 3}, 1); });
+  held.cuda.await_calls("cuLaunchKernel", num_kernels + 1);
+  held.cuda.hold(held.engine, false);
+  load.join();
 }
 
 // Ops of the engine's go on while it is measured, and are right.
@@ -342,6 +380,8 @@ int main() {
   without_time_nothing_is_measured_and_the_usual_way_stays();
   nothing_is_concluded_beside_a_busy_engine();
   an_op_beside_a_busy_engine_takes_the_way_for_that();
+  figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured();
+  a_short_load_behind_the_step_that_runs_fills_stages();
   ops_run_beside_a_measurement();
   a_measurement_ends_with_its_registration();
   layouts_that_are_copied_alike_have_one_class();

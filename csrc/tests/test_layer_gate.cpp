@@ -157,6 +157,17 @@ void what_is_expected_is_kept_however_many_others_come() {
   CHECK(!gate.begin(2) && !gate.begin(50));
 }
 
+void a_load_that_runs_is_not_forgotten_however_many_others_come() {
+  Served served;
+  CHECK(served.gate.begin(1));
+  for (std::uint64_t ticket = 2; ticket < 50; ++ticket) served.gate.lose(ticket);
+  served.gate.advance(1, 10, 5);
+  served.gate.expect(1, long_s);
+  CHECK(served.gate.wait_part(1, 10) == CopyMark{5});
+  served.gate.end(1, true);
+  CHECK(served.gate.finish(1));
+}
+
 void a_load_that_was_forgotten_fails_at_once_when_it_is_expected() {
   Served served;
   for (std::uint64_t ticket = 2; ticket <= 100; ++ticket) {
@@ -196,6 +207,7 @@ int main() {
   only_expected_tickets_are_waited_for_and_they_grow();
   loads_that_nobody_waits_for_are_forgotten();
   what_is_expected_is_kept_however_many_others_come();
+  a_load_that_runs_is_not_forgotten_however_many_others_come();
   a_load_that_was_forgotten_fails_at_once_when_it_is_expected();
   only_so_many_are_expected_at_a_time();
   std::puts("test_layer_gate: ok");

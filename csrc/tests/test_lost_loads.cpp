@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 
 #include "tests/engine_kit.h"
 #include "tests/op_graph_kit.h"
 #include "tests/worker_rig.h"
+#include "transfer/layer_gate.h"
 
 using namespace flexkv;
 
@@ -65,7 +67,18 @@ void what_was_not_told_before_a_rank_was_lost_is_told_when_it_comes_again() {
   table.executor_lost(0, true, "gone");
   CHECK(table.lost(0).empty());
   table.executor_up(0);
-  CHECK(table.lost(0) == Tickets{8});
+  CHECK((table.lost(0) == Tickets{7, 8}));
+}
+
+void of_lost_loads_that_nobody_is_told_only_the_newest_are_kept() {
+  Table table(1);
+  for (std::uint64_t ticket = 1; ticket <= 1000; ++ticket) table.lose_load(ticket);
+  Tickets newest(LayerGate::max_loads);
+  std::iota(newest.begin(), newest.end(), 1001 - newest.size());
+  CHECK(table.lost(0) == newest);
+  table.executor_lost(0, true, "gone");
+  table.executor_up(0);
+  CHECK(table.lost(0) == newest);
 }
 
 std::uint64_t take_lost(FakeAgent& agent) {
@@ -134,6 +147,7 @@ int main() {
   only_ranks_that_were_not_sent_the_op_are_told();
   cancelled_and_late_loads_are_told_and_good_ones_are_not();
   what_was_not_told_before_a_rank_was_lost_is_told_when_it_comes_again();
+  of_lost_loads_that_nobody_is_told_only_the_newest_are_kept();
   the_engine_tells_its_agents();
   a_worker_is_let_go_at_once_and_its_load_is_lost();
   std::puts("test_lost_loads: ok");

@@ -114,12 +114,13 @@ LayerGate::Load& LayerGate::known(std::uint64_t ticket) {
   return loads_[ticket];
 }
 
-// The oldest of those that nobody expects, up to this ticket, until so many are left.
+// The oldest of those that nobody expects, up to this ticket, until so many are left. Not one that runs: whoever comes
+// to expect it must wait until its copies write no more.
 void LayerGate::forget_unexpected(std::size_t num_left, std::uint64_t last_ticket) {
   std::size_t num_unexpected = loads_.size() - num_expected();
   auto entry = loads_.begin();
   while (entry != loads_.end() && entry->first <= last_ticket && num_unexpected > num_left) {
-    if (entry->second.deadline) {
+    if (entry->second.deadline || entry->second.state == State::running) {
       ++entry;
       continue;
     }

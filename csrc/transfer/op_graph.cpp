@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <unordered_set>
 
+#include "transfer/layer_gate.h"
+
 namespace flexkv {
 
 namespace {
@@ -14,6 +16,12 @@ std::string name_of(const OpSpec& op) { return std::string(op_type_name(op.type)
 template <typename Visit>
 void for_each_executor(std::uint64_t mask, Visit visit) {
   for (; mask != 0; mask &= mask - 1) visit(static_cast<std::uint32_t>(std::countr_zero(mask)));
+}
+
+// No worker expects more loads than this at a time.
+void keep_newest(std::deque<std::uint64_t>& tickets, std::uint64_t ticket) {
+  tickets.push_back(ticket);
+  if (tickets.size() > LayerGate::max_loads) tickets.pop_front();
 }
 
 }  // namespace
@@ -227,9 +235,9 @@ void OpGraphTable::recall(Op& op) {
 void OpGraphTable::lose_load(std::uint64_t layer_ticket) { lose_load(layer_ticket, bit_of(disk()) - 1); }
 
 void OpGraphTable::lose_load(std::uint64_t layer_ticket, std::uint64_t executors) {
-  last_lost_ticket_ = std::max(last_lost_ticket_, layer_ticket);
+  if (std::ranges::find(lost_tickets_, layer_ticket) == lost_tickets_.end()) keep_newest(lost_tickets_, layer_ticket);
   for_each_executor(executors, [&](std::uint32_t executor) {
-    if (executors_[executor].up) executors_[executor].lost_tickets.push_back(layer_ticket);
+    if (executors_[executor].up) keep_newest(executors_[executor].lost_tickets, layer_ticket);
   });
 }
 
@@ -298,10 +306,10 @@ std::uint64_t OpGraphTable::executors_of(const OpSpec& op) const {
   return ranks;
 }
 
-// It may have missed the word of a load that its worker is about to wait for.
+// It may have missed the word of loads that its worker is about to wait for.
 void OpGraphTable::executor_up(std::uint32_t executor) {
   executors_.at(executor).up = true;
-  if (executor != disk() && last_lost_ticket_ != 0) lose_load(last_lost_ticket_, bit_of(executor));
+  if (executor != disk()) executors_[executor].lost_tickets = lost_tickets_;
 }
 
 void OpGraphTable::executor_lost(std::uint32_t executor, bool certain, const std::string& reason) {

@@ -149,7 +149,7 @@ class OpGraphTable {
     std::string why_down;
     std::int64_t in_hand = 0;
     std::deque<std::pair<std::int64_t, bool>> sends;  // op id, recall; entries whose bit is gone are skipped
-    std::deque<std::uint64_t> lost_tickets;           // to be told; they go first
+    std::deque<std::uint64_t> lost_tickets;           // the newest that are to be told; they go first
   };
   struct Cancel {
     std::int64_t op_id = 0;
@@ -192,7 +192,7 @@ class OpGraphTable {
   std::deque<std::int64_t> starts_;  // op ids
   std::deque<Completion> completions_;
   std::int64_t num_held_ = 0;
-  std::uint64_t last_lost_ticket_ = 0;
+  std::deque<std::uint64_t> lost_tickets_;  // the newest
 };
 
 }  // namespace flexkv

@@ -30,7 +30,7 @@ from flexkv.common.debug import flexkv_logger
 __all__ = ["OFF", "CopyChoice", "CopyTuning", "CopyTuningReport", "cache_directory"]
 
 _logger = flexkv_logger(__name__)
-FILE_VERSION = 1
+FILE_VERSION = 2
 OFF = "off"
 MAX_FILE_BYTES = 1 << 20
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
