@@ -86,8 +86,8 @@ class FlexKVWorkerConnector:
         if self._client is None or not self._layer_names:
             self._lost = notice.layer_load  # it never comes to this rank
             return
-        self._client.expect_load(notice.step, self._load_timeout_s)
         self._ticket = notice.step
+        self._client.expect_load(notice.step, self._load_timeout_s)
 
     def turned_off(self) -> FlexKVWorkerConnector:
         """Return the role of a rank that takes no part any more; it still tells what this step owes the scheduler."""
