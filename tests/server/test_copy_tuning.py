@@ -15,7 +15,7 @@ from flexkv import _core
 from flexkv.common.config import CacheConfig
 from flexkv.errors import ConfigError
 from flexkv.server import KVTPClient
-from flexkv.server.copy_tuning import CopyTuning, cache_directory
+from flexkv.server.copy_tuning import FILE_VERSION, CopyTuning, cache_directory
 
 MECHANISMS = ["staged", "zero_copy"]
 CELLS = [("load", 1, "adjacent"), ("store", 1, "adjacent"), ("store", 4, "scattered")]
@@ -120,7 +120,7 @@ def test_the_report_has_the_choices_with_their_figures(tmp_path: Path) -> None:
         (b"[]", "it holds no object"),
         (b"{}", "its version is another one"),
         (b" " * (1 << 20) + b"{}", "it has more than"),
-        ({"version": 2}, "its version is another one"),
+        ({"version": FILE_VERSION + 1}, "its version is another one"),
         ({"gpu": "another"}, "its gpu is another one"),
         ({"driver": "550.1"}, "its driver is another one"),
         ({"layout": "2x8192-w16"}, "its layout is another one"),
