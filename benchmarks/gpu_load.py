@@ -5,7 +5,8 @@
 
 The engine runs without a pause, two bundles ahead of the device. Its speed is measured in windows: alone, beside
 contiguous DMA, alone, beside ours, alone. Each window beside copies is compared with the mean of the two around it,
-since the clocks of a GPU drift by 10 % with its heat.
+since the clocks of a GPU drift by 10 % with its heat. DMA takes part twice: how much its two windows differ is how
+much may be chance.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -158,30 +159,24 @@ def _event() -> Any:
 
 def beside(
     running: Running,
-    limit: list[Mover],
-    ours: list[Mover],
+    movers_of: Mapping[str, list[Mover]],
     seconds: float,
     alone_bundles: int,
-    *,
-    is_ours_first: bool,
 ) -> dict[str, float]:
-    """Measure one round: both rates, the engine's speed alone, and how much slower it is beside each.
+    """Measure one round: in this order, each one's rate, and how much slower the engine is beside it.
 
-    `limit_gbs`, `ours_gbs`: 10^9 bytes a second; `alone`: in the engine's unit; `slower`, `slower_by_limit`: shares.
+    `NAME_gbs`: 10^9 bytes a second; `NAME_slower`: a share; `alone`: the engine's speed in its unit.
     """
     timeline = running.timeline
     alone_s = [timeline.wait(timeline.begin(), alone_bundles)]
     result: dict[str, float] = {}
-    for is_ours in (is_ours_first, not is_ours_first):
-        movers = ours if is_ours else limit
+    for name, movers in movers_of.items():
         for mover in movers:
             mover()
         first = timeline.begin()
-        moved = rate(movers, seconds, warm_calls=0)
+        result[f"{name}_gbs"] = rate(movers, seconds, warm_calls=0).gbs
         beside_s = timeline.since(first)
         alone_s.append(timeline.wait(timeline.begin(), alone_bundles))
-        slower = beside_s / statistics.fmean(alone_s[-2:]) - 1
-        result["ours_gbs" if is_ours else "limit_gbs"] = moved.gbs
-        result["slower" if is_ours else "slower_by_limit"] = slower
+        result[f"{name}_slower"] = beside_s / statistics.fmean(alone_s[-2:]) - 1
     result["alone"] = running.speed(statistics.median(alone_s))
     return result

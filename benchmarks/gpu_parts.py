@@ -23,6 +23,7 @@ from benchmarks.gpu_table import copy_cell
 from benchmarks.report import GIB, KIB, MIB, percentile
 
 NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
+BUNDLES_IN_WINDOW = 8
 LATENCY_BLOCKS = ((2 * MIB, 64), (64 * KIB, 16))
 """Bytes of a block, and its chunks."""
 
@@ -148,22 +149,34 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
     limit, ours = arena.dma.movers(way), rig.movers(way)
     with gpu_load.Running(engine, rig.record_step) as running:
         clock = clock or (_asked(["clocks.sm"]) or ["unknown"])[0]
+        bundle_s = running.timeline.wait(running.timeline.begin(), 2)
+        seconds = max(plan.seconds / 2, BUNDLES_IN_WINDOW * bundle_s)
         rounds = [
-            gpu_load.beside(
-                running, limit, ours, plan.seconds, 4 if plan.is_tiny else 12, is_ours_first=number % 2 == 1
-            )
-            for number in range(plan.rounds)
+            gpu_load.beside(running, movers_of, seconds, 2 if plan.is_tiny else 6)
+            for movers_of in _turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
         ]
     rig.verify(way)
-    points = [100 * (each["slower"] - each["slower_by_limit"]) for each in rounds]
+    for each in rounds:
+        each["limit_gbs"] = (each["limit_gbs"] + each["again_gbs"]) / 2
+        each["by_limit"] = (each["limit_slower"] + each["again_slower"]) / 2
+    points = [100 * (each["ours_slower"] - each["by_limit"]) for each in rounds]
+    by_chance = [100 * abs(each["limit_slower"] - each["again_slower"]) for each in rounds]
     row = _row(
         "load", rig, arena.device_bytes, way, rounds, load=engine.name, slots="fresh", engine_unit=engine.unit,
-        engine_alone=_median(rounds, "alone"), engine_slower=_median(rounds, "slower"),
-        engine_slower_by_limit=_median(rounds, "slower_by_limit"), points=percentile(points, 50),
-        sm_mhz=clock,
+        engine_alone=_median(rounds, "alone"), engine_slower=_median(rounds, "ours_slower"),
+        engine_slower_by_limit=_median(rounds, "by_limit"), points=percentile(points, 50),
+        points_by_chance=percentile(by_chance, 50), sm_mhz=clock,
     )  # fmt: skip
     plan.add(row, f"{_told(row)}; alone {row.engine_alone:.1f} {row.engine_unit}, SM {row.sm_mhz} MHz")
     return clock
+
+
+def _turns(movers_of: dict[str, list[Mover]], rounds: int) -> Iterator[dict[str, list[Mover]]]:
+    """Yield all of them for each round, each one first in its turn."""
+    names = list(movers_of)
+    for number in range(rounds):
+        order = [names[(number + place) % len(names)] for place in range(len(names))]
+        yield {name: movers_of[name] for name in order}
 
 
 def pools(plan: Plan, aged: Aged) -> None:

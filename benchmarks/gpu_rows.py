@@ -52,7 +52,9 @@ class CopyRow:
     """How much longer the engine's work takes beside ours than in the windows around; 0.02: 2 % longer."""
     engine_slower_by_limit: float = 0.0
     points: float = 0.0
-    """How many hundredths more it is beside ours than beside DMA."""
+    """How many hundredths more it is beside ours than beside DMA: the median of the rounds' differences."""
+    points_by_chance: float = 0.0
+    """By how many DMA differs from itself, in two windows of a round."""
     sm_mhz: str = ""
 
 
@@ -134,7 +136,8 @@ def _copy_figures(row: Row) -> list[Figure]:
                peers=row["limit_gbs"])
     ]  # fmt: skip
     if row["load"] != "idle":
-        beside = f"{row['engine_slower']:+.1%} beside ours; engine alone in {row['engine_unit']}"
+        chance = f"by chance {number(row.get('points_by_chance', 0.0))}"
+        beside = f"{row['engine_slower']:+.1%} beside ours; {chance}; engine alone in {row['engine_unit']}"
         must = 2.0 if row["load"] == "product" else None
         figures.append(
             Figure(question=f"{what}: the engine slowed beyond what DMA slows it", unit="points", ours=row["points"],

@@ -25,7 +25,10 @@ def copy_cell(row: Row | None) -> str:
     if row["load"] == "idle":
         return text
     judged = _judged(row["points"], 2.0 if row["load"] == "product" else None, at_least=False)
-    return f"{text}; {100 * row['engine_slower']:+.1f} %, DMA {100 * row['engine_slower_by_limit']:+.1f} %{judged}"
+    chance = f" +-{row['points_by_chance']:.1f}" if row.get("points_by_chance") else ""
+    return (
+        f"{text}; {100 * row['engine_slower']:+.1f} %, DMA {100 * row['engine_slower_by_limit']:+.1f} %{chance}{judged}"
+    )
 
 
 def _copies(rows: Sequence[Row]) -> list[Grid]:
