@@ -153,7 +153,7 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
         seconds = max(plan.seconds / 2, BUNDLES_IN_WINDOW * bundle_s)
         rounds = [
             gpu_load.beside(running, movers_of, seconds, 2 if plan.is_tiny else 6)
-            for movers_of in _turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
+            for movers_of in turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
         ]
     rig.verify(way)
     for each in rounds:
@@ -171,7 +171,7 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
     return clock
 
 
-def _turns(movers_of: dict[str, list[Mover]], rounds: int) -> Iterator[dict[str, list[Mover]]]:
+def turns(movers_of: dict[str, list[Mover]], rounds: int) -> Iterator[dict[str, list[Mover]]]:
     """Yield all of them for each round, each one first in its turn."""
     names = list(movers_of)
     for number in range(rounds):

@@ -237,6 +237,35 @@ class Rig:
         """Return one mover for each direction; both at once have a half each."""
         return [self.mover(direction, *part) for direction, part in parts_of(way, self.num_blocks).items()]
 
+    def movers_by(self, mechanism: str, way: str) -> list[Mover]:
+        """The same by one mechanism: whoever has moved by it moves by no other any more, unless by another of these."""
+
+        def forced(mover: Mover) -> Mover:
+            def move() -> int:
+                self._copies.use_mechanism(mechanism)
+                return mover()
+
+            return move
+
+        return [forced(mover) for mover in self.movers(way)]
+
+    def mechanisms(self, way: str) -> list[str]:
+        """Return the mechanisms that can move the way's blocks; choices are forced from then on."""
+        found = []
+        for name in self._copies.tuning()["mechanisms"]:
+            self._copies.use_mechanism(name)
+            parts = parts_of(way, self.num_blocks).items()
+            if all(self._copies.mechanism_for(to, self.slots[slice(*part)].copy()) == name for to, part in parts):
+                found.append(name)
+        return found
+
+    def chosen_beside_work(self, way: str) -> str:
+        """Return the tuner's mechanism for long ops beside the engine's work; for both ways, that of loads."""
+        tuning = self._copies.tuning()
+        cells = [tuple(cell) for cell in tuning["cells"]]
+        blocks = max(blocks for _, blocks, _ in cells)
+        return str(tuning["busy_long"][cells.index(("store" if way == "store" else "load", blocks, "adjacent"))])
+
     def verify(self, way: str) -> None:
         """Poison what the way's movers write, run them at once, and compare every byte of it.
 
