@@ -10,9 +10,13 @@ build=build/native-${sanitizers//,/-}
 python=$PWD/.venv/dev/bin/python
 PATH=$PWD/.venv/dev/bin:$PATH
 
+# -Og, with lines but no variables, is compiled in half the time of -O1 -g and runs about as fast under a sanitizer.
+# Headers are not precompiled for ccache and the like, which then keep nothing.
+precompile=ON
+[[ -z ${CMAKE_CXX_COMPILER_LAUNCHER:-} ]] || precompile=OFF
 mkdir -p build
 cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DFLEXKV_PYTHON=ON -DFLEXKV_NATIVE_TESTS=ON \
-  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g" \
-  -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
+  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-Og -g1" \
+  -DFLEXKV_PRECOMPILE=$precompile -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
 ninja -C "$build" -j "${JOBS:-$(nproc)}" --quiet "$target" >&2
 echo "$build"

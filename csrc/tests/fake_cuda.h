@@ -403,7 +403,7 @@ inline void FakeCuda::fill() {
     const std::lock_guard lock(self().mutex_);
     if (bytes > self().free_bytes_) return error_out_of_memory;
     self().largest_allocation_ = std::max<std::uint64_t>(self().largest_allocation_, bytes);
-    auto memory = std::make_unique<std::byte[]>(bytes);
+    auto memory = std::make_unique_for_overwrite<std::byte[]>(bytes);
     *address = reinterpret_cast<DevicePtr>(memory.get());
     self().memory_[*address] = std::move(memory);
     return success;
@@ -436,7 +436,7 @@ inline void FakeCuda::fill() {
   api_.cuMemHostAlloc = [](void** address, std::size_t bytes, unsigned) {
     if (const Result fault = self().fault_of("cuMemHostAlloc"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
-    auto memory = std::make_unique<std::byte[]>(bytes);
+    auto memory = std::make_unique_for_overwrite<std::byte[]>(bytes);
     *address = memory.get();
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.get());
     self().registered_[begin] = bytes;

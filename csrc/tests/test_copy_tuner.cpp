@@ -193,7 +193,7 @@ void what_cannot_be_measured_says_why_and_leaves_nothing_behind() {
     CHECK(cuda.is_idle());
     const Ids ids = {3, 1, 2};
     auto want = rig.contents();
-    rig.expect(want, rig.contents(), Direction::store, ids, ids);
+    rig.expect(want, rig.now(), Direction::store, ids, ids);
     (void)rig.copy(Direction::store, ids, ids);
     rig.check(want);
   }
@@ -310,8 +310,8 @@ void ops_run_beside_a_measurement() {
     std::iota(low.begin(), low.end(), 0);
     std::iota(high.begin(), high.end(), 15);
     auto want = rig.contents();
-    rig.expect(want, rig.contents(), Direction::load, low, low);
-    rig.expect(want, rig.contents(), Direction::store, high, high);
+    rig.expect(want, rig.now(), Direction::load, low, low);
+    rig.expect(want, rig.now(), Direction::store, high, high);
     std::atomic<bool> ends = false;
     std::thread loads([&] {
       do (void)rig.copy(Direction::load, low, low);

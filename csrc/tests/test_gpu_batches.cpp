@@ -74,7 +74,7 @@ void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
     const std::uint64_t launches = busy.cuda.num_calls("cuLaunchKernel");
     busy.rig.randomize();
     auto want = busy.rig.contents();
-    busy.rig.expect(want, busy.rig.contents(), direction, busy.ids, busy.ids);
+    busy.rig.expect(want, busy.rig.now(), direction, busy.ids, busy.ids);
     CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == all_bytes);
     busy.rig.check(want);
     return std::pair(busy.cuda.num_calls("cuStreamWaitEvent") - waits,
@@ -109,7 +109,7 @@ void a_load_that_the_host_launches_waits_for_its_step() {
   busy.end_step();
   load.join();
   auto want = before;
-  busy.rig.expect(want, before, Direction::load, busy.ids, busy.ids);
+  busy.rig.expect(want, {before.tensors, before.host}, Direction::load, busy.ids, busy.ids);
   busy.rig.check(want);
 }
 
@@ -121,7 +121,7 @@ void stages_come_back_after_a_launch_that_fails() {
     for (const Direction direction : {Direction::load, Direction::store}) {
       busy.rig.randomize();
       auto want = busy.rig.contents();
-      busy.rig.expect(want, busy.rig.contents(), direction, busy.ids, busy.ids);
+      busy.rig.expect(want, busy.rig.now(), direction, busy.ids, busy.ids);
       CHECK(busy.rig.copy(direction, busy.ids, busy.ids) == all_bytes);
       busy.rig.check(want);
     }

@@ -60,7 +60,7 @@ void only_the_named_part_of_a_slot_is_copied() {
       const Ids slots = rig.some(num_copied, num_slots, choices.one_in(2));
       const Ids blocks = rig.some(num_copied, num_blocks, choices.one_in(2));
       auto want = rig.contents();
-      rig.expect(want, rig.contents(), direction, slots, blocks, part.begin_byte, part.begin_byte + part.bytes);
+      rig.expect(want, rig.now(), direction, slots, blocks, part.begin_byte, part.begin_byte + part.bytes);
       CHECK(rig.copy_part(direction, slots, blocks, part) == num_copied * part.bytes);
       CHECK(cuda.is_idle());
       rig.check(want);
@@ -94,8 +94,8 @@ void both_directions_share_the_stages() {
     const Ids low = numbered(0, 40);
     const Ids high = numbered(40, 40);
     auto want = rig.contents();
-    rig.expect(want, rig.contents(), Direction::load, low, low);
-    rig.expect(want, rig.contents(), Direction::store, high, high);
+    rig.expect(want, rig.now(), Direction::load, low, low);
+    rig.expect(want, rig.now(), Direction::store, high, high);
     std::thread loads([&] {
       for (int i = 0; i < 5; ++i) (void)rig.copy(Direction::load, low, low);
     });

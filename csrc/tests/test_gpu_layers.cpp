@@ -92,7 +92,7 @@ void behind_its_mark_a_part_is_there() {
       const Ids blocks = rig.some(num_blocks - 2, num_blocks, false);
       rig.randomize();
       auto want = rig.contents();
-      rig.expect(want, rig.contents(), Direction::load, slots, blocks);
+      rig.expect(want, rig.now(), Direction::load, slots, blocks);
       Layers layers(cuda, rig, slots, blocks, true);
       CHECK(rig.copy_in_parts(slots, blocks, layers) == slots.size() * rig.map().slot_bytes);
       layers.finish();
@@ -144,12 +144,13 @@ void parts_end_with_layers_and_the_last_one_with_the_slot() {
 
 void a_call_that_fails_ends_the_load_and_nothing_runs_on() {
   std::size_t num_failed = 0;
-  for (const char* call : {"cuMemcpy2DAsync", "cuLaunchKernel", "cuStreamWaitEvent", "cuEventRecord", "cuEventQuery"}) {
-    for (std::uint64_t nth = 1; nth <= 5; nth += 4) {
-      Choices choices(nth);
-      FakeCuda cuda(nth);
-      GpuRig rig(cuda, choices, some_layers(choices), num_blocks, num_blocks);
-      const Ids ids = numbered(0, num_blocks);
+  for (std::uint64_t nth = 1; nth <= 5; nth += 4) {
+    Choices choices(nth);
+    FakeCuda cuda(nth);
+    GpuRig rig(cuda, choices, some_layers(choices), num_blocks, num_blocks);
+    const Ids ids = numbered(0, num_blocks);
+    for (const char* call :
+         {"cuMemcpy2DAsync", "cuLaunchKernel", "cuStreamWaitEvent", "cuEventRecord", "cuEventQuery"}) {
       cuda.fail(call, nth);
       try {
         Layers layers(cuda, rig, ids, ids, false);

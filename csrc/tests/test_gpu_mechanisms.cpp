@@ -41,7 +41,7 @@ void check_copies(GpuRig& rig, Choices& choices, std::uint64_t num_blocks, std::
     const Ids slots = rig.some(count, num_slots, choices.one_in(2));
     const Ids blocks = rig.some(count, num_blocks, choices.one_in(2));
     auto want = rig.contents();
-    rig.expect(want, rig.contents(), direction, slots, blocks);
+    rig.expect(want, rig.now(), direction, slots, blocks);
     CHECK(rig.copy(direction, slots, blocks) == count * rig.map().slot_bytes);
     rig.check(want);
   }
@@ -88,7 +88,7 @@ void a_zero_copy_of_many_blocks_takes_several_launches() {
     const std::uint64_t before = cuda.num_calls("cuLaunchKernel");
     rig.randomize();
     auto want = rig.contents();
-    rig.expect(want, rig.contents(), direction, slots, blocks);
+    rig.expect(want, rig.now(), direction, slots, blocks);
     (void)rig.copy(direction, slots, blocks);
     rig.check(want);
     CHECK(cuda.num_calls("cuLaunchKernel") == before + 3);
@@ -105,7 +105,7 @@ void a_batch_of_many_chunks_takes_several_calls() {
   const Ids slots = rig.some(1500, 1500, false);
   const Ids blocks = rig.some(1500, 1500, false);
   auto want = rig.contents();
-  rig.expect(want, rig.contents(), Direction::load, slots, blocks);
+  rig.expect(want, rig.now(), Direction::load, slots, blocks);
   (void)rig.copy(Direction::load, slots, blocks);
   rig.check(want);
   CHECK(cuda.num_calls("cuMemcpyBatchAsync") == 2);  // 4,500 chunks
@@ -123,7 +123,7 @@ void adjacent_blocks_of_one_piece_go_as_one_copy() {
     auto want = rig.contents();
     const Ids slots = {3, 4, 5, 6, 9, 10};
     const Ids blocks = {7, 8, 9, 1, 2, 3};
-    rig.expect(want, rig.contents(), Direction::store, slots, blocks);
+    rig.expect(want, rig.now(), Direction::store, slots, blocks);
     (void)rig.copy(Direction::store, slots, blocks);
     rig.check(want);
     CHECK(calls_of(cuda, kind) - before == (kind == MechanismKind::direct ? 3 : 1));

@@ -99,7 +99,7 @@ void a_load_runs_to_its_end_while_a_store_waits_for_a_step_that_does_not_end() {
   std::thread store([&] { CHECK(held.rig.copy(Direction::store, held.low, held.low, 7) == 40 * 8192); });
   held.cuda.await_calls("cuEventQuery", looks + 3);  // it waits, and holds whatever it holds while it does
   auto want = held.rig.contents();
-  held.rig.expect(want, held.rig.contents(), Direction::load, held.high, held.high);
+  held.rig.expect(want, held.rig.now(), Direction::load, held.high, held.high);
   CHECK(held.rig.copy(Direction::load, held.high, held.high) == 40 * 8192);
   held.rig.check(want);
   held.cuda.hold(held.engine, false);
