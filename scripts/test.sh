@@ -86,7 +86,7 @@ while ((num_ended < ${#steps[@]})); do
       num_running=$((num_running + 1))
     fi
   done
-  wait -n
+  wait -n || [[ $? -ne 127 ]] || { echo "FAILED: a step has ended without saying how" >&2; exit 1; }
   for step in "${steps[@]}"; do
     id=$(field "$step" 1)
     if [[ ${state[$id]:-} == running && -s $logs/$id.rc ]]; then
