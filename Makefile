@@ -58,7 +58,7 @@ build: setup
 # The real `pip install .` of a user, compiler and all, whenever a source has changed.
 .venv/vllm/.flexkv: $(SOURCES) pyproject.toml CMakeLists.txt LICENSE | setup-vllm
 	@echo "installing flexkv into .venv/vllm" >&2
-	@$(VLLM)/python -m pip install -qq --no-input --disable-pip-version-check --root-user-action=ignore --no-deps --force-reinstall . </dev/null
+	@CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(VLLM)/python -m pip install -qq --no-input --disable-pip-version-check --root-user-action=ignore --no-deps --force-reinstall . </dev/null
 	@cd / && "$(CURDIR)/$(VLLM)/python" -c 'import flexkv, flexkv._core'
 	@touch $@
 
