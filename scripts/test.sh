@@ -5,7 +5,7 @@
 #
 # So many steps run at once: some wait for a registry, for disks or for time to pass, or keep one core busy only. A step
 # starts when those it comes after have passed; the earlier in the list, the sooner. What a step prints is shown when it
-# ends.
+# ends. The end-to-end tests run alone, at the end: they freeze and kill workers, and wait for what must follow in time.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,6 @@ steps=(
   "format|dev|format and lint|format-check"
   "imports|dev|import contract|import-check"
   "install|vllm|pip install|install"
-  "e2e|install|end-to-end tests on a real vLLM|e2e"
   "build|dev|build and stubs|stub-check"
   "types|build|strict types|type-check"
   "native|dev|native tests under ASan+UBSan and TSan|native-test"
@@ -25,6 +24,7 @@ steps=(
   "tidy|dev|clang-tidy|tidy"
   "stress|native|threads on one KVManager under ASan+UBSan and TSan|stress"
   "bench|build|benchmark smoke|bench-smoke"
+  "e2e|format imports install types unit wheel tidy stress bench|end-to-end tests on a real vLLM|e2e"
 )
 lanes=${LANES:-2}
 logs=build/test
