@@ -207,6 +207,7 @@ def test_a_worker_frozen_for_longer_than_a_transfer_may_take(engine, recompute, 
     with engine.transfers_bounded_by(TIMEOUT_S):
         engine.add("loading", texts[0])
         os.kill(worker.proc.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, worker.proc.pid, os.WSTOPPED)  # until then its copy agent may still copy
         thread = threading.Thread(target=thaw)
         thread.start()
         outputs = engine.finish()

@@ -38,8 +38,15 @@ def data_file(directory: Path) -> Path:
     return found
 
 
-@pytest.mark.parametrize("executor", ["uni", "mp"])
-@pytest.mark.parametrize("transfer", [OURS, IN_TREE], ids=["our class", "in-tree class"])
+@pytest.mark.parametrize(
+    ("transfer", "executor"),
+    [
+        pytest.param(OURS, "uni", id="our class-uni"),
+        pytest.param(IN_TREE, "mp", id="in-tree class-mp"),
+        pytest.param(OURS, "mp", id="our class-mp", marks=pytest.mark.long),
+        pytest.param(IN_TREE, "uni", id="in-tree class-uni", marks=pytest.mark.long),
+    ],
+)
 def test_the_next_engine_brings_prompts_back_with_the_same_answers(make_engine, prompts, tmp_path, transfer, executor):
     engine = make_engine("llama", with_ssd(transfer, tmp_path), block_size=BLOCK, executor=executor)
     cold = engine.answers(prompts)
