@@ -5,6 +5,7 @@
 #include "cuda/staged_copies.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
+#include "tests/held_engine.h"
 
 using namespace flexkv;
 using namespace flexkv::cuda;
@@ -40,29 +41,12 @@ void batches_are_short_where_no_byte_moves_meanwhile() {
 }
 
 // Small stages, and an engine's stream whose step, the first, does not end.
-struct BusyEngine {
+struct BusyEngine : HeldEngine {
   BusyEngine() {
-    cuda.hold(engine, true);
     cuda.add_work(engine, [] {});
-    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-  }
-  ~BusyEngine() {
-    end_step();
-    CHECK(cuda.api().cuStreamDestroy(engine) == success);
-  }
-  BusyEngine(const BusyEngine&) = delete;
-  BusyEngine& operator=(const BusyEngine&) = delete;
-  void end_step() { cuda.hold(engine, false); }
-
-  static FakeCuda& with_small_stages(FakeCuda& cuda) {
-    cuda.set_free_bytes(std::uint64_t{96} << 10);
-    return cuda;
+    record_step(1);
   }
 
-  Choices choices{std::uint64_t{3}};
-  FakeCuda cuda{3};
-  GpuRig rig{with_small_stages(cuda), choices, {4096, 4096}, 80, 80};
-  Stream engine = cuda.make_stream();
   const Ids ids = numbered(0, 80);
 };
 
@@ -86,7 +70,7 @@ void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
   const auto [store_waits, store_launches] = waits_and_launches(Direction::store);
   CHECK(store_launches > 4);
   CHECK(store_waits == store_launches);
-  busy.end_step();
+  busy.go_on();
   while (busy.cuda.api().cuStreamQuery(busy.engine) == error_not_ready) std::this_thread::yield();
   const auto [idle_waits, idle_launches] = waits_and_launches(Direction::load);
   CHECK(idle_launches == load_launches);
@@ -106,7 +90,7 @@ void a_load_that_the_host_launches_waits_for_its_step() {
   busy.cuda.await_calls("cuEventQuery", looks + 60);
   CHECK(!has_ended);
   busy.rig.check(before);
-  busy.end_step();
+  busy.go_on();
   load.join();
   auto want = before;
   busy.rig.expect(want, {before.tensors, before.host}, Direction::load, busy.ids, busy.ids);

@@ -7,6 +7,7 @@
 #include "cuda/stage_pool.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
+#include "tests/held_engine.h"
 
 using namespace flexkv;
 using namespace flexkv::cuda;
@@ -72,23 +73,12 @@ void the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took() {
 }
 
 // A rig whose stages hold few blocks, and an engine's stream that is held in the step that was recorded.
-struct HeldStep {
+struct HeldStep : HeldEngine {
   explicit HeldStep(std::uint64_t step) {
-    cuda.hold(engine, true);
     cuda.add_work(engine, [this] { std::fill_n(rig.block(0, 0), 4096, std::byte{42}); });
-    rig.backend().record_step(step, reinterpret_cast<std::uintptr_t>(engine));
-  }
-  ~HeldStep() { CHECK(cuda.api().cuStreamDestroy(engine) == success); }
-
-  static FakeCuda& with_small_stages(FakeCuda& cuda) {
-    cuda.set_free_bytes(std::uint64_t{96} << 10);
-    return cuda;
+    record_step(step);
   }
 
-  Choices choices{std::uint64_t{5}};
-  FakeCuda cuda{5};
-  GpuRig rig{with_small_stages(cuda), choices, {4096, 4096}, 80, 80};
-  Stream engine = cuda.make_stream();
   const Ids low = numbered(0, 40);
   const Ids high = numbered(40, 40);
 };
