@@ -8,7 +8,6 @@
 namespace flexkv::cuda {
 namespace {
 
-constexpr std::size_t most_copies_in_batch = 4096;
 constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
 
 std::byte* slot_of(const CopyOp& op, std::size_t i) {
@@ -90,55 +89,26 @@ void StridedCopies::issue(const CopyOp& op) {
 }
 
 BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams)
-    : EngineCopies(shared, streams), shared_(shared) {
-  if (shared.device.api().cuMemcpyBatchAsync == nullptr) return;
-  to_.reserve(most_copies_in_batch);
-  from_.reserve(most_copies_in_batch);
-  sizes_.reserve(most_copies_in_batch);
-}
+    : EngineCopies(shared, streams), shared_(shared), batch_(streams) {}
 
 bool BatchedCopies::takes(const CopyOp& op) const {
-  return streams().device().api().cuMemcpyBatchAsync != nullptr && op.map.chunks_are_within_allocations &&
-         is_whole(op) && shared_.pieces.hold(op.host, op.slots);
+  return batch_.is_there() && op.map.chunks_are_within_allocations && is_whole(op) &&
+         shared_.pieces.hold(op.host, op.slots);
 }
 
 void BatchedCopies::issue(const CopyOp& op) {
   for (std::size_t i = 0; i < op.slots.size(); ++i) {
-    if (!sizes_.empty() && goes_on(op, i)) {
-      sizes_.back() += op.map.slot_bytes;
+    if (!batch_.empty() && goes_on(op, i)) {
+      batch_.extend(op.map.slot_bytes);
       continue;
     }
-    auto host = static_cast<DevicePtr>(reinterpret_cast<std::uintptr_t>(slot_of(op, i)));
+    std::byte* host = slot_of(op, i);
     for (const Plane& plane : op.map.layout.planes) {
-      add(host, chunk_of(op, plane, i), plane.chunk_bytes);
+      batch_.add(host, chunk_of(op, plane, i), plane.chunk_bytes);
       host += plane.chunk_bytes;
     }
   }
-  flush();
-}
-
-void BatchedCopies::add(DevicePtr host, DevicePtr device, std::uint64_t bytes) {
-  if (to_.size() == most_copies_in_batch) flush();
-  to_.push_back(streams().is_store() ? host : device);
-  from_.push_back(streams().is_store() ? device : host);
-  sizes_.push_back(bytes);
-}
-
-// The sources are read in the order of the stream: behind the engine's work that writes them, and before this returns
-// to whoever frees them.
-void BatchedCopies::flush() {
-  if (to_.empty()) return;
-  CopyAttributes attributes;
-  attributes.source_access_order = source_access_in_stream_order;
-  std::size_t first_with_them = 0;
-  std::size_t failed_at = 0;
-  const GpuDevice& device = streams().device();
-  const Result result = device.api().cuMemcpyBatchAsync(to_.data(), from_.data(), sizes_.data(), to_.size(),
-                                                        &attributes, &first_with_them, 1, &failed_at, stream());
-  to_.clear();
-  from_.clear();
-  sizes_.clear();
-  device.check(result, "cuMemcpyBatchAsync");
+  batch_.flush();
 }
 
 }  // namespace flexkv::cuda

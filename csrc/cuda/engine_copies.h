@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/copy_batch.h"
 #include "cuda/copy_mechanism.h"
 #include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
@@ -72,14 +73,9 @@ class BatchedCopies final : public EngineCopies {
 
  private:
   void issue(const CopyOp& op) override;
-  void add(DevicePtr host, DevicePtr device, std::uint64_t bytes);
-  void flush();
 
   const GpuShared& shared_;
-  // Of the batch that is being filled; as many in each.
-  std::vector<DevicePtr> to_;
-  std::vector<DevicePtr> from_;
-  std::vector<std::size_t> sizes_;
+  CopyBatch batch_;
 };
 
 }  // namespace flexkv::cuda

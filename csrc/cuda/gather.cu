@@ -5,26 +5,7 @@
 // A warp takes one unit of one block at a time: a stretch of one chunk. Which units a block has is a table that is made
 // once from the layout (csrc/cuda/unit_table.h), so that any layout is copied by the same few instructions. Loads and
 // stores bypass the L1 cache: a stage is written by copies that it does not hear of. The numbers come with the launch.
-#include <cstdint>
-
-constexpr unsigned max_ids = 960;
-
-struct Unit {
-  std::uint64_t base;    // of block 0
-  std::uint64_t stride;  // from block to block
-  std::uint32_t offset;  // in the slot
-  std::uint32_t bytes;
-};
-
-struct Stage {
-  const Unit* units;
-  std::uint64_t memory;  // slot i begins at memory + i * slot_stride
-  std::uint64_t slot_stride;
-  std::uint32_t units_per_block;
-  std::uint32_t num_blocks;
-  std::uint32_t has_slots;     // else the i-th block's slot is i
-  std::uint32_t ids[max_ids];  // of the blocks; with slots, theirs from the middle on
-};
+#include "stage_argument.cuh"
 
 template <typename Word>
 __device__ void copy_words(Word* to, const Word* from, unsigned num_words, unsigned lane) {

@@ -11,6 +11,7 @@
 namespace flexkv::cuda {
 namespace {
 
+constexpr int first_major_with_slim_kernels = 9;
 constexpr unsigned long timer_slack_ns = 1000;  // the default, 50 us, is the time of a whole block
 
 }  // namespace
@@ -26,14 +27,9 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
     Visit visit(api_);
     visit.begin();
     check(api_.cuCtxGetStreamPriorityRange(&low_priority_, &high_priority_), "cuCtxGetStreamPriorityRange");
-    check(api_.cuModuleLoadData(&module_, kernels_ptx), "cuModuleLoadData");
-    for (std::size_t i = 0; i < word_sizes.size(); ++i) {
-      const std::string suffix = "_" + std::to_string(word_sizes[i]);
-      check(api_.cuModuleGetFunction(&gathers_[i], module_, ("gather" + suffix).c_str()), "cuModuleGetFunction");
-      check(api_.cuModuleGetFunction(&scatters_[i], module_, ("scatter" + suffix).c_str()), "cuModuleGetFunction");
-    }
+    load_kernels();
   } catch (const Error&) {
-    if (module_ != nullptr) (void)api_.cuModuleUnload(module_);
+    unload_kernels();
     (void)api_.cuDevicePrimaryCtxRelease(device_);
     throw;
   }
@@ -44,9 +40,33 @@ GpuDevice::~GpuDevice() {
   {
     Visit visit(api_);
     visit.begin();
-    (void)api_.cuModuleUnload(module_);
+    unload_kernels();
   }
   (void)api_.cuDevicePrimaryCtxRelease(device_);
+}
+
+void GpuDevice::load_kernels() {
+  const auto find = [this](Function& function, Module module, const std::string& name) {
+    check(api_.cuModuleGetFunction(&function, module, name.c_str()), "cuModuleGetFunction");
+  };
+  check(api_.cuModuleLoadData(&module_, kernels_ptx), "cuModuleLoadData");
+  for (std::size_t i = 0; i < word_sizes.size(); ++i) {
+    const std::string suffix = "_" + std::to_string(word_sizes[i]);
+    find(gathers_[i], module_, "gather" + suffix);
+    find(scatters_[i], module_, "scatter" + suffix);
+  }
+  int major = 0;
+  check(api_.cuDeviceGetAttribute(&major, device_attribute_capability_major, device_), "cuDeviceGetAttribute");
+  if (major < first_major_with_slim_kernels) return;
+  check(api_.cuModuleLoadData(&slim_module_, slim_kernels_ptx), "cuModuleLoadData");
+  find(slim_gather_, slim_module_, "slim_gather");
+  find(slim_scatter_, slim_module_, "slim_scatter");
+}
+
+void GpuDevice::unload_kernels() noexcept {
+  for (Module module : {module_, slim_module_}) {
+    if (module != nullptr) (void)api_.cuModuleUnload(module);
+  }
 }
 
 Result GpuDevice::try_enter() const noexcept {

@@ -32,20 +32,29 @@ class GpuDevice {
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
   // REQUIRES: word_bytes is 16, 4 or 1.
   [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;
+  // One that runs beside the engine's kernels, for words of 16 bytes, in groups of one thread; nullptr where the GPU
+  // has none.
+  [[nodiscard]] Function slim_kernel(bool is_gather) const { return is_gather ? slim_gather_ : slim_scatter_; }
   [[nodiscard]] int low_priority() const { return low_priority_; }
   [[nodiscard]] int high_priority() const { return high_priority_; }
 
  private:
   static constexpr std::array<unsigned, 3> word_sizes = {16, 4, 1};
 
+  void load_kernels();
+  void unload_kernels() noexcept;
+
   const Api& api_;
   const int ordinal_;
   Device device_ = 0;
   Context context_ = nullptr;
   Module module_ = nullptr;
+  Module slim_module_ = nullptr;
   std::string name_;
   std::array<Function, 3> gathers_{};
   std::array<Function, 3> scatters_{};
+  Function slim_gather_ = nullptr;
+  Function slim_scatter_ = nullptr;
   int low_priority_ = 0;
   int high_priority_ = 0;
 };

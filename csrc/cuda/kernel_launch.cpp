@@ -8,6 +8,7 @@ namespace {
 
 constexpr unsigned threads_per_group = 1024;
 constexpr unsigned warps_per_group = threads_per_group / 32;
+constexpr unsigned slim_word_bytes = 16;
 
 // The kernels' argument; csrc/cuda/gather.cu has the same.
 struct StageArgument {
@@ -38,14 +39,17 @@ void launch_kernel(const LaneStreams& streams, const CopyOp& op, const KernelLau
   put_ids(launch.blocks, argument.ids.data());
   put_ids(launch.slots, argument.ids.data() + max_ids_in_launch / 2);
   const std::uint64_t num_units = std::uint64_t{argument.units_per_block} * argument.num_blocks;
-  const auto groups = static_cast<unsigned>(
-      std::clamp<std::uint64_t>((num_units + warps_per_group - 1) / warps_per_group, 1, launch.most_groups));
   void* arguments[] = {&argument};
   const GpuDevice& device = streams.device();
-  Function kernel = device.kernel(streams.is_store(), op.map.word_bytes);
-  device.check(
-      device.api().cuLaunchKernel(kernel, groups, 1, 1, threads_per_group, 1, 1, 0, stream, arguments, nullptr),
-      "cuLaunchKernel");
+  Function kernel = device.slim_kernel(streams.is_store());
+  const bool is_slim = launch.most_slim_groups > 0 && kernel != nullptr && op.map.word_bytes == slim_word_bytes;
+  if (!is_slim) kernel = device.kernel(streams.is_store(), op.map.word_bytes);
+  const std::uint64_t groups =
+      is_slim ? std::min<std::uint64_t>(num_units, launch.most_slim_groups)
+              : std::clamp<std::uint64_t>((num_units + warps_per_group - 1) / warps_per_group, 1, launch.most_groups);
+  device.check(device.api().cuLaunchKernel(kernel, static_cast<unsigned>(groups), 1, 1, is_slim ? 1 : threads_per_group,
+                                           1, 1, 0, stream, arguments, nullptr),
+               "cuLaunchKernel");
 }
 
 }  // namespace flexkv::cuda

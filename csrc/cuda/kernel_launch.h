@@ -17,6 +17,7 @@ struct KernelLaunch {
   std::span<const std::int64_t> blocks;
   std::span<const std::int64_t> slots;  // of each block; when empty, the i-th block's is i
   unsigned most_groups = 0;             // of 1024 threads
+  unsigned most_slim_groups = 0;        // unless 0: such ones instead, where the GPU and the op's alignment allow that
 };
 
 // Gathers the op's part of the blocks into the slots, or scatters it, as the lane's direction is. Throws Error.

@@ -1,4 +1,4 @@
-// Made by scripts/cuda_kernels.sh out of csrc/cuda/gather.cu; not to be edited.
+// Made by scripts/cuda_kernels.sh out of csrc/cuda/gather.cu and slim.cu; not to be edited.
 #pragma once
 
 namespace flexkv::cuda {
@@ -2030,6 +2030,812 @@ $L__BB5_10:
 
 $L__BB5_11:
 	ret;
+
+}
+
+)ptx";
+
+inline constexpr char slim_kernels_ptx[] = R"ptx(
+
+.version 8.0
+.target sm_90
+.address_size 64
+
+	// .globl	slim_gather
+
+.visible .entry slim_gather(
+	.param .align 8 .b8 slim_gather_param_0[3880]
+)
+.maxntid 32, 1, 1
+{
+	.reg .pred 	%p<24>;
+	.reg .b32 	%r<264>;
+	.reg .b64 	%rd<212>;
+	// demoted variable
+	.shared .align 128 .b8 _ZZ10copy_unitsILb1EEvRK5StageE6memory[4096];
+	// demoted variable
+	.shared .align 8 .b8 _ZZ10copy_unitsILb1EEvRK5StageE8barriers[16];
+
+	mov.b64 	%rd85, slim_gather_param_0;
+	mov.u32 	%r101, _ZZ10copy_unitsILb1EEvRK5StageE8barriers;
+	// begin inline asm
+	mbarrier.init.shared::cta.b64 [%r101], 1;
+	// end inline asm
+	add.s32 	%r102, %r101, 8;
+	// begin inline asm
+	mbarrier.init.shared::cta.b64 [%r102], 1;
+	// end inline asm
+	// begin inline asm
+	fence.mbarrier_init.release.cluster;
+	// end inline asm
+	ld.param.v2.u32 	{%r103, %r104}, [slim_gather_param_0+24];
+	mul.lo.s32 	%r105, %r103, %r104;
+	mov.u32 	%r106, %ctaid.x;
+	setp.lt.u32 	%p1, %r106, %r105;
+	@%p1 bra 	$L__BB0_2;
+	bra.uni 	$L__BB0_1;
+
+$L__BB0_2:
+	mov.u32 	%r110, %ctaid.x;
+	ld.param.u32 	%r111, [%rd85+24];
+	div.u32 	%r260, %r110, %r111;
+	ld.param.u64 	%rd89, [%rd85];
+	cvta.to.global.u64 	%rd90, %rd89;
+	mul.lo.s32 	%r112, %r260, %r111;
+	sub.s32 	%r113, %r110, %r112;
+	mul.wide.u32 	%rd91, %r113, 24;
+	add.s64 	%rd92, %rd90, %rd91;
+	ld.global.u64 	%rd209, [%rd92];
+	ld.global.u64 	%rd208, [%rd92+8];
+	ld.global.v2.u32 	{%r259, %r199}, [%rd92+16];
+	bra.uni 	$L__BB0_3;
+
+$L__BB0_1:
+	mov.u32 	%r259, 0;
+	mov.u64 	%rd208, 0;
+	mov.u64 	%rd209, %rd208;
+	mov.u32 	%r260, %r259;
+	mov.u32 	%r199, %r259;
+
+$L__BB0_3:
+	mov.u32 	%r261, %ctaid.x;
+	mov.u32 	%r263, 0;
+	mov.u64 	%rd210, 0;
+	setp.ge.u32 	%p2, %r261, %r105;
+	mov.u32 	%r206, %r199;
+	mov.u64 	%rd194, %rd210;
+	mov.u32 	%r241, %r263;
+	@%p2 bra 	$L__BB0_7;
+
+	ld.param.u64 	%rd157, [%rd85+8];
+	ld.param.u64 	%rd156, [%rd85+16];
+	cvt.u64.u32 	%rd96, %r260;
+	mul.wide.u32 	%rd98, %r260, 4;
+	add.s64 	%rd99, %rd85, %rd98;
+	ld.param.u32 	%rd100, [%rd99+36];
+	mul.lo.s64 	%rd101, %rd208, %rd100;
+	add.s64 	%rd210, %rd101, %rd209;
+	mul.lo.s64 	%rd102, %rd156, %rd96;
+	cvt.u64.u32 	%rd103, %r259;
+	add.s64 	%rd104, %rd157, %rd103;
+	add.s64 	%rd194, %rd104, %rd102;
+	mov.u32 	%r119, %nctaid.x;
+	mov.u32 	%r120, %ctaid.x;
+	add.s32 	%r261, %r120, %r119;
+	setp.ge.u32 	%p3, %r261, %r105;
+	mov.u32 	%r206, %r199;
+	@%p3 bra 	$L__BB0_6;
+
+	ld.param.u64 	%rd159, [%rd85];
+	ld.param.u32 	%r195, [%rd85+24];
+	div.u32 	%r260, %r261, %r195;
+	mul.lo.s32 	%r122, %r260, %r195;
+	sub.s32 	%r123, %r261, %r122;
+	cvta.to.global.u64 	%rd105, %rd159;
+	mul.wide.u32 	%rd106, %r123, 24;
+	add.s64 	%rd107, %rd105, %rd106;
+	ld.global.u64 	%rd209, [%rd107];
+	ld.global.u64 	%rd208, [%rd107+8];
+	ld.global.v2.u32 	{%r259, %r206}, [%rd107+16];
+
+$L__BB0_6:
+	min.u32 	%r241, %r199, 2048;
+	mov.u32 	%r263, %r199;
+
+$L__BB0_7:
+	setp.eq.s32 	%p4, %r241, 0;
+	mov.u64 	%rd173, %rd194;
+	@%p4 bra 	$L__BB0_9;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r241;
+	// end inline asm
+	mov.u32 	%r128, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r128], [%rd210], %r241, [%r101];
+	// end inline asm
+	cvt.u64.u32 	%rd109, %r241;
+	add.s64 	%rd210, %rd210, %rd109;
+	add.s64 	%rd173, %rd194, %rd109;
+	sub.s32 	%r263, %r263, %r241;
+
+$L__BB0_9:
+	setp.ne.s32 	%p5, %r263, 0;
+	mov.u32 	%r262, %r206;
+	@%p5 bra 	$L__BB0_13;
+	bra.uni 	$L__BB0_10;
+
+$L__BB0_13:
+	min.u32 	%r222, %r263, 2048;
+
+$L__BB0_14:
+	setp.eq.s32 	%p8, %r222, 0;
+	mov.u64 	%rd211, %rd173;
+	@%p8 bra 	$L__BB0_16;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r222;
+	// end inline asm
+	mov.u32 	%r146, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	add.s32 	%r142, %r146, 2048;
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r142], [%rd210], %r222, [%r102];
+	// end inline asm
+	cvt.u64.u32 	%rd123, %r222;
+	add.s64 	%rd210, %rd210, %rd123;
+	add.s64 	%rd211, %rd173, %rd123;
+	sub.s32 	%r263, %r263, %r222;
+
+$L__BB0_16:
+	setp.eq.s32 	%p23, %r241, 0;
+	@%p23 bra 	$L__BB0_37;
+
+	ld.param.u64 	%rd38, [%rd85+8];
+	ld.param.u64 	%rd39, [%rd85+16];
+	ld.param.u32 	%r45, [%rd85+24];
+	ld.param.u64 	%rd125, [%rd85];
+	cvta.to.global.u64 	%rd40, %rd125;
+	mov.u32 	%r147, 0;
+	mov.u32 	%r224, %r147;
+	bra.uni 	$L__BB0_18;
+
+$L__BB0_21:
+	mov.u32 	%r263, 0;
+	setp.ge.u32 	%p13, %r261, %r105;
+	mov.u32 	%r233, %r262;
+	mov.u32 	%r240, %r263;
+	@%p13 bra 	$L__BB0_25;
+
+	cvt.u64.u32 	%rd127, %r260;
+	mul.wide.u32 	%rd129, %r260, 4;
+	add.s64 	%rd130, %rd85, %rd129;
+	ld.param.u32 	%rd131, [%rd130+36];
+	mul.lo.s64 	%rd132, %rd208, %rd131;
+	add.s64 	%rd210, %rd132, %rd209;
+	mul.lo.s64 	%rd133, %rd39, %rd127;
+	cvt.u64.u32 	%rd134, %r259;
+	add.s64 	%rd135, %rd38, %rd134;
+	add.s64 	%rd211, %rd135, %rd133;
+	mov.u32 	%r157, %nctaid.x;
+	add.s32 	%r261, %r261, %r157;
+	setp.ge.u32 	%p14, %r261, %r105;
+	mov.u32 	%r233, %r262;
+	mov.u32 	%r263, %r262;
+	@%p14 bra 	$L__BB0_24;
+
+	div.u32 	%r260, %r261, %r45;
+	mul.lo.s32 	%r159, %r260, %r45;
+	sub.s32 	%r160, %r261, %r159;
+	mul.wide.u32 	%rd136, %r160, 24;
+	add.s64 	%rd137, %rd40, %rd136;
+	ld.global.u64 	%rd209, [%rd137];
+	ld.global.u64 	%rd208, [%rd137+8];
+	ld.global.v2.u32 	{%r259, %r233}, [%rd137+16];
+	mov.u32 	%r263, %r262;
+	bra.uni 	$L__BB0_24;
+
+$L__BB0_30:
+	mov.u32 	%r263, 0;
+	setp.ge.u32 	%p19, %r261, %r105;
+	mov.u32 	%r250, %r262;
+	mov.u32 	%r257, %r263;
+	@%p19 bra 	$L__BB0_34;
+
+	cvt.u64.u32 	%rd141, %r260;
+	mul.wide.u32 	%rd143, %r260, 4;
+	add.s64 	%rd144, %rd85, %rd143;
+	ld.param.u32 	%rd145, [%rd144+36];
+	mul.lo.s64 	%rd146, %rd208, %rd145;
+	add.s64 	%rd210, %rd146, %rd209;
+	mul.lo.s64 	%rd147, %rd39, %rd141;
+	cvt.u64.u32 	%rd148, %r259;
+	add.s64 	%rd149, %rd38, %rd148;
+	add.s64 	%rd211, %rd149, %rd147;
+	mov.u32 	%r180, %nctaid.x;
+	add.s32 	%r261, %r261, %r180;
+	setp.ge.u32 	%p20, %r261, %r105;
+	mov.u32 	%r250, %r262;
+	mov.u32 	%r263, %r262;
+	@%p20 bra 	$L__BB0_33;
+
+	div.u32 	%r260, %r261, %r45;
+	mul.lo.s32 	%r182, %r260, %r45;
+	sub.s32 	%r183, %r261, %r182;
+	mul.wide.u32 	%rd150, %r183, 24;
+	add.s64 	%rd151, %rd40, %rd150;
+	ld.global.u64 	%rd209, [%rd151];
+	ld.global.u64 	%rd208, [%rd151+8];
+	ld.global.v2.u32 	{%r259, %r250}, [%rd151+16];
+	mov.u32 	%r263, %r262;
+	bra.uni 	$L__BB0_33;
+
+$L__BB0_18:
+	.pragma "nounroll";
+	mov.u32 	%r47, %r241;
+	mov.u32 	%r46, %r222;
+	setp.eq.s32 	%p10, %r47, 0;
+	mov.u32 	%r241, %r147;
+	@%p10 bra 	$L__BB0_27;
+
+$L__BB0_19:
+	// begin inline asm
+	{
+.reg .pred there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r101], %r224;
+selp.u32 %r149, 1, 0, there;
+}
+	// end inline asm
+	setp.eq.s32 	%p11, %r149, 0;
+	@%p11 bra 	$L__BB0_19;
+
+	// begin inline asm
+	fence.proxy.async.shared::cta;
+	// end inline asm
+	mov.u32 	%r152, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	// begin inline asm
+	cp.async.bulk.global.shared::cta.bulk_group [%rd194], [%r152], %r47;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.commit_group;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.wait_group.read 0;
+	// end inline asm
+	setp.ne.s32 	%p12, %r263, 0;
+	mov.u32 	%r233, %r262;
+	@%p12 bra 	$L__BB0_24;
+	bra.uni 	$L__BB0_21;
+
+$L__BB0_24:
+	min.u32 	%r240, %r263, 2048;
+	mov.u32 	%r262, %r233;
+
+$L__BB0_25:
+	setp.eq.s32 	%p15, %r240, 0;
+	mov.u32 	%r241, %r147;
+	@%p15 bra 	$L__BB0_27;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r240;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r152], [%rd210], %r240, [%r101];
+	// end inline asm
+	cvt.u64.u32 	%rd139, %r240;
+	add.s64 	%rd210, %rd210, %rd139;
+	add.s64 	%rd60, %rd211, %rd139;
+	sub.s32 	%r263, %r263, %r240;
+	mov.u64 	%rd194, %rd211;
+	mov.u32 	%r241, %r240;
+	mov.u32 	%r262, %r233;
+	mov.u64 	%rd211, %rd60;
+
+$L__BB0_27:
+	setp.eq.s32 	%p16, %r46, 0;
+	mov.u32 	%r222, 0;
+	@%p16 bra 	$L__BB0_36;
+
+$L__BB0_28:
+	// begin inline asm
+	{
+.reg .pred there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r102], %r224;
+selp.u32 %r170, 1, 0, there;
+}
+	// end inline asm
+	setp.eq.s32 	%p17, %r170, 0;
+	@%p17 bra 	$L__BB0_28;
+
+	// begin inline asm
+	fence.proxy.async.shared::cta;
+	// end inline asm
+	mov.u32 	%r176, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	add.s32 	%r174, %r176, 2048;
+	// begin inline asm
+	cp.async.bulk.global.shared::cta.bulk_group [%rd173], [%r174], %r46;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.commit_group;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.wait_group.read 0;
+	// end inline asm
+	setp.ne.s32 	%p18, %r263, 0;
+	mov.u32 	%r250, %r262;
+	@%p18 bra 	$L__BB0_33;
+	bra.uni 	$L__BB0_30;
+
+$L__BB0_33:
+	min.u32 	%r257, %r263, 2048;
+	mov.u32 	%r262, %r250;
+
+$L__BB0_34:
+	setp.eq.s32 	%p21, %r257, 0;
+	@%p21 bra 	$L__BB0_36;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r257;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r174], [%rd210], %r257, [%r102];
+	// end inline asm
+	cvt.u64.u32 	%rd153, %r257;
+	add.s64 	%rd210, %rd210, %rd153;
+	add.s64 	%rd79, %rd211, %rd153;
+	sub.s32 	%r263, %r263, %r257;
+	mov.u64 	%rd173, %rd211;
+	mov.u32 	%r222, %r257;
+	mov.u32 	%r262, %r250;
+	mov.u64 	%rd211, %rd79;
+
+$L__BB0_36:
+	xor.b32  	%r224, %r224, 1;
+	setp.ne.s32 	%p22, %r241, 0;
+	@%p22 bra 	$L__BB0_18;
+
+$L__BB0_37:
+	// begin inline asm
+	cp.async.bulk.wait_group 0;
+	// end inline asm
+	ret;
+
+$L__BB0_10:
+	mov.u32 	%r263, 0;
+	setp.ge.u32 	%p6, %r261, %r105;
+	mov.u32 	%r262, %r206;
+	mov.u32 	%r222, %r263;
+	@%p6 bra 	$L__BB0_14;
+
+	ld.param.u64 	%rd155, [%rd85+8];
+	ld.param.u64 	%rd154, [%rd85+16];
+	cvt.u64.u32 	%rd110, %r260;
+	mul.wide.u32 	%rd112, %r260, 4;
+	add.s64 	%rd113, %rd85, %rd112;
+	ld.param.u32 	%rd114, [%rd113+36];
+	mul.lo.s64 	%rd115, %rd208, %rd114;
+	add.s64 	%rd210, %rd115, %rd209;
+	mul.lo.s64 	%rd116, %rd154, %rd110;
+	cvt.u64.u32 	%rd117, %r259;
+	add.s64 	%rd118, %rd155, %rd117;
+	add.s64 	%rd173, %rd118, %rd116;
+	mov.u32 	%r134, %nctaid.x;
+	add.s32 	%r261, %r261, %r134;
+	setp.ge.u32 	%p7, %r261, %r105;
+	mov.u32 	%r262, %r206;
+	mov.u32 	%r263, %r206;
+	@%p7 bra 	$L__BB0_13;
+
+	ld.param.u64 	%rd158, [%rd85];
+	ld.param.u32 	%r194, [%rd85+24];
+	div.u32 	%r260, %r261, %r194;
+	mul.lo.s32 	%r136, %r260, %r194;
+	sub.s32 	%r137, %r261, %r136;
+	cvta.to.global.u64 	%rd119, %rd158;
+	mul.wide.u32 	%rd120, %r137, 24;
+	add.s64 	%rd121, %rd119, %rd120;
+	ld.global.u64 	%rd209, [%rd121];
+	ld.global.u64 	%rd208, [%rd121+8];
+	ld.global.v2.u32 	{%r259, %r262}, [%rd121+16];
+	mov.u32 	%r263, %r206;
+	bra.uni 	$L__BB0_13;
+
+}
+	// .globl	slim_scatter
+.visible .entry slim_scatter(
+	.param .align 8 .b8 slim_scatter_param_0[3880]
+)
+.maxntid 32, 1, 1
+{
+	.reg .pred 	%p<24>;
+	.reg .b32 	%r<264>;
+	.reg .b64 	%rd<212>;
+	// demoted variable
+	.shared .align 128 .b8 _ZZ10copy_unitsILb0EEvRK5StageE6memory[4096];
+	// demoted variable
+	.shared .align 8 .b8 _ZZ10copy_unitsILb0EEvRK5StageE8barriers[16];
+
+	mov.b64 	%rd85, slim_scatter_param_0;
+	mov.u32 	%r101, _ZZ10copy_unitsILb0EEvRK5StageE8barriers;
+	// begin inline asm
+	mbarrier.init.shared::cta.b64 [%r101], 1;
+	// end inline asm
+	add.s32 	%r102, %r101, 8;
+	// begin inline asm
+	mbarrier.init.shared::cta.b64 [%r102], 1;
+	// end inline asm
+	// begin inline asm
+	fence.mbarrier_init.release.cluster;
+	// end inline asm
+	ld.param.v2.u32 	{%r103, %r104}, [slim_scatter_param_0+24];
+	mul.lo.s32 	%r105, %r103, %r104;
+	mov.u32 	%r106, %ctaid.x;
+	setp.lt.u32 	%p1, %r106, %r105;
+	@%p1 bra 	$L__BB1_2;
+	bra.uni 	$L__BB1_1;
+
+$L__BB1_2:
+	mov.u32 	%r110, %ctaid.x;
+	ld.param.u32 	%r111, [%rd85+24];
+	div.u32 	%r260, %r110, %r111;
+	ld.param.u64 	%rd89, [%rd85];
+	cvta.to.global.u64 	%rd90, %rd89;
+	mul.lo.s32 	%r112, %r260, %r111;
+	sub.s32 	%r113, %r110, %r112;
+	mul.wide.u32 	%rd91, %r113, 24;
+	add.s64 	%rd92, %rd90, %rd91;
+	ld.global.u64 	%rd209, [%rd92];
+	ld.global.u64 	%rd208, [%rd92+8];
+	ld.global.v2.u32 	{%r259, %r199}, [%rd92+16];
+	bra.uni 	$L__BB1_3;
+
+$L__BB1_1:
+	mov.u32 	%r259, 0;
+	mov.u64 	%rd208, 0;
+	mov.u64 	%rd209, %rd208;
+	mov.u32 	%r260, %r259;
+	mov.u32 	%r199, %r259;
+
+$L__BB1_3:
+	mov.u32 	%r261, %ctaid.x;
+	mov.u32 	%r263, 0;
+	mov.u64 	%rd194, 0;
+	setp.ge.u32 	%p2, %r261, %r105;
+	mov.u32 	%r206, %r199;
+	mov.u64 	%rd211, %rd194;
+	mov.u32 	%r241, %r263;
+	@%p2 bra 	$L__BB1_7;
+
+	ld.param.u64 	%rd157, [%rd85+8];
+	ld.param.u64 	%rd156, [%rd85+16];
+	cvt.u64.u32 	%rd96, %r260;
+	mul.wide.u32 	%rd98, %r260, 4;
+	add.s64 	%rd99, %rd85, %rd98;
+	ld.param.u32 	%rd100, [%rd99+36];
+	mul.lo.s64 	%rd101, %rd208, %rd100;
+	add.s64 	%rd194, %rd101, %rd209;
+	mul.lo.s64 	%rd102, %rd156, %rd96;
+	cvt.u64.u32 	%rd103, %r259;
+	add.s64 	%rd104, %rd157, %rd103;
+	add.s64 	%rd211, %rd104, %rd102;
+	mov.u32 	%r119, %nctaid.x;
+	mov.u32 	%r120, %ctaid.x;
+	add.s32 	%r261, %r120, %r119;
+	setp.ge.u32 	%p3, %r261, %r105;
+	mov.u32 	%r206, %r199;
+	@%p3 bra 	$L__BB1_6;
+
+	ld.param.u64 	%rd159, [%rd85];
+	ld.param.u32 	%r195, [%rd85+24];
+	div.u32 	%r260, %r261, %r195;
+	mul.lo.s32 	%r122, %r260, %r195;
+	sub.s32 	%r123, %r261, %r122;
+	cvta.to.global.u64 	%rd105, %rd159;
+	mul.wide.u32 	%rd106, %r123, 24;
+	add.s64 	%rd107, %rd105, %rd106;
+	ld.global.u64 	%rd209, [%rd107];
+	ld.global.u64 	%rd208, [%rd107+8];
+	ld.global.v2.u32 	{%r259, %r206}, [%rd107+16];
+
+$L__BB1_6:
+	min.u32 	%r241, %r199, 2048;
+	mov.u32 	%r263, %r199;
+
+$L__BB1_7:
+	setp.eq.s32 	%p4, %r241, 0;
+	mov.u64 	%rd172, %rd194;
+	@%p4 bra 	$L__BB1_9;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r241;
+	// end inline asm
+	mov.u32 	%r128, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r128], [%rd211], %r241, [%r101];
+	// end inline asm
+	cvt.u64.u32 	%rd109, %r241;
+	add.s64 	%rd172, %rd194, %rd109;
+	add.s64 	%rd211, %rd211, %rd109;
+	sub.s32 	%r263, %r263, %r241;
+
+$L__BB1_9:
+	setp.ne.s32 	%p5, %r263, 0;
+	mov.u32 	%r262, %r206;
+	@%p5 bra 	$L__BB1_13;
+	bra.uni 	$L__BB1_10;
+
+$L__BB1_13:
+	min.u32 	%r222, %r263, 2048;
+
+$L__BB1_14:
+	setp.eq.s32 	%p8, %r222, 0;
+	mov.u64 	%rd210, %rd172;
+	@%p8 bra 	$L__BB1_16;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r222;
+	// end inline asm
+	mov.u32 	%r146, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	add.s32 	%r142, %r146, 2048;
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r142], [%rd211], %r222, [%r102];
+	// end inline asm
+	cvt.u64.u32 	%rd123, %r222;
+	add.s64 	%rd210, %rd172, %rd123;
+	add.s64 	%rd211, %rd211, %rd123;
+	sub.s32 	%r263, %r263, %r222;
+
+$L__BB1_16:
+	setp.eq.s32 	%p23, %r241, 0;
+	@%p23 bra 	$L__BB1_37;
+
+	ld.param.u64 	%rd38, [%rd85+8];
+	ld.param.u64 	%rd39, [%rd85+16];
+	ld.param.u32 	%r45, [%rd85+24];
+	ld.param.u64 	%rd125, [%rd85];
+	cvta.to.global.u64 	%rd40, %rd125;
+	mov.u32 	%r147, 0;
+	mov.u32 	%r224, %r147;
+	bra.uni 	$L__BB1_18;
+
+$L__BB1_21:
+	mov.u32 	%r263, 0;
+	setp.ge.u32 	%p13, %r261, %r105;
+	mov.u32 	%r233, %r262;
+	mov.u32 	%r240, %r263;
+	@%p13 bra 	$L__BB1_25;
+
+	cvt.u64.u32 	%rd127, %r260;
+	mul.wide.u32 	%rd129, %r260, 4;
+	add.s64 	%rd130, %rd85, %rd129;
+	ld.param.u32 	%rd131, [%rd130+36];
+	mul.lo.s64 	%rd132, %rd208, %rd131;
+	add.s64 	%rd210, %rd132, %rd209;
+	mul.lo.s64 	%rd133, %rd39, %rd127;
+	cvt.u64.u32 	%rd134, %r259;
+	add.s64 	%rd135, %rd38, %rd134;
+	add.s64 	%rd211, %rd135, %rd133;
+	mov.u32 	%r157, %nctaid.x;
+	add.s32 	%r261, %r261, %r157;
+	setp.ge.u32 	%p14, %r261, %r105;
+	mov.u32 	%r233, %r262;
+	mov.u32 	%r263, %r262;
+	@%p14 bra 	$L__BB1_24;
+
+	div.u32 	%r260, %r261, %r45;
+	mul.lo.s32 	%r159, %r260, %r45;
+	sub.s32 	%r160, %r261, %r159;
+	mul.wide.u32 	%rd136, %r160, 24;
+	add.s64 	%rd137, %rd40, %rd136;
+	ld.global.u64 	%rd209, [%rd137];
+	ld.global.u64 	%rd208, [%rd137+8];
+	ld.global.v2.u32 	{%r259, %r233}, [%rd137+16];
+	mov.u32 	%r263, %r262;
+	bra.uni 	$L__BB1_24;
+
+$L__BB1_30:
+	mov.u32 	%r263, 0;
+	setp.ge.u32 	%p19, %r261, %r105;
+	mov.u32 	%r250, %r262;
+	mov.u32 	%r257, %r263;
+	@%p19 bra 	$L__BB1_34;
+
+	cvt.u64.u32 	%rd141, %r260;
+	mul.wide.u32 	%rd143, %r260, 4;
+	add.s64 	%rd144, %rd85, %rd143;
+	ld.param.u32 	%rd145, [%rd144+36];
+	mul.lo.s64 	%rd146, %rd208, %rd145;
+	add.s64 	%rd210, %rd146, %rd209;
+	mul.lo.s64 	%rd147, %rd39, %rd141;
+	cvt.u64.u32 	%rd148, %r259;
+	add.s64 	%rd149, %rd38, %rd148;
+	add.s64 	%rd211, %rd149, %rd147;
+	mov.u32 	%r180, %nctaid.x;
+	add.s32 	%r261, %r261, %r180;
+	setp.ge.u32 	%p20, %r261, %r105;
+	mov.u32 	%r250, %r262;
+	mov.u32 	%r263, %r262;
+	@%p20 bra 	$L__BB1_33;
+
+	div.u32 	%r260, %r261, %r45;
+	mul.lo.s32 	%r182, %r260, %r45;
+	sub.s32 	%r183, %r261, %r182;
+	mul.wide.u32 	%rd150, %r183, 24;
+	add.s64 	%rd151, %rd40, %rd150;
+	ld.global.u64 	%rd209, [%rd151];
+	ld.global.u64 	%rd208, [%rd151+8];
+	ld.global.v2.u32 	{%r259, %r250}, [%rd151+16];
+	mov.u32 	%r263, %r262;
+	bra.uni 	$L__BB1_33;
+
+$L__BB1_18:
+	.pragma "nounroll";
+	mov.u32 	%r47, %r241;
+	mov.u32 	%r46, %r222;
+	setp.eq.s32 	%p10, %r47, 0;
+	mov.u32 	%r241, %r147;
+	@%p10 bra 	$L__BB1_27;
+
+$L__BB1_19:
+	// begin inline asm
+	{
+.reg .pred there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r101], %r224;
+selp.u32 %r149, 1, 0, there;
+}
+	// end inline asm
+	setp.eq.s32 	%p11, %r149, 0;
+	@%p11 bra 	$L__BB1_19;
+
+	// begin inline asm
+	fence.proxy.async.shared::cta;
+	// end inline asm
+	mov.u32 	%r152, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	// begin inline asm
+	cp.async.bulk.global.shared::cta.bulk_group [%rd194], [%r152], %r47;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.commit_group;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.wait_group.read 0;
+	// end inline asm
+	setp.ne.s32 	%p12, %r263, 0;
+	mov.u32 	%r233, %r262;
+	@%p12 bra 	$L__BB1_24;
+	bra.uni 	$L__BB1_21;
+
+$L__BB1_24:
+	min.u32 	%r240, %r263, 2048;
+	mov.u32 	%r262, %r233;
+
+$L__BB1_25:
+	setp.eq.s32 	%p15, %r240, 0;
+	mov.u32 	%r241, %r147;
+	@%p15 bra 	$L__BB1_27;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r240;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r152], [%rd211], %r240, [%r101];
+	// end inline asm
+	cvt.u64.u32 	%rd139, %r240;
+	add.s64 	%rd59, %rd210, %rd139;
+	add.s64 	%rd211, %rd211, %rd139;
+	sub.s32 	%r263, %r263, %r240;
+	mov.u64 	%rd194, %rd210;
+	mov.u32 	%r241, %r240;
+	mov.u32 	%r262, %r233;
+	mov.u64 	%rd210, %rd59;
+
+$L__BB1_27:
+	setp.eq.s32 	%p16, %r46, 0;
+	mov.u32 	%r222, 0;
+	@%p16 bra 	$L__BB1_36;
+
+$L__BB1_28:
+	// begin inline asm
+	{
+.reg .pred there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r102], %r224;
+selp.u32 %r170, 1, 0, there;
+}
+	// end inline asm
+	setp.eq.s32 	%p17, %r170, 0;
+	@%p17 bra 	$L__BB1_28;
+
+	// begin inline asm
+	fence.proxy.async.shared::cta;
+	// end inline asm
+	mov.u32 	%r176, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	add.s32 	%r174, %r176, 2048;
+	// begin inline asm
+	cp.async.bulk.global.shared::cta.bulk_group [%rd172], [%r174], %r46;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.commit_group;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.wait_group.read 0;
+	// end inline asm
+	setp.ne.s32 	%p18, %r263, 0;
+	mov.u32 	%r250, %r262;
+	@%p18 bra 	$L__BB1_33;
+	bra.uni 	$L__BB1_30;
+
+$L__BB1_33:
+	min.u32 	%r257, %r263, 2048;
+	mov.u32 	%r262, %r250;
+
+$L__BB1_34:
+	setp.eq.s32 	%p21, %r257, 0;
+	@%p21 bra 	$L__BB1_36;
+
+	// begin inline asm
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r257;
+	// end inline asm
+	// begin inline asm
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r174], [%rd211], %r257, [%r102];
+	// end inline asm
+	cvt.u64.u32 	%rd153, %r257;
+	add.s64 	%rd78, %rd210, %rd153;
+	add.s64 	%rd211, %rd211, %rd153;
+	sub.s32 	%r263, %r263, %r257;
+	mov.u64 	%rd172, %rd210;
+	mov.u32 	%r222, %r257;
+	mov.u32 	%r262, %r250;
+	mov.u64 	%rd210, %rd78;
+
+$L__BB1_36:
+	xor.b32  	%r224, %r224, 1;
+	setp.ne.s32 	%p22, %r241, 0;
+	@%p22 bra 	$L__BB1_18;
+
+$L__BB1_37:
+	// begin inline asm
+	cp.async.bulk.wait_group 0;
+	// end inline asm
+	ret;
+
+$L__BB1_10:
+	mov.u32 	%r263, 0;
+	setp.ge.u32 	%p6, %r261, %r105;
+	mov.u32 	%r262, %r206;
+	mov.u32 	%r222, %r263;
+	@%p6 bra 	$L__BB1_14;
+
+	ld.param.u64 	%rd155, [%rd85+8];
+	ld.param.u64 	%rd154, [%rd85+16];
+	cvt.u64.u32 	%rd110, %r260;
+	mul.wide.u32 	%rd112, %r260, 4;
+	add.s64 	%rd113, %rd85, %rd112;
+	ld.param.u32 	%rd114, [%rd113+36];
+	mul.lo.s64 	%rd115, %rd208, %rd114;
+	add.s64 	%rd172, %rd115, %rd209;
+	mul.lo.s64 	%rd116, %rd154, %rd110;
+	cvt.u64.u32 	%rd117, %r259;
+	add.s64 	%rd118, %rd155, %rd117;
+	add.s64 	%rd211, %rd118, %rd116;
+	mov.u32 	%r134, %nctaid.x;
+	add.s32 	%r261, %r261, %r134;
+	setp.ge.u32 	%p7, %r261, %r105;
+	mov.u32 	%r262, %r206;
+	mov.u32 	%r263, %r206;
+	@%p7 bra 	$L__BB1_13;
+
+	ld.param.u64 	%rd158, [%rd85];
+	ld.param.u32 	%r194, [%rd85+24];
+	div.u32 	%r260, %r261, %r194;
+	mul.lo.s32 	%r136, %r260, %r194;
+	sub.s32 	%r137, %r261, %r136;
+	cvta.to.global.u64 	%rd119, %rd158;
+	mul.wide.u32 	%rd120, %r137, 24;
+	add.s64 	%rd121, %rd119, %rd120;
+	ld.global.u64 	%rd209, [%rd121];
+	ld.global.u64 	%rd208, [%rd121+8];
+	ld.global.v2.u32 	{%r259, %r262}, [%rd121+16];
+	mov.u32 	%r263, %r206;
+	bra.uni 	$L__BB1_13;
 
 }
 

@@ -58,6 +58,11 @@ GpuStage* StagePool::take(std::size_t side, std::chrono::nanoseconds wait_limit)
   return stage;
 }
 
+bool StagePool::are_shared() const {
+  const std::lock_guard lock(mutex_);
+  return is_copying_[0] && is_copying_[1];
+}
+
 bool StagePool::holds_too_many(std::size_t side) const {
   const std::lock_guard lock(mutex_);
   return num_held_[side] > limit(side);

@@ -51,6 +51,7 @@ class StagePool {
   // A free stage; nullptr when the direction holds as many as it may, and must give one back first. Waits when it holds
   // none and there is none: throws Error after `wait_limit`, as nothing of the direction's is on its way then.
   [[nodiscard]] GpuStage* take(std::size_t side, std::chrono::nanoseconds wait_limit);
+  [[nodiscard]] bool are_shared() const;  // whether both directions copy
   // Whether the direction holds more than it may: then a stage that is done goes back instead of being used again.
   [[nodiscard]] bool holds_too_many(std::size_t side) const;
   void give_back(std::size_t side, GpuStage* stage);

@@ -8,8 +8,10 @@
 namespace flexkv::cuda {
 namespace {
 
-// Beside the engine's work each group takes a multiprocessor from it; else more of them are sooner done.
+// Beside the engine's work each group takes a multiprocessor from it, and more of slim ones than a few times as many as
+// there are multiprocessors wait until the work is done; else more of them are sooner done.
 constexpr unsigned most_groups_beside_work = 32;
+constexpr unsigned most_slim_groups = 128;
 constexpr unsigned most_groups_alone = 128;
 constexpr std::uint64_t part_alignment = 512;
 constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
@@ -44,10 +46,9 @@ void StagedCopies::copy(const CopyOp& op) {
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
   for (std::size_t first = 0; first < op.slots.size();) {
     const std::size_t left = op.slots.size() - first;
-    const std::size_t count = length_of_batch(streams_.is_store(), first == 0, left, least, most);
     const bool is_busy = shared_.steps.is_engine_busy();
-    pass(op, batch_of(op, first, count, pitch_bytes),
-         {is_busy && !streams_.is_store() && count < left, is_busy ? most_groups_beside_work : most_groups_alone});
+    const std::size_t count = length_of_batch(streams_.is_store(), first == 0, left, least, most);
+    pass(op, batch_of(op, first, count, pitch_bytes), {is_busy, is_busy && !streams_.is_store() && count < left});
     first += count;
   }
   finish();
@@ -66,7 +67,7 @@ void StagedCopies::issue(const CopyOp& op) {
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += most) {
     const std::size_t count = std::min(most, op.slots.size() - first);
-    pass(op, batch_of(op, first, count, pitch_bytes), {false, most_groups_beside_work});
+    pass(op, batch_of(op, first, count, pitch_bytes), {true, false});
   }
 }
 
@@ -132,7 +133,7 @@ void StagedCopies::scatter_what_is_filled() {
 }
 
 void StagedCopies::scatter(InFlight& filled) const {
-  scatter(*filled.to_scatter, filled.batch, *filled.stage, most_groups_beside_work);
+  scatter(*filled.to_scatter, filled.batch, *filled.stage, true);
   filled.to_scatter = nullptr;
 }
 
@@ -143,7 +144,7 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
   in_flight_.push_back({&stage, issued_bytes_, way.is_host_to_launch ? &op : nullptr, batch});
   const GpuStream& copies = streams_.copies();
   if (streams_.is_store()) {
-    launch(op, batch, stage, way.most_groups);
+    launch(op, batch, stage, way.is_beside_work);
     stage.filled.record(stage.kernels.get());
     copies.wait_for(stage.filled.get());
     move_runs(op, batch, stage.memory);
@@ -154,38 +155,46 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
   stage.filled.record(copies.get());
   if (way.is_host_to_launch) return;
   stage.kernels.wait_for(stage.filled.get());
-  scatter(op, batch, stage, way.most_groups);
+  scatter(op, batch, stage, way.is_beside_work);
 }
 
 // What only fills a stage does not wait for the step, and a store has waited for it.
-void StagedCopies::scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const {
+void StagedCopies::scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const {
   shared_.steps.make_wait(stage.kernels, op.after_step);
-  launch(op, batch, stage, most_groups);
+  launch(op, batch, stage, is_beside_work);
   stage.done.record(stage.kernels.get());
 }
 
-void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const {
+void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const {
   const DevicePtr where_slots_would_begin = stage.memory - op.part.begin_byte;
-  launch_kernel(streams_, op, {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups},
-                stage.kernels.get());
+  KernelLaunch what = {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups_alone};
+  if (is_beside_work) {
+    what.most_groups = most_groups_beside_work;
+    what.most_slim_groups = most_slim_groups / (shared_.stages.are_shared() ? 2 : 1);
+  }
+  launch_kernel(streams_, op, what, stage.kernels.get());
 }
 
 // Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows.
-void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) const {
-  Stream stream = streams_.copies().get();
-  const std::int64_t per_piece = slots_per_piece(op.host.stride_bytes);
+void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) {
+  const bool is_batch = is_whole(op) && batch_.is_there() && shared_.pieces.hold(op.host, batch.slots);
   const std::uint64_t stride = op.host.stride_bytes;
+  const std::int64_t per_piece = slots_per_piece(stride);
   for (std::size_t i = 0; i < batch.slots.size();) {
     const std::size_t end = end_of_run(batch.slots, i, per_piece);
     std::byte* const host = op.host.base + static_cast<std::uint64_t>(batch.slots[i]) * stride + op.part.begin_byte;
     const DevicePtr staged = memory + i * batch.pitch_bytes;
-    if (is_whole(op)) {
-      streams_.move(host, staged, (end - i - 1) * stride + op.part.bytes, stream);
+    const std::uint64_t bytes = (end - i - 1) * stride + op.part.bytes;
+    if (is_batch && end - i < batch.slots.size()) {
+      batch_.add(host, staged, bytes);
+    } else if (is_whole(op)) {
+      streams_.move(host, staged, bytes, streams_.copies().get());
     } else {
-      streams_.move_rows(host, staged, {op.part.bytes, end - i, stride, batch.pitch_bytes}, stream);
+      streams_.move_rows(host, staged, {op.part.bytes, end - i, stride, batch.pitch_bytes}, streams_.copies().get());
     }
     i = end;
   }
+  batch_.flush();
 }
 
 void StagedCopies::settle() noexcept {

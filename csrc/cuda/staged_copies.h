@@ -16,6 +16,7 @@
 #pragma once
 #include <cstddef>
 
+#include "cuda/copy_batch.h"
 #include "cuda/copy_mechanism.h"
 #include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
@@ -26,7 +27,7 @@ namespace flexkv::cuda {
 
 class StagedCopies final : public CopyMechanism {
  public:
-  StagedCopies(GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams) {}
+  StagedCopies(GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams), batch_(streams) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
   void copy(const CopyOp& op) override;
@@ -58,15 +59,14 @@ class StagedCopies final : public CopyMechanism {
 
   [[nodiscard]] static Batch batch_of(const CopyOp& op, std::size_t first, std::size_t count,
                                       std::uint64_t pitch_bytes);
-  // How a batch is moved beside the engine's work, or else.
   struct Way {
+    bool is_beside_work = false;  // of the engine's
     bool is_host_to_launch = false;
-    unsigned most_groups = 0;  // of threads
   };
   void pass(const CopyOp& op, const Batch& batch, Way way);
-  void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const;
-  void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, unsigned most_groups) const;
-  void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) const;
+  void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
+  void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
+  void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory);
   [[nodiscard]] GpuStage& next_stage();
   void finish_oldest();
   void scatter_what_is_filled();
@@ -76,6 +76,7 @@ class StagedCopies final : public CopyMechanism {
 
   GpuShared& shared_;
   const LaneStreams& streams_;
+  CopyBatch batch_;
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
   std::uint64_t issued_bytes_ = 0;  // since `begin`
   std::uint64_t step_ = 0;          // that this op's scatters come behind, until it is seen to be done

@@ -2,7 +2,7 @@
 // a random order wherever streams leave it open. What a missing wait would allow on a GPU happens here soon.
 //
 // One at a time. A fault makes the n-th call of a function fail; a held stream does nothing. Kernels are those of
-// csrc/cuda/gather.cu.
+// csrc/cuda/gather.cu and slim.cu, of a GPU of compute capability 9.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -46,7 +46,7 @@ class FakeCuda {
     changed_.notify_all();
     worker_.join();
     CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && host_memory_.empty() &&
-          num_contexts_ == 0);
+          num_contexts_ == 0 && num_modules_ == 0);
     current_ = nullptr;
   }
   FakeCuda(const FakeCuda&) = delete;
@@ -98,6 +98,14 @@ class FakeCuda {
   }
   // The GPU has other addresses for the host's memory than the process.
   void move_host_memory() { moves_host_memory_ = true; }
+  // Of compute capability 8. Before the first use.
+  void take_slim_kernels_away() { capability_major_ = 8; }
+  // How many kernels of this name were launched.
+  [[nodiscard]] std::uint64_t num_launches(const std::string& kernel) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = num_launches_.find(kernel);
+    return found == num_launches_.end() ? 0 : found->second;
+  }
   // A driver older than 12.8. Before the first use.
   void take_batches_away() { api_.cuMemcpyBatchAsync = nullptr; }
   // Nothing that was put into a stream and touches memory is still to be done.
@@ -206,16 +214,19 @@ class FakeCuda {
     }
   }
 
+  static bool is_slim(const std::string& kernel) { return kernel.starts_with("slim_"); }
+
   static void launch(const std::string& name, const StageArgument& stage) {
-    const bool is_gather = name.starts_with("gather");
+    const bool is_gather = name.find("gather") != std::string::npos;
+    const std::uint64_t word = is_slim(name) ? 16 : std::stoul(name.substr(name.find('_') + 1));
     for (std::uint32_t block = 0; block < stage.num_blocks; ++block) {
       for (std::uint32_t i = 0; i < stage.units_per_block; ++i) {
         const Unit& unit = stage.units[i];
-        const std::uint64_t word = std::stoul(name.substr(name.find('_') + 1));
         CHECK(unit.bytes % word == 0 && unit.base % word == 0 && unit.stride % word == 0 && unit.offset % word == 0);
         auto* const device = reinterpret_cast<void*>(unit.base + stage.ids[block] * unit.stride);
         const std::uint64_t slot = stage.has_slots != 0 ? stage.ids[480 + block] : block;
         auto* const staged = reinterpret_cast<void*>(stage.memory + slot * stage.slot_stride + unit.offset);
+        CHECK(!is_slim(name) || reinterpret_cast<std::uintptr_t>(staged) % word == 0);
         if (stage.has_slots != 0) CHECK(self().reaches(staged, unit.bytes));
         std::memcpy(is_gather ? staged : device, is_gather ? device : staged, unit.bytes);
       }
@@ -275,6 +286,9 @@ class FakeCuda {
   std::uint64_t free_bytes_ = UINT64_MAX;
   std::uint64_t largest_allocation_ = 0;
   std::map<Function, std::string> functions_;
+  std::map<std::string, std::uint64_t> num_launches_;  // by kernel
+  int capability_major_ = 9;
+  std::atomic<int> num_modules_ = 0;
   std::function<void(void*)> on_register_;
   std::thread worker_;
 };
@@ -296,6 +310,11 @@ inline void FakeCuda::fill() {
   api_.cuDeviceGetName = [](char* name, int length, Device) {
     std::strncpy(name, "a GPU in software", static_cast<std::size_t>(length));
     return success;
+  };
+  api_.cuDeviceGetAttribute = [](int* value, int attribute, Device) {
+    CHECK(attribute == device_attribute_capability_major);
+    *value = self().capability_major_;
+    return self().fault_of("cuDeviceGetAttribute");
   };
   api_.cuDevicePrimaryCtxRetain = [](Context* context, Device) {
     *context = reinterpret_cast<Context>(1);
@@ -485,23 +504,34 @@ inline void FakeCuda::fill() {
   };
   api_.cuModuleLoadData = [](Module* module, const void* image) {
     if (const Result fault = self().fault_of("cuModuleLoadData"); fault != success) return fault;
-    CHECK(std::string(static_cast<const char*>(image)).find(".target sm_75") != std::string::npos);
+    const bool is_old = std::strstr(static_cast<const char*>(image), ".target sm_75") != nullptr;
+    CHECK(is_old ||
+          (std::strstr(static_cast<const char*>(image), ".target sm_90") != nullptr && self().capability_major_ >= 9));
     *module = reinterpret_cast<Module>(1);
+    ++self().num_modules_;
     return success;
   };
-  api_.cuModuleUnload = [](Module) { return success; };
+  api_.cuModuleUnload = [](Module) {
+    --self().num_modules_;
+    return success;
+  };
   api_.cuModuleGetFunction = [](Function* function, Module, const char* name) {
     const std::lock_guard lock(self().mutex_);
     *function = reinterpret_cast<Function>(self().next_handle_++);
     self().functions_[*function] = name;
     return success;
   };
-  api_.cuLaunchKernel = [](Function function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                           Stream stream, void** arguments, void**) {
+  api_.cuLaunchKernel = [](Function function, unsigned groups, unsigned, unsigned, unsigned threads, unsigned, unsigned,
+                           unsigned, Stream stream, void** arguments, void**) {
     if (const Result fault = self().fault_of("cuLaunchKernel"); fault != success) return fault;
     const auto stage = std::make_shared<StageArgument>();
     std::memcpy(stage.get(), arguments[0], sizeof(*stage));
     const std::string name = self().functions_.at(function);
+    CHECK(groups > 0 && threads == (is_slim(name) ? 1 : 1024));
+    {
+      const std::lock_guard lock(self().mutex_);
+      ++self().num_launches_[name];
+    }
     self().add_work(stream, [stage, name] { launch(name, *stage); });
     return success;
   };

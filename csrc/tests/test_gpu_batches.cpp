@@ -77,6 +77,85 @@ void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
   CHECK(idle_waits == idle_launches);
 }
 
+// Kernels that run beside the engine's, where the GPU has them and the layout lets them.
+void beside_the_engine_kernels_are_slim() {
+  const auto slim_launches = [](FakeCuda& cuda, GpuRig& rig, const Ids& ids) {
+    const auto launches = [&cuda] { return cuda.num_launches("slim_gather") + cuda.num_launches("slim_scatter"); };
+    const std::uint64_t before = launches();
+    for (const Direction direction : {Direction::load, Direction::store}) {
+      rig.randomize();
+      auto want = rig.contents();
+      rig.expect(want, rig.now(), direction, ids, ids);
+      (void)rig.copy(direction, ids, ids);
+      rig.check(want);
+    }
+    return launches() - before;
+  };
+  BusyEngine busy;
+  CHECK(slim_launches(busy.cuda, busy.rig, busy.ids) > 8);
+  busy.go_on();
+  while (busy.cuda.api().cuStreamQuery(busy.engine) == error_not_ready) std::this_thread::yield();
+  CHECK(slim_launches(busy.cuda, busy.rig, busy.ids) == 0);
+}
+
+void old_gpus_and_odd_layouts_have_no_slim_kernels() {
+  for (const bool is_old : {true, false}) {
+    Choices choices(std::uint64_t{6});
+    FakeCuda cuda(6);
+    if (is_old) cuda.take_slim_kernels_away();
+    HeldEngine::with_small_stages(cuda);
+    const std::uint64_t chunk = is_old ? 4096 : 4100;
+    GpuRig rig(cuda, choices, {chunk, chunk}, 20, 20);
+    Stream engine = cuda.make_stream();
+    cuda.hold(engine, true);
+    cuda.add_work(engine, [] {});
+    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+    const std::string word = is_old ? "16" : "4";
+    for (const Direction direction : {Direction::load, Direction::store}) {
+      const std::uint64_t before = cuda.num_launches("gather_" + word) + cuda.num_launches("scatter_" + word);
+      (void)rig.copy(direction, numbered(0, 20), numbered(0, 20));
+      CHECK(cuda.num_launches("gather_" + word) + cuda.num_launches("scatter_" + word) > before);
+    }
+    CHECK(cuda.num_launches("slim_gather") + cuda.num_launches("slim_scatter") == 0);
+    cuda.hold(engine, false);
+    CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  }
+}
+
+// One call of the driver for all pieces between a stage and the slots; for one piece, and before memory is registered,
+// that of a copy.
+void pieces_of_scattered_slots_go_as_one_batch() {
+  Choices choices(std::uint64_t{7});
+  FakeCuda cuda(7);
+  HeldEngine::with_small_stages(cuda);
+  GpuRig rig(cuda, choices, {4096, 4096}, 80, 80);
+  rig.backend().choices().force(MechanismKind::staged);
+  const Ids blocks = numbered(0, 80);
+  Ids apart(80);  // 0, 2, ... 78, 1, 3, ... 79
+  for (std::size_t i = 0; i < 80; ++i) apart[i] = static_cast<std::int64_t>(i < 40 ? 2 * i : 2 * i - 79);
+  const auto batches_and_copies = [&](const Ids& slots, Direction direction) {
+    const char* const copy = direction == Direction::store ? "cuMemcpyDtoHAsync" : "cuMemcpyHtoDAsync";
+    const std::uint64_t batches = cuda.num_calls("cuMemcpyBatchAsync");
+    const std::uint64_t copies = cuda.num_calls(copy);
+    rig.copy_and_check(direction, slots, blocks);
+    return std::pair(cuda.num_calls("cuMemcpyBatchAsync") - batches, cuda.num_calls(copy) - copies);
+  };
+  for (const Direction direction : {Direction::load, Direction::store}) {
+    CHECK(batches_and_copies(apart, direction) == std::pair(std::uint64_t{0}, std::uint64_t{80}));
+  }
+  rig.use_host();
+  for (const Direction direction : {Direction::load, Direction::store}) {
+    const auto [batches, copies] = batches_and_copies(apart, direction);
+    CHECK(batches > 4 && batches <= 40 && copies <= 1);
+    const auto [batches_of_runs, runs] = batches_and_copies(blocks, direction);
+    CHECK(batches_of_runs == 0 && runs == batches + copies);
+  }
+  cuda.fail("cuMemcpyBatchAsync", 3);
+  CHECK_THROWS(rig.copy(Direction::load, apart, blocks), Error);
+  CHECK(cuda.is_idle());
+  rig.copy_and_check(Direction::load, apart, blocks);
+}
+
 // Also what the host launches comes behind the step that a load waits for.
 void a_load_that_the_host_launches_waits_for_its_step() {
   BusyEngine busy;
@@ -137,6 +216,9 @@ void the_copy_engine_moves_long_ops_in_segments() {
 int main() {
   batches_are_short_where_no_byte_moves_meanwhile();
   beside_the_engine_the_host_launches_a_loads_kernels_but_the_last();
+  beside_the_engine_kernels_are_slim();
+  old_gpus_and_odd_layouts_have_no_slim_kernels();
+  pieces_of_scattered_slots_go_as_one_batch();
   a_load_that_the_host_launches_waits_for_its_step();
   stages_come_back_after_a_launch_that_fails();
   the_copy_engine_moves_long_ops_in_segments();

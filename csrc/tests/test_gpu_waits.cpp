@@ -156,7 +156,9 @@ void a_direction_that_gets_no_stage_says_so_at_its_limit() {
   std::vector<GpuStage*> taken;
   for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
   CHECK(pool.take(0, no_limit) == nullptr);  // it has some itself
+  CHECK(!pool.are_shared());
   pool.begin(1);
+  CHECK(pool.are_shared());
   CHECK_THROWS(pool.take(1, 2ms), Error);
   std::thread other([&] { pool.give_back(0, taken.front()); });
   GpuStage* const stage = pool.take(1, 60s);

@@ -59,6 +59,16 @@ class Copies:
         self.native = _core.BlockCopies("cuda", spec.num_blocks, spec.planes, base, self.stride, num_slots)
         assert self.native.wait_usable(WAIT_S)
         self.planes = spec.planes
+        self._engine, self._step = torch.cuda.Stream(), 0
+
+    def be_busy(self, is_busy: bool) -> None:
+        """If so, the engine works for a while on a step that no copy waits for."""
+        if not is_busy:
+            return
+        with torch.cuda.stream(self._engine):
+            torch.cuda._sleep(SLEEP_CYCLES // 4)
+        self._step += 1
+        self.native.record_step(self._step, self._engine.cuda_stream)
 
     def randomize(self) -> list[torch.Tensor]:
         """Fill the tensors, and return copies of them."""
@@ -85,9 +95,12 @@ class Copies:
         return np.concatenate(pieces)
 
 
+@pytest.mark.parametrize("is_busy", [False, True], ids=["beside nothing", "beside the engine's work"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str) -> None:
+def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str, is_busy: bool) -> None:
     copies = Copies(*LAYOUTS[name]())
+    if is_busy:
+        copies.native.use_mechanism("staged")
     rng = np.random.default_rng(5)
     original = copies.randomize()
     for num in (1, 7, 60):
@@ -95,6 +108,7 @@ def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str)
         for slots in (np.arange(num, dtype=np.int64) + 3, rng.permutation(90)[:num].astype(np.int64)):
             for slot in range(90):
                 copies.pool.view(0, slot)[:] = 0xA5
+            copies.be_busy(is_busy)
             assert copies.native.copy(STORE, slots, blocks) == num * copies.slot_bytes
             for slot, block in list(zip(slots.tolist(), blocks.tolist(), strict=True))[:5]:
                 assert np.array_equal(copies.pool.view(0, slot)[: copies.slot_bytes], copies.expected_slot(block))
@@ -103,6 +117,7 @@ def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str)
             for tensor in copies.tensors:
                 tensor.zero_()
             torch.cuda.synchronize()
+            copies.be_busy(is_busy)
             copies.native.copy(LOAD, slots, blocks)
             index = torch.from_numpy(blocks).cuda()
             others = torch.tensor(sorted(set(range(copies.num_blocks)) - set(blocks.tolist())), device="cuda")

@@ -1,0 +1,43 @@
+#include "cuda/copy_batch.h"
+
+namespace flexkv::cuda {
+namespace {
+
+constexpr std::size_t most_copies_in_batch = 4096;
+
+}  // namespace
+
+CopyBatch::CopyBatch(const LaneStreams& streams) : streams_(streams) {
+  if (!is_there()) return;
+  to_.reserve(most_copies_in_batch);
+  from_.reserve(most_copies_in_batch);
+  sizes_.reserve(most_copies_in_batch);
+}
+
+void CopyBatch::add(std::byte* host, DevicePtr device, std::uint64_t bytes) {
+  if (to_.size() == most_copies_in_batch) flush();
+  const auto at_host = static_cast<DevicePtr>(reinterpret_cast<std::uintptr_t>(host));
+  to_.push_back(streams_.is_store() ? at_host : device);
+  from_.push_back(streams_.is_store() ? device : at_host);
+  sizes_.push_back(bytes);
+}
+
+// The sources are read in the order of the stream: behind the engine's work that writes them, and before this returns
+// to whoever frees them.
+void CopyBatch::flush() {
+  if (to_.empty()) return;
+  CopyAttributes attributes;
+  attributes.source_access_order = source_access_in_stream_order;
+  std::size_t first_with_them = 0;
+  std::size_t failed_at = 0;
+  const GpuDevice& device = streams_.device();
+  const Result result =
+      device.api().cuMemcpyBatchAsync(to_.data(), from_.data(), sizes_.data(), to_.size(), &attributes,
+                                      &first_with_them, 1, &failed_at, streams_.copies().get());
+  to_.clear();
+  from_.clear();
+  sizes_.clear();
+  device.check(result, "cuMemcpyBatchAsync");
+}
+
+}  // namespace flexkv::cuda
