@@ -64,16 +64,19 @@ bool StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks look
   if (is_enough()) return false;
   const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes);
   if (first > nanoseconds(0)) pause(first);
+  // Of an end that a look finds it is taken that it came just behind the look before: whoever took it for later would
+  // come late to the next one, too. There at the first look after a sleep, it may have been there for most of that.
   bool has_ended = false;
-  std::size_t num_looks = 0;
+  WaitClock::time_point look = WaitClock::now() - first / 2;
+  WaitClock::time_point look_before;
   const auto is_over = [&] {
-    ++num_looks;
+    look_before = look;
+    look = WaitClock::now();
     has_ended = end.is_done();
     return has_ended || is_enough();
   };
   (void)wait_until(is_over, looks, no_limit);
-  // There at once after a sleep: it may have been there for most of it, and the next sleep is to be shorter.
-  if (has_ended) ended(WaitClock::now() - (num_looks == 1 ? first / 2 : nanoseconds(0)), passed_bytes);
+  if (has_ended) ended(look_before, passed_bytes);
   return has_ended;
 }
 

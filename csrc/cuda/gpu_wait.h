@@ -51,7 +51,7 @@ class StagePace {
     double ns = 0;
     double bytes = 0;
   };
-  // When an end was seen last, or the op began, and what had passed then.
+  // When the last end that was waited for came, or the op began, and what had passed then.
   WaitClock::time_point last_{};
   std::uint64_t last_bytes_ = 0;
   std::array<Sample, num_kept> samples_{};

@@ -72,6 +72,31 @@ void the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took() {
   CHECK(pace.first_sleep(now, 6 * stage) == 1ms);
 }
 
+// Else the sleep before the next end, which may come soon, would be too long by the time between two looks.
+void an_end_that_a_look_finds_came_behind_the_look_before() {
+  FakeCuda cuda(1);
+  const GpuDevice device(cuda.api(), 0);
+  device.enter();
+  const GpuEvent end(device);
+  Stream stream = cuda.make_stream();
+  cuda.hold(stream, true);
+  cuda.add_work(stream, [] {});
+  end.record(stream);
+  const std::uint64_t looks = cuda.num_calls("cuEventQuery");
+  std::thread other([&] {
+    cuda.await_calls("cuEventQuery", looks + 5);
+    cuda.hold(stream, false);
+  });
+  constexpr std::uint64_t stage = 1'000'000'000;
+  StagePace pace;
+  pace.begin();
+  CHECK(pace.wait(end, stage, Looks::close));
+  const auto now = WaitClock::now();
+  other.join();
+  CHECK(pace.first_sleep(now - 4us, stage + 1) < 1us);  // looks are 5 us apart
+  CHECK(cuda.api().cuStreamDestroy(stream) == success);
+}
+
 // A rig whose stages hold few blocks, and an engine's stream that is held in the step that was recorded.
 struct HeldStep : HeldEngine {
   explicit HeldStep(std::uint64_t step) {
@@ -176,6 +201,7 @@ int main() {
   sleeps_are_short_at_first_and_grow_with_the_wait();
   a_wait_ends_with_what_it_waits_for_or_at_its_limit();
   the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took();
+  an_end_that_a_look_finds_came_behind_the_look_before();
   a_load_runs_to_its_end_while_a_store_waits_for_a_step_that_does_not_end();
   a_store_whose_step_does_not_end_fails_and_has_put_nothing_on_the_device();
   a_copy_on_the_device_is_waited_for_beyond_every_limit();
