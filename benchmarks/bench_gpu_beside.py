@@ -2,9 +2,10 @@
 
 Unit: GB/s (10^9 bytes) of 1 GiB of blocks of 64 chunks (of one from 1 MiB on) that lie scattered over the GPU, host
 slots in one run. Every mechanism that can copy the blocks takes its turn beside bf16 products of 8192^3 (or decode
-steps), and so does contiguous DMA, twice: by how much it differs from itself may be chance. `points`: how many
-hundredths longer the engine's work takes than beside DMA, median of the rounds; of DMA itself ("limit"), than beside
-its other turn ("again"). `chosen`: what the tuner has long ops go by beside the engine's work. Contents are compared.
+steps, or layers over a prompt), and so does contiguous DMA, twice: by how much it differs from itself may be chance.
+`points`: how many hundredths longer the engine's work takes than beside DMA, median of the rounds; of DMA itself
+("limit"), than beside its other turn ("again"). `chosen`: what the tuner has long ops go by beside the engine's work.
+Contents are compared.
 
     python -m benchmarks.bench_gpu_beside                      the product, three minutes
     python -m benchmarks.bench_gpu_beside --chunks 4 18 --ways load --rounds 24
@@ -103,7 +104,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--chunks", type=int, nargs="+", default=list(CHUNKS_KIB), metavar="KIB")
     options.add_argument("--ways", nargs="+", choices=("load", "store", "both"), default=["load", "store"])
-    options.add_argument("--engine", choices=("product", "decode"), default="product")
+    options.add_argument("--engine", choices=("product", "decode", "prefill"), default="product")
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--seconds", type=float, default=0.12, help="of one window")
     arguments = options.parse_args()

@@ -2,6 +2,7 @@
 
     product  bf16 matrix products of 8192 x 8192 x 8192 back to back: the GPU never has room
     decode   decode steps of a small batch, as one CUDA graph each: a stream of many kernels of some microseconds
+    prefill  layers over a long prompt, attention included: kernels of 0.1 to 3 ms, of which each leaves other room
 
 The engine runs without a pause, two bundles ahead of the device. Its speed is measured in windows: alone, beside
 contiguous DMA, alone, beside ours, alone. Each window beside copies is compared with the mean of the two around it,
@@ -57,28 +58,85 @@ def product(size: int = 8192, per_bundle: int = 8) -> Engine:
     return Engine(name="product", submit=submit, per_bundle=per_bundle * 2 * size**3 / 1e12, unit="TFLOP/s")
 
 
-def decode(num_layers: int = 8, hidden: int = 4096, batch: int = 32, per_bundle: int = 8) -> Engine:
-    """Return decode steps of a model with layers of the shape of Llama-3-8B's, without attention, as CUDA graphs."""
-    inner, qkv = hidden * 7 // 2, hidden * 3 // 2
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights in the shape of a layer of Llama-3-8B, where hidden is 4096."""
+
+    qkv: Any
+    out: Any
+    up: Any
+    down: Any
+
+
+def _layers(num_layers: int, hidden: int) -> list[_Layer]:
+    inner = hidden * 7 // 2
 
     def weight(rows: int, columns: int) -> Any:
         return torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16) / rows**0.5
 
-    layers = [
-        (weight(hidden, qkv), weight(hidden, hidden), weight(hidden, 2 * inner), weight(inner, hidden))
+    return [
+        _Layer(
+            weight(hidden, hidden * 3 // 2), weight(hidden, hidden), weight(hidden, 2 * inner), weight(inner, hidden)
+        )
         for _ in range(num_layers)
     ]
-    start = torch.randn(batch, hidden, device="cuda", dtype=torch.bfloat16)
 
-    def normed(x: Any) -> Any:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+
+def _normed(x: Any) -> Any:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+
+
+def _gated(layer: _Layer, x: Any) -> Any:
+    both = _normed(x) @ layer.up
+    inner = layer.down.shape[0]
+    return (torch.nn.functional.silu(both[:, :inner]) * both[:, inner:]) @ layer.down
+
+
+def _checked(result: Any) -> None:
+    torch.cuda.synchronize()
+    if not torch.isfinite(result).all():
+        raise RuntimeError("the engine's layers give numbers that are none")
+
+
+def prefill(num_layers: int = 2, hidden: int = 4096, tokens: int = 8192, head_dim: int = 128) -> Engine:
+    """Return layers of the shape of Llama-3-8B's over a prompt."""
+    layers = _layers(num_layers, hidden)
+    start = torch.randn(tokens, hidden, device="cuda", dtype=torch.bfloat16)
+    kv = hidden // 4
+
+    def heads(x: Any) -> Any:
+        return x.view(1, tokens, -1, head_dim).transpose(1, 2)
+
+    def run() -> Any:
+        x = start
+        for layer in layers:
+            q, k, v = (_normed(x) @ layer.qkv).split([hidden, kv, kv], dim=-1)
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                heads(q), heads(k), heads(v), is_causal=True, enable_gqa=True
+            )
+            x = x + attended.transpose(1, 2).reshape(tokens, hidden) @ layer.out
+            x = x + _gated(layer, x)
+        return x
+
+    def submit() -> None:
+        with torch.inference_mode():
+            run()
+
+    with torch.inference_mode():
+        _checked(run())
+    return Engine(name="prefill", submit=submit, per_bundle=num_layers, unit="layers/s")
+
+
+def decode(num_layers: int = 8, hidden: int = 4096, batch: int = 32, per_bundle: int = 8) -> Engine:
+    """Return decode steps of a model with layers of the shape of Llama-3-8B's, without attention, as CUDA graphs."""
+    layers = _layers(num_layers, hidden)
+    start = torch.randn(batch, hidden, device="cuda", dtype=torch.bfloat16)
 
     def step() -> Any:
         x = start
-        for in_attention, out_attention, up, down in layers:
-            x = x + (normed(x) @ in_attention)[:, :hidden] @ out_attention
-            both = normed(x) @ up
-            x = x + (torch.nn.functional.silu(both[:, :inner]) * both[:, inner:]) @ down
+        for layer in layers:
+            x = x + (_normed(x) @ layer.qkv)[:, :hidden] @ layer.out
+            x = x + _gated(layer, x)
         return x
 
     with torch.inference_mode():
@@ -93,9 +151,7 @@ def decode(num_layers: int = 8, hidden: int = 4096, batch: int = 32, per_bundle:
         with torch.cuda.graph(graph):
             result = step()
     graph.replay()
-    torch.cuda.synchronize()
-    if not torch.isfinite(result).all():
-        raise RuntimeError("the decode steps give numbers that are none")
+    _checked(result)
 
     def submit() -> None:
         for _ in range(per_bundle):

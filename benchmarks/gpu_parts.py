@@ -120,6 +120,8 @@ def engine_of(name: str, *, is_tiny: bool) -> gpu_load.Engine:
     """Return a load by its name."""
     if name == "product":
         return gpu_load.product(1024, 64) if is_tiny else gpu_load.product()
+    if name == "prefill":
+        return gpu_load.prefill(1, 512, 256) if is_tiny else gpu_load.prefill()
     return gpu_load.decode(2, 512) if is_tiny else gpu_load.decode()
 
 
