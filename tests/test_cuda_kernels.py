@@ -1,4 +1,4 @@
-"""The kernels that are shipped are those that csrc/cuda/gather.cu makes."""
+"""The kernels that are shipped are those that csrc/cuda/gather.cu and slim.cu make."""
 
 from __future__ import annotations
 

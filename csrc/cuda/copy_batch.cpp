@@ -22,8 +22,8 @@ void CopyBatch::add(std::byte* host, DevicePtr device, std::uint64_t bytes) {
   sizes_.push_back(bytes);
 }
 
-// The sources are read in the order of the stream: behind the engine's work that writes them, and before this returns
-// to whoever frees them.
+// The sources are read in the order of the stream: behind the engine's work that writes them, and before the op ends,
+// after which they may be freed.
 void CopyBatch::flush() {
   if (to_.empty()) return;
   CopyAttributes attributes;
@@ -34,10 +34,14 @@ void CopyBatch::flush() {
   const Result result =
       device.api().cuMemcpyBatchAsync(to_.data(), from_.data(), sizes_.data(), to_.size(), &attributes,
                                       &first_with_them, 1, &failed_at, streams_.copies().get());
+  clear();
+  device.check(result, "cuMemcpyBatchAsync");
+}
+
+void CopyBatch::clear() noexcept {
   to_.clear();
   from_.clear();
   sizes_.clear();
-  device.check(result, "cuMemcpyBatchAsync");
 }
 
 }  // namespace flexkv::cuda

@@ -25,6 +25,7 @@ class CopyBatch {
   void extend(std::uint64_t bytes) { sizes_.back() += bytes; }
   // Issues what was added, into the lane's stream of copies. Throws Error.
   void flush();
+  void clear() noexcept;  // what was added will not be issued
 
  private:
   const LaneStreams& streams_;

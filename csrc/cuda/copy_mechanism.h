@@ -18,6 +18,8 @@ struct CopyOp {
   std::span<const std::int64_t> blocks;  // as many
   SlotPart part;                         // what is copied of each
   std::uint64_t after_step = 0;          // whatever touches the map's blocks comes behind that step's work
+
+  [[nodiscard]] bool is_whole() const { return part == map.whole(); }
 };
 
 class CopyMechanism {

@@ -74,6 +74,7 @@ void find_all(Symbols& symbols, Api& api) {
   symbols.find(api.cuModuleLoadData, "cuModuleLoadData");
   symbols.find(api.cuModuleUnload, "cuModuleUnload");
   symbols.find(api.cuModuleGetFunction, "cuModuleGetFunction");
+  symbols.find(api.cuFuncGetAttribute, "cuFuncGetAttribute");
   symbols.find(api.cuLaunchKernel, "cuLaunchKernel");
 }
 

@@ -33,7 +33,9 @@ inline constexpr unsigned host_portable_and_mapped = 3;  // of memory that is re
 inline constexpr int pointer_attribute_device_ordinal = 9;
 inline constexpr int pointer_attribute_range_start = 11;
 inline constexpr int pointer_attribute_range_bytes = 12;
+inline constexpr int device_attribute_multiprocessors = 16;
 inline constexpr int device_attribute_capability_major = 75;
+inline constexpr int function_attribute_registers = 4;
 inline constexpr int capture_mode_relaxed = 2;
 inline constexpr int memory_type_host = 1;
 inline constexpr int memory_type_device = 2;
@@ -109,6 +111,7 @@ struct Api {
   Result (*cuModuleLoadData)(Module* module, const void* image);
   Result (*cuModuleUnload)(Module module);
   Result (*cuModuleGetFunction)(Function* function, Module module, const char* name);
+  Result (*cuFuncGetAttribute)(int* value, int attribute, Function function);
   Result (*cuLaunchKernel)(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                            unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream stream, void** arguments,
                            void** extra);

@@ -18,8 +18,6 @@ DevicePtr chunk_of(const CopyOp& op, const Plane& plane, std::size_t i) {
   return plane.base + static_cast<std::uint64_t>(op.blocks[i]) * plane.block_stride_bytes;
 }
 
-bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
-
 // Whether the copy of the block before may go on with this one. REQUIRES: i > 0.
 bool goes_on(const CopyOp& op, std::size_t i) {
   if (op.map.layout.planes.size() > 1) return false;
@@ -64,7 +62,7 @@ void EngineCopies::finish_oldest() {
 }
 
 bool DirectCopies::takes(const CopyOp& op) const {
-  return op.map.layout.planes.size() == 1 && op.map.chunks_are_within_allocations && is_whole(op);
+  return op.map.layout.planes.size() == 1 && op.map.chunks_are_within_allocations && op.is_whole();
 }
 
 void DirectCopies::issue(const CopyOp& op) {
@@ -77,7 +75,7 @@ void DirectCopies::issue(const CopyOp& op) {
   }
 }
 
-bool StridedCopies::takes(const CopyOp& op) const { return op.map.plane_pitch_bytes != 0 && is_whole(op); }
+bool StridedCopies::takes(const CopyOp& op) const { return op.map.plane_pitch_bytes != 0 && op.is_whole(); }
 
 void StridedCopies::issue(const CopyOp& op) {
   const auto& planes = op.map.layout.planes;
@@ -92,7 +90,7 @@ BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams
     : EngineCopies(shared, streams), shared_(shared), batch_(streams) {}
 
 bool BatchedCopies::takes(const CopyOp& op) const {
-  return batch_.is_there() && op.map.chunks_are_within_allocations && is_whole(op) &&
+  return batch_.is_there() && op.map.chunks_are_within_allocations && op.is_whole() &&
          shared_.pieces.hold(op.host, op.slots);
 }
 

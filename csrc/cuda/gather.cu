@@ -1,6 +1,6 @@
 // The kernels that gather a block's chunks out of an engine's tensors into a stage, and scatter them back. In the place
 // of a stage there may be the host's own memory: then each block has a slot number, too.
-// scripts/cuda_kernels.sh makes csrc/cuda/kernels.ptx of this; the driver compiles that for the GPU it finds.
+// scripts/cuda_kernels.sh makes csrc/cuda/kernels_ptx.h of this; the driver compiles that for the GPU it finds.
 //
 // A warp takes one unit of one block at a time: a stretch of one chunk. Which units a block has is a table that is made
 // once from the layout (csrc/cuda/unit_table.h), so that any layout is copied by the same few instructions. Loads and

@@ -45,22 +45,34 @@ GpuDevice::~GpuDevice() {
   (void)api_.cuDevicePrimaryCtxRelease(device_);
 }
 
+int GpuDevice::attribute(int which) const {
+  int value = 0;
+  check(api_.cuDeviceGetAttribute(&value, which, device_), "cuDeviceGetAttribute");
+  return value;
+}
+
+// The driver would load it with its first launch, which then may wait for all that runs. It does so when it is asked
+// for what the kernel takes.
+Function GpuDevice::loaded(Module module, const std::string& name) const {
+  Function function = nullptr;
+  check(api_.cuModuleGetFunction(&function, module, name.c_str()), "cuModuleGetFunction");
+  int registers = 0;
+  check(api_.cuFuncGetAttribute(&registers, function_attribute_registers, function), "cuFuncGetAttribute");
+  return function;
+}
+
 void GpuDevice::load_kernels() {
-  const auto find = [this](Function& function, Module module, const std::string& name) {
-    check(api_.cuModuleGetFunction(&function, module, name.c_str()), "cuModuleGetFunction");
-  };
+  num_multiprocessors_ = static_cast<unsigned>(attribute(device_attribute_multiprocessors));
   check(api_.cuModuleLoadData(&module_, kernels_ptx), "cuModuleLoadData");
   for (std::size_t i = 0; i < word_sizes.size(); ++i) {
     const std::string suffix = "_" + std::to_string(word_sizes[i]);
-    find(gathers_[i], module_, "gather" + suffix);
-    find(scatters_[i], module_, "scatter" + suffix);
+    gathers_[i] = loaded(module_, "gather" + suffix);
+    scatters_[i] = loaded(module_, "scatter" + suffix);
   }
-  int major = 0;
-  check(api_.cuDeviceGetAttribute(&major, device_attribute_capability_major, device_), "cuDeviceGetAttribute");
-  if (major < first_major_with_slim_kernels) return;
+  if (attribute(device_attribute_capability_major) < first_major_with_slim_kernels) return;
   check(api_.cuModuleLoadData(&slim_module_, slim_kernels_ptx), "cuModuleLoadData");
-  find(slim_gather_, slim_module_, "slim_gather");
-  find(slim_scatter_, slim_module_, "slim_scatter");
+  slim_gather_ = loaded(slim_module_, "slim_gather");
+  slim_scatter_ = loaded(slim_module_, "slim_scatter");
 }
 
 void GpuDevice::unload_kernels() noexcept {

@@ -35,12 +35,15 @@ class GpuDevice {
   // One that runs beside the engine's kernels, for words of 16 bytes, in groups of one thread; nullptr where the GPU
   // has none.
   [[nodiscard]] Function slim_kernel(bool is_gather) const { return is_gather ? slim_gather_ : slim_scatter_; }
+  [[nodiscard]] unsigned num_multiprocessors() const { return num_multiprocessors_; }
   [[nodiscard]] int low_priority() const { return low_priority_; }
   [[nodiscard]] int high_priority() const { return high_priority_; }
 
  private:
   static constexpr std::array<unsigned, 3> word_sizes = {16, 4, 1};
 
+  [[nodiscard]] int attribute(int which) const;
+  [[nodiscard]] Function loaded(Module module, const std::string& name) const;
   void load_kernels();
   void unload_kernels() noexcept;
 
@@ -55,6 +58,7 @@ class GpuDevice {
   std::array<Function, 3> scatters_{};
   Function slim_gather_ = nullptr;
   Function slim_scatter_ = nullptr;
+  unsigned num_multiprocessors_ = 0;
   int low_priority_ = 0;
   int high_priority_ = 0;
 };

@@ -49,11 +49,11 @@ nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t pass
   return std::clamp<nanoseconds>(most_of_it - (now - last_), nanoseconds(0), longest_sleep);
 }
 
-void StagePace::ended(WaitClock::time_point now, std::uint64_t passed_bytes) {
+void StagePace::ended(WaitClock::time_point at, std::uint64_t passed_bytes) {
   if (passed_bytes <= last_bytes_) return;  // it ended later than one that was issued behind it
-  samples_[next_++ % num_kept] = {static_cast<double>(nanoseconds(now - last_).count()),
+  samples_[next_++ % num_kept] = {static_cast<double>(nanoseconds(at - last_).count()),
                                   static_cast<double>(passed_bytes - last_bytes_)};
-  last_ = now;
+  last_ = at;
   last_bytes_ = passed_bytes;
 }
 

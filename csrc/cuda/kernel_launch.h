@@ -1,4 +1,4 @@
-// KernelLaunch: one launch of the copy kernels (csrc/cuda/gather.cu), whatever they copy to or from.
+// KernelLaunch: one launch of the copy kernels (csrc/cuda/gather.cu, slim.cu), whatever they copy to or from.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +17,7 @@ struct KernelLaunch {
   std::span<const std::int64_t> blocks;
   std::span<const std::int64_t> slots;  // of each block; when empty, the i-th block's is i
   unsigned most_groups = 0;             // of 1024 threads
-  unsigned most_slim_groups = 0;        // unless 0: such ones instead, where the GPU and the op's alignment allow that
+  unsigned most_slim_groups = 0;  // unless 0: such ones instead, where GPU and layout allow that; without slots only
 };
 
 // Gathers the op's part of the blocks into the slots, or scatters it, as the lane's direction is. Throws Error.

@@ -2046,17 +2046,17 @@ inline constexpr char slim_kernels_ptx[] = R"ptx(
 .visible .entry slim_gather(
 	.param .align 8 .b8 slim_gather_param_0[3880]
 )
-.maxntid 32, 1, 1
+.maxnreg 32
 {
 	.reg .pred 	%p<24>;
-	.reg .b32 	%r<264>;
-	.reg .b64 	%rd<212>;
+	.reg .b32 	%r<252>;
+	.reg .b64 	%rd<207>;
 	// demoted variable
 	.shared .align 128 .b8 _ZZ10copy_unitsILb1EEvRK5StageE6memory[4096];
 	// demoted variable
 	.shared .align 8 .b8 _ZZ10copy_unitsILb1EEvRK5StageE8barriers[16];
 
-	mov.b64 	%rd85, slim_gather_param_0;
+	mov.b64 	%rd86, slim_gather_param_0;
 	mov.u32 	%r101, _ZZ10copy_unitsILb1EEvRK5StageE8barriers;
 	// begin inline asm
 	mbarrier.init.shared::cta.b64 [%r101], 1;
@@ -2068,232 +2068,230 @@ inline constexpr char slim_kernels_ptx[] = R"ptx(
 	// begin inline asm
 	fence.mbarrier_init.release.cluster;
 	// end inline asm
+	// begin inline asm
+	fence.proxy.async.shared::cta;
+	// end inline asm
 	ld.param.v2.u32 	{%r103, %r104}, [slim_gather_param_0+24];
-	mul.lo.s32 	%r105, %r103, %r104;
-	mov.u32 	%r106, %ctaid.x;
-	setp.lt.u32 	%p1, %r106, %r105;
+	mul.lo.s32 	%r1, %r103, %r104;
+	mov.u32 	%r2, %ctaid.x;
+	setp.lt.u32 	%p1, %r2, %r1;
 	@%p1 bra 	$L__BB0_2;
 	bra.uni 	$L__BB0_1;
 
 $L__BB0_2:
-	mov.u32 	%r110, %ctaid.x;
-	ld.param.u32 	%r111, [%rd85+24];
-	div.u32 	%r260, %r110, %r111;
-	ld.param.u64 	%rd89, [%rd85];
+	mov.u32 	%r182, %ctaid.x;
+	ld.param.u32 	%r110, [%rd86+24];
+	div.u32 	%r249, %r182, %r110;
+	ld.param.u64 	%rd89, [%rd86];
 	cvta.to.global.u64 	%rd90, %rd89;
-	mul.lo.s32 	%r112, %r260, %r111;
-	sub.s32 	%r113, %r110, %r112;
-	mul.wide.u32 	%rd91, %r113, 24;
+	mul.lo.s32 	%r111, %r249, %r110;
+	sub.s32 	%r112, %r182, %r111;
+	mul.wide.u32 	%rd91, %r112, 24;
 	add.s64 	%rd92, %rd90, %rd91;
-	ld.global.u64 	%rd209, [%rd92];
-	ld.global.u64 	%rd208, [%rd92+8];
-	ld.global.v2.u32 	{%r259, %r199}, [%rd92+16];
+	ld.global.u64 	%rd205, [%rd92];
+	ld.global.u64 	%rd206, [%rd92+8];
+	ld.global.v2.u32 	{%r250, %r251}, [%rd92+16];
 	bra.uni 	$L__BB0_3;
 
 $L__BB0_1:
-	mov.u32 	%r259, 0;
-	mov.u64 	%rd208, 0;
-	mov.u64 	%rd209, %rd208;
-	mov.u32 	%r260, %r259;
-	mov.u32 	%r199, %r259;
+	mov.u32 	%r249, 0;
+	mov.u64 	%rd205, 0;
+	mov.u64 	%rd206, %rd205;
+	mov.u32 	%r250, %r249;
+	mov.u32 	%r251, %r249;
 
 $L__BB0_3:
-	mov.u32 	%r261, %ctaid.x;
-	mov.u32 	%r263, 0;
-	mov.u64 	%rd210, 0;
-	setp.ge.u32 	%p2, %r261, %r105;
-	mov.u32 	%r206, %r199;
-	mov.u64 	%rd194, %rd210;
-	mov.u32 	%r241, %r263;
+	mov.u32 	%r247, %ctaid.x;
+	mov.u64 	%rd189, 0;
+	mov.u32 	%r9, %nctaid.x;
+	setp.ge.u32 	%p2, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u64 	%rd204, %rd189;
+	mov.u32 	%r229, %r248;
 	@%p2 bra 	$L__BB0_7;
 
-	ld.param.u64 	%rd157, [%rd85+8];
-	ld.param.u64 	%rd156, [%rd85+16];
-	cvt.u64.u32 	%rd96, %r260;
-	mul.wide.u32 	%rd98, %r260, 4;
-	add.s64 	%rd99, %rd85, %rd98;
-	ld.param.u32 	%rd100, [%rd99+36];
-	mul.lo.s64 	%rd101, %rd208, %rd100;
-	add.s64 	%rd210, %rd101, %rd209;
-	mul.lo.s64 	%rd102, %rd156, %rd96;
-	cvt.u64.u32 	%rd103, %r259;
-	add.s64 	%rd104, %rd157, %rd103;
-	add.s64 	%rd194, %rd104, %rd102;
-	mov.u32 	%r119, %nctaid.x;
-	mov.u32 	%r120, %ctaid.x;
-	add.s32 	%r261, %r120, %r119;
-	setp.ge.u32 	%p3, %r261, %r105;
-	mov.u32 	%r206, %r199;
+	ld.param.u64 	%rd150, [%rd86+8];
+	ld.param.u64 	%rd149, [%rd86+16];
+	mov.u32 	%r181, %ctaid.x;
+	cvt.u64.u32 	%rd96, %r249;
+	mul.wide.u32 	%rd97, %r249, 4;
+	add.s64 	%rd98, %rd86, %rd97;
+	ld.param.u32 	%rd99, [%rd98+36];
+	mul.lo.s64 	%rd100, %rd206, %rd99;
+	add.s64 	%rd204, %rd100, %rd205;
+	mul.lo.s64 	%rd101, %rd149, %rd96;
+	cvt.u64.u32 	%rd102, %r250;
+	add.s64 	%rd103, %rd150, %rd102;
+	add.s64 	%rd189, %rd103, %rd101;
+	add.s32 	%r247, %r181, %r9;
+	setp.ge.u32 	%p3, %r247, %r1;
+	mov.u32 	%r190, %r251;
 	@%p3 bra 	$L__BB0_6;
 
-	ld.param.u64 	%rd159, [%rd85];
-	ld.param.u32 	%r195, [%rd85+24];
-	div.u32 	%r260, %r261, %r195;
-	mul.lo.s32 	%r122, %r260, %r195;
-	sub.s32 	%r123, %r261, %r122;
-	cvta.to.global.u64 	%rd105, %rd159;
-	mul.wide.u32 	%rd106, %r123, 24;
-	add.s64 	%rd107, %rd105, %rd106;
-	ld.global.u64 	%rd209, [%rd107];
-	ld.global.u64 	%rd208, [%rd107+8];
-	ld.global.v2.u32 	{%r259, %r206}, [%rd107+16];
+	ld.param.u64 	%rd154, [%rd86];
+	cvta.to.global.u64 	%rd153, %rd154;
+	ld.param.u32 	%r184, [%rd86+24];
+	div.u32 	%r249, %r247, %r184;
+	mul.lo.s32 	%r117, %r249, %r184;
+	sub.s32 	%r118, %r247, %r117;
+	mul.wide.u32 	%rd104, %r118, 24;
+	add.s64 	%rd105, %rd153, %rd104;
+	ld.global.u64 	%rd205, [%rd105];
+	ld.global.u64 	%rd206, [%rd105+8];
+	ld.global.v2.u32 	{%r250, %r190}, [%rd105+16];
 
 $L__BB0_6:
-	min.u32 	%r241, %r199, 2048;
-	mov.u32 	%r263, %r199;
+	min.u32 	%r229, %r251, 2048;
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r190;
 
 $L__BB0_7:
-	setp.eq.s32 	%p4, %r241, 0;
-	mov.u64 	%rd173, %rd194;
+	setp.eq.s32 	%p4, %r229, 0;
+	mov.u64 	%rd165, %rd189;
 	@%p4 bra 	$L__BB0_9;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r241;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r229;
 	// end inline asm
-	mov.u32 	%r128, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	mov.u32 	%r123, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r128], [%rd210], %r241, [%r101];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r123], [%rd204], %r229, [%r101];
 	// end inline asm
-	cvt.u64.u32 	%rd109, %r241;
-	add.s64 	%rd210, %rd210, %rd109;
-	add.s64 	%rd173, %rd194, %rd109;
-	sub.s32 	%r263, %r263, %r241;
+	cvt.u64.u32 	%rd107, %r229;
+	add.s64 	%rd204, %rd204, %rd107;
+	add.s64 	%rd165, %rd189, %rd107;
+	sub.s32 	%r248, %r248, %r229;
 
 $L__BB0_9:
-	setp.ne.s32 	%p5, %r263, 0;
-	mov.u32 	%r262, %r206;
+	setp.ne.s32 	%p5, %r248, 0;
 	@%p5 bra 	$L__BB0_13;
 	bra.uni 	$L__BB0_10;
 
 $L__BB0_13:
-	min.u32 	%r222, %r263, 2048;
+	min.u32 	%r210, %r248, 2048;
 
 $L__BB0_14:
-	setp.eq.s32 	%p8, %r222, 0;
-	mov.u64 	%rd211, %rd173;
+	setp.eq.s32 	%p8, %r210, 0;
+	mov.u64 	%rd203, %rd165;
 	@%p8 bra 	$L__BB0_16;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r222;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r210;
 	// end inline asm
-	mov.u32 	%r146, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
-	add.s32 	%r142, %r146, 2048;
+	mov.u32 	%r138, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	add.s32 	%r134, %r138, 2048;
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r142], [%rd210], %r222, [%r102];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r134], [%rd204], %r210, [%r102];
 	// end inline asm
-	cvt.u64.u32 	%rd123, %r222;
-	add.s64 	%rd210, %rd210, %rd123;
-	add.s64 	%rd211, %rd173, %rd123;
-	sub.s32 	%r263, %r263, %r222;
+	cvt.u64.u32 	%rd119, %r210;
+	add.s64 	%rd204, %rd204, %rd119;
+	add.s64 	%rd203, %rd165, %rd119;
+	sub.s32 	%r248, %r248, %r210;
 
 $L__BB0_16:
-	setp.eq.s32 	%p23, %r241, 0;
+	setp.eq.s32 	%p23, %r229, 0;
 	@%p23 bra 	$L__BB0_37;
 
-	ld.param.u64 	%rd38, [%rd85+8];
-	ld.param.u64 	%rd39, [%rd85+16];
-	ld.param.u32 	%r45, [%rd85+24];
-	ld.param.u64 	%rd125, [%rd85];
-	cvta.to.global.u64 	%rd40, %rd125;
-	mov.u32 	%r147, 0;
-	mov.u32 	%r224, %r147;
+	ld.param.u64 	%rd39, [%rd86+8];
+	ld.param.u64 	%rd40, [%rd86+16];
+	ld.param.u32 	%r45, [%rd86+24];
+	ld.param.u64 	%rd120, [%rd86];
+	cvta.to.global.u64 	%rd41, %rd120;
+	mov.u32 	%r139, 0;
+	mov.u32 	%r212, %r139;
 	bra.uni 	$L__BB0_18;
 
 $L__BB0_21:
-	mov.u32 	%r263, 0;
-	setp.ge.u32 	%p13, %r261, %r105;
-	mov.u32 	%r233, %r262;
-	mov.u32 	%r240, %r263;
+	setp.ge.u32 	%p13, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u32 	%r228, %r248;
 	@%p13 bra 	$L__BB0_25;
 
-	cvt.u64.u32 	%rd127, %r260;
-	mul.wide.u32 	%rd129, %r260, 4;
-	add.s64 	%rd130, %rd85, %rd129;
-	ld.param.u32 	%rd131, [%rd130+36];
-	mul.lo.s64 	%rd132, %rd208, %rd131;
-	add.s64 	%rd210, %rd132, %rd209;
-	mul.lo.s64 	%rd133, %rd39, %rd127;
-	cvt.u64.u32 	%rd134, %r259;
-	add.s64 	%rd135, %rd38, %rd134;
-	add.s64 	%rd211, %rd135, %rd133;
-	mov.u32 	%r157, %nctaid.x;
-	add.s32 	%r261, %r261, %r157;
-	setp.ge.u32 	%p14, %r261, %r105;
-	mov.u32 	%r233, %r262;
-	mov.u32 	%r263, %r262;
+	cvt.u64.u32 	%rd122, %r249;
+	mul.wide.u32 	%rd123, %r249, 4;
+	add.s64 	%rd124, %rd86, %rd123;
+	ld.param.u32 	%rd125, [%rd124+36];
+	mul.lo.s64 	%rd126, %rd206, %rd125;
+	add.s64 	%rd204, %rd126, %rd205;
+	mul.lo.s64 	%rd127, %rd40, %rd122;
+	cvt.u64.u32 	%rd128, %r250;
+	add.s64 	%rd129, %rd39, %rd128;
+	add.s64 	%rd203, %rd129, %rd127;
+	add.s32 	%r247, %r247, %r9;
+	setp.ge.u32 	%p14, %r247, %r1;
+	mov.u32 	%r248, %r251;
 	@%p14 bra 	$L__BB0_24;
 
-	div.u32 	%r260, %r261, %r45;
-	mul.lo.s32 	%r159, %r260, %r45;
-	sub.s32 	%r160, %r261, %r159;
-	mul.wide.u32 	%rd136, %r160, 24;
-	add.s64 	%rd137, %rd40, %rd136;
-	ld.global.u64 	%rd209, [%rd137];
-	ld.global.u64 	%rd208, [%rd137+8];
-	ld.global.v2.u32 	{%r259, %r233}, [%rd137+16];
-	mov.u32 	%r263, %r262;
+	div.u32 	%r249, %r247, %r45;
+	mul.lo.s32 	%r148, %r249, %r45;
+	sub.s32 	%r149, %r247, %r148;
+	mul.wide.u32 	%rd130, %r149, 24;
+	add.s64 	%rd131, %rd41, %rd130;
+	ld.global.u64 	%rd205, [%rd131];
+	ld.global.u64 	%rd206, [%rd131+8];
+	ld.global.v2.u32 	{%r250, %r151}, [%rd131+16];
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r151;
 	bra.uni 	$L__BB0_24;
 
 $L__BB0_30:
-	mov.u32 	%r263, 0;
-	setp.ge.u32 	%p19, %r261, %r105;
-	mov.u32 	%r250, %r262;
-	mov.u32 	%r257, %r263;
+	setp.ge.u32 	%p19, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u32 	%r245, %r248;
 	@%p19 bra 	$L__BB0_34;
 
-	cvt.u64.u32 	%rd141, %r260;
-	mul.wide.u32 	%rd143, %r260, 4;
-	add.s64 	%rd144, %rd85, %rd143;
-	ld.param.u32 	%rd145, [%rd144+36];
-	mul.lo.s64 	%rd146, %rd208, %rd145;
-	add.s64 	%rd210, %rd146, %rd209;
-	mul.lo.s64 	%rd147, %rd39, %rd141;
-	cvt.u64.u32 	%rd148, %r259;
-	add.s64 	%rd149, %rd38, %rd148;
-	add.s64 	%rd211, %rd149, %rd147;
-	mov.u32 	%r180, %nctaid.x;
-	add.s32 	%r261, %r261, %r180;
-	setp.ge.u32 	%p20, %r261, %r105;
-	mov.u32 	%r250, %r262;
-	mov.u32 	%r263, %r262;
+	cvt.u64.u32 	%rd135, %r249;
+	mul.wide.u32 	%rd136, %r249, 4;
+	add.s64 	%rd137, %rd86, %rd136;
+	ld.param.u32 	%rd138, [%rd137+36];
+	mul.lo.s64 	%rd139, %rd206, %rd138;
+	add.s64 	%rd204, %rd139, %rd205;
+	mul.lo.s64 	%rd140, %rd40, %rd135;
+	cvt.u64.u32 	%rd141, %r250;
+	add.s64 	%rd142, %rd39, %rd141;
+	add.s64 	%rd203, %rd142, %rd140;
+	add.s32 	%r247, %r247, %r9;
+	setp.ge.u32 	%p20, %r247, %r1;
+	mov.u32 	%r248, %r251;
 	@%p20 bra 	$L__BB0_33;
 
-	div.u32 	%r260, %r261, %r45;
-	mul.lo.s32 	%r182, %r260, %r45;
-	sub.s32 	%r183, %r261, %r182;
-	mul.wide.u32 	%rd150, %r183, 24;
-	add.s64 	%rd151, %rd40, %rd150;
-	ld.global.u64 	%rd209, [%rd151];
-	ld.global.u64 	%rd208, [%rd151+8];
-	ld.global.v2.u32 	{%r259, %r250}, [%rd151+16];
-	mov.u32 	%r263, %r262;
+	div.u32 	%r249, %r247, %r45;
+	mul.lo.s32 	%r168, %r249, %r45;
+	sub.s32 	%r169, %r247, %r168;
+	mul.wide.u32 	%rd143, %r169, 24;
+	add.s64 	%rd144, %rd41, %rd143;
+	ld.global.u64 	%rd205, [%rd144];
+	ld.global.u64 	%rd206, [%rd144+8];
+	ld.global.v2.u32 	{%r250, %r171}, [%rd144+16];
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r171;
 	bra.uni 	$L__BB0_33;
 
 $L__BB0_18:
 	.pragma "nounroll";
-	mov.u32 	%r47, %r241;
-	mov.u32 	%r46, %r222;
+	mov.u32 	%r47, %r229;
+	mov.u32 	%r46, %r210;
 	setp.eq.s32 	%p10, %r47, 0;
-	mov.u32 	%r241, %r147;
+	mov.u32 	%r229, %r139;
 	@%p10 bra 	$L__BB0_27;
 
 $L__BB0_19:
 	// begin inline asm
 	{
 .reg .pred there;
-mbarrier.try_wait.parity.shared::cta.b64 there, [%r101], %r224;
-selp.u32 %r149, 1, 0, there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r101], %r212;
+selp.u32 %r141, 1, 0, there;
 }
 	// end inline asm
-	setp.eq.s32 	%p11, %r149, 0;
+	setp.eq.s32 	%p11, %r141, 0;
 	@%p11 bra 	$L__BB0_19;
 
 	// begin inline asm
 	fence.proxy.async.shared::cta;
 	// end inline asm
-	mov.u32 	%r152, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	mov.u32 	%r144, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
 	// begin inline asm
-	cp.async.bulk.global.shared::cta.bulk_group [%rd194], [%r152], %r47;
+	cp.async.bulk.global.shared::cta.bulk_group [%rd189], [%r144], %r47;
 	// end inline asm
 	// begin inline asm
 	cp.async.bulk.commit_group;
@@ -2301,58 +2299,55 @@ selp.u32 %r149, 1, 0, there;
 	// begin inline asm
 	cp.async.bulk.wait_group.read 0;
 	// end inline asm
-	setp.ne.s32 	%p12, %r263, 0;
-	mov.u32 	%r233, %r262;
+	setp.ne.s32 	%p12, %r248, 0;
 	@%p12 bra 	$L__BB0_24;
 	bra.uni 	$L__BB0_21;
 
 $L__BB0_24:
-	min.u32 	%r240, %r263, 2048;
-	mov.u32 	%r262, %r233;
+	min.u32 	%r228, %r248, 2048;
 
 $L__BB0_25:
-	setp.eq.s32 	%p15, %r240, 0;
-	mov.u32 	%r241, %r147;
+	setp.eq.s32 	%p15, %r228, 0;
+	mov.u32 	%r229, %r139;
 	@%p15 bra 	$L__BB0_27;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r240;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r228;
 	// end inline asm
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r152], [%rd210], %r240, [%r101];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r144], [%rd204], %r228, [%r101];
 	// end inline asm
-	cvt.u64.u32 	%rd139, %r240;
-	add.s64 	%rd210, %rd210, %rd139;
-	add.s64 	%rd60, %rd211, %rd139;
-	sub.s32 	%r263, %r263, %r240;
-	mov.u64 	%rd194, %rd211;
-	mov.u32 	%r241, %r240;
-	mov.u32 	%r262, %r233;
-	mov.u64 	%rd211, %rd60;
+	cvt.u64.u32 	%rd133, %r228;
+	add.s64 	%rd204, %rd204, %rd133;
+	add.s64 	%rd61, %rd203, %rd133;
+	sub.s32 	%r248, %r248, %r228;
+	mov.u64 	%rd189, %rd203;
+	mov.u32 	%r229, %r228;
+	mov.u64 	%rd203, %rd61;
 
 $L__BB0_27:
 	setp.eq.s32 	%p16, %r46, 0;
-	mov.u32 	%r222, 0;
+	mov.u32 	%r210, 0;
 	@%p16 bra 	$L__BB0_36;
 
 $L__BB0_28:
 	// begin inline asm
 	{
 .reg .pred there;
-mbarrier.try_wait.parity.shared::cta.b64 there, [%r102], %r224;
-selp.u32 %r170, 1, 0, there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r102], %r212;
+selp.u32 %r159, 1, 0, there;
 }
 	// end inline asm
-	setp.eq.s32 	%p17, %r170, 0;
+	setp.eq.s32 	%p17, %r159, 0;
 	@%p17 bra 	$L__BB0_28;
 
 	// begin inline asm
 	fence.proxy.async.shared::cta;
 	// end inline asm
-	mov.u32 	%r176, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
-	add.s32 	%r174, %r176, 2048;
+	mov.u32 	%r165, _ZZ10copy_unitsILb1EEvRK5StageE6memory;
+	add.s32 	%r163, %r165, 2048;
 	// begin inline asm
-	cp.async.bulk.global.shared::cta.bulk_group [%rd173], [%r174], %r46;
+	cp.async.bulk.global.shared::cta.bulk_group [%rd165], [%r163], %r46;
 	// end inline asm
 	// begin inline asm
 	cp.async.bulk.commit_group;
@@ -2360,37 +2355,34 @@ selp.u32 %r170, 1, 0, there;
 	// begin inline asm
 	cp.async.bulk.wait_group.read 0;
 	// end inline asm
-	setp.ne.s32 	%p18, %r263, 0;
-	mov.u32 	%r250, %r262;
+	setp.ne.s32 	%p18, %r248, 0;
 	@%p18 bra 	$L__BB0_33;
 	bra.uni 	$L__BB0_30;
 
 $L__BB0_33:
-	min.u32 	%r257, %r263, 2048;
-	mov.u32 	%r262, %r250;
+	min.u32 	%r245, %r248, 2048;
 
 $L__BB0_34:
-	setp.eq.s32 	%p21, %r257, 0;
+	setp.eq.s32 	%p21, %r245, 0;
 	@%p21 bra 	$L__BB0_36;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r257;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r245;
 	// end inline asm
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r174], [%rd210], %r257, [%r102];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r163], [%rd204], %r245, [%r102];
 	// end inline asm
-	cvt.u64.u32 	%rd153, %r257;
-	add.s64 	%rd210, %rd210, %rd153;
-	add.s64 	%rd79, %rd211, %rd153;
-	sub.s32 	%r263, %r263, %r257;
-	mov.u64 	%rd173, %rd211;
-	mov.u32 	%r222, %r257;
-	mov.u32 	%r262, %r250;
-	mov.u64 	%rd211, %rd79;
+	cvt.u64.u32 	%rd146, %r245;
+	add.s64 	%rd204, %rd204, %rd146;
+	add.s64 	%rd80, %rd203, %rd146;
+	sub.s32 	%r248, %r248, %r245;
+	mov.u64 	%rd165, %rd203;
+	mov.u32 	%r210, %r245;
+	mov.u64 	%rd203, %rd80;
 
 $L__BB0_36:
-	xor.b32  	%r224, %r224, 1;
-	setp.ne.s32 	%p22, %r241, 0;
+	xor.b32  	%r212, %r212, 1;
+	setp.ne.s32 	%p22, %r229, 0;
 	@%p22 bra 	$L__BB0_18;
 
 $L__BB0_37:
@@ -2400,43 +2392,41 @@ $L__BB0_37:
 	ret;
 
 $L__BB0_10:
-	mov.u32 	%r263, 0;
-	setp.ge.u32 	%p6, %r261, %r105;
-	mov.u32 	%r262, %r206;
-	mov.u32 	%r222, %r263;
+	setp.ge.u32 	%p6, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u32 	%r210, %r248;
 	@%p6 bra 	$L__BB0_14;
 
-	ld.param.u64 	%rd155, [%rd85+8];
-	ld.param.u64 	%rd154, [%rd85+16];
-	cvt.u64.u32 	%rd110, %r260;
-	mul.wide.u32 	%rd112, %r260, 4;
-	add.s64 	%rd113, %rd85, %rd112;
-	ld.param.u32 	%rd114, [%rd113+36];
-	mul.lo.s64 	%rd115, %rd208, %rd114;
-	add.s64 	%rd210, %rd115, %rd209;
-	mul.lo.s64 	%rd116, %rd154, %rd110;
-	cvt.u64.u32 	%rd117, %r259;
-	add.s64 	%rd118, %rd155, %rd117;
-	add.s64 	%rd173, %rd118, %rd116;
-	mov.u32 	%r134, %nctaid.x;
-	add.s32 	%r261, %r261, %r134;
-	setp.ge.u32 	%p7, %r261, %r105;
-	mov.u32 	%r262, %r206;
-	mov.u32 	%r263, %r206;
+	ld.param.u64 	%rd148, [%rd86+8];
+	ld.param.u64 	%rd147, [%rd86+16];
+	cvt.u64.u32 	%rd108, %r249;
+	mul.wide.u32 	%rd109, %r249, 4;
+	add.s64 	%rd110, %rd86, %rd109;
+	ld.param.u32 	%rd111, [%rd110+36];
+	mul.lo.s64 	%rd112, %rd206, %rd111;
+	add.s64 	%rd204, %rd112, %rd205;
+	mul.lo.s64 	%rd113, %rd147, %rd108;
+	cvt.u64.u32 	%rd114, %r250;
+	add.s64 	%rd115, %rd148, %rd114;
+	add.s64 	%rd165, %rd115, %rd113;
+	add.s32 	%r247, %r247, %r9;
+	setp.ge.u32 	%p7, %r247, %r1;
+	mov.u32 	%r248, %r251;
 	@%p7 bra 	$L__BB0_13;
 
-	ld.param.u64 	%rd158, [%rd85];
-	ld.param.u32 	%r194, [%rd85+24];
-	div.u32 	%r260, %r261, %r194;
-	mul.lo.s32 	%r136, %r260, %r194;
-	sub.s32 	%r137, %r261, %r136;
-	cvta.to.global.u64 	%rd119, %rd158;
-	mul.wide.u32 	%rd120, %r137, 24;
-	add.s64 	%rd121, %rd119, %rd120;
-	ld.global.u64 	%rd209, [%rd121];
-	ld.global.u64 	%rd208, [%rd121+8];
-	ld.global.v2.u32 	{%r259, %r262}, [%rd121+16];
-	mov.u32 	%r263, %r206;
+	ld.param.u64 	%rd152, [%rd86];
+	cvta.to.global.u64 	%rd151, %rd152;
+	ld.param.u32 	%r183, [%rd86+24];
+	div.u32 	%r249, %r247, %r183;
+	mul.lo.s32 	%r128, %r249, %r183;
+	sub.s32 	%r129, %r247, %r128;
+	mul.wide.u32 	%rd116, %r129, 24;
+	add.s64 	%rd117, %rd151, %rd116;
+	ld.global.u64 	%rd205, [%rd117];
+	ld.global.u64 	%rd206, [%rd117+8];
+	ld.global.v2.u32 	{%r250, %r131}, [%rd117+16];
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r131;
 	bra.uni 	$L__BB0_13;
 
 }
@@ -2444,17 +2434,17 @@ $L__BB0_10:
 .visible .entry slim_scatter(
 	.param .align 8 .b8 slim_scatter_param_0[3880]
 )
-.maxntid 32, 1, 1
+.maxnreg 32
 {
 	.reg .pred 	%p<24>;
-	.reg .b32 	%r<264>;
-	.reg .b64 	%rd<212>;
+	.reg .b32 	%r<252>;
+	.reg .b64 	%rd<207>;
 	// demoted variable
 	.shared .align 128 .b8 _ZZ10copy_unitsILb0EEvRK5StageE6memory[4096];
 	// demoted variable
 	.shared .align 8 .b8 _ZZ10copy_unitsILb0EEvRK5StageE8barriers[16];
 
-	mov.b64 	%rd85, slim_scatter_param_0;
+	mov.b64 	%rd86, slim_scatter_param_0;
 	mov.u32 	%r101, _ZZ10copy_unitsILb0EEvRK5StageE8barriers;
 	// begin inline asm
 	mbarrier.init.shared::cta.b64 [%r101], 1;
@@ -2466,232 +2456,230 @@ $L__BB0_10:
 	// begin inline asm
 	fence.mbarrier_init.release.cluster;
 	// end inline asm
+	// begin inline asm
+	fence.proxy.async.shared::cta;
+	// end inline asm
 	ld.param.v2.u32 	{%r103, %r104}, [slim_scatter_param_0+24];
-	mul.lo.s32 	%r105, %r103, %r104;
-	mov.u32 	%r106, %ctaid.x;
-	setp.lt.u32 	%p1, %r106, %r105;
+	mul.lo.s32 	%r1, %r103, %r104;
+	mov.u32 	%r2, %ctaid.x;
+	setp.lt.u32 	%p1, %r2, %r1;
 	@%p1 bra 	$L__BB1_2;
 	bra.uni 	$L__BB1_1;
 
 $L__BB1_2:
-	mov.u32 	%r110, %ctaid.x;
-	ld.param.u32 	%r111, [%rd85+24];
-	div.u32 	%r260, %r110, %r111;
-	ld.param.u64 	%rd89, [%rd85];
+	mov.u32 	%r182, %ctaid.x;
+	ld.param.u32 	%r110, [%rd86+24];
+	div.u32 	%r249, %r182, %r110;
+	ld.param.u64 	%rd89, [%rd86];
 	cvta.to.global.u64 	%rd90, %rd89;
-	mul.lo.s32 	%r112, %r260, %r111;
-	sub.s32 	%r113, %r110, %r112;
-	mul.wide.u32 	%rd91, %r113, 24;
+	mul.lo.s32 	%r111, %r249, %r110;
+	sub.s32 	%r112, %r182, %r111;
+	mul.wide.u32 	%rd91, %r112, 24;
 	add.s64 	%rd92, %rd90, %rd91;
-	ld.global.u64 	%rd209, [%rd92];
-	ld.global.u64 	%rd208, [%rd92+8];
-	ld.global.v2.u32 	{%r259, %r199}, [%rd92+16];
+	ld.global.u64 	%rd205, [%rd92];
+	ld.global.u64 	%rd206, [%rd92+8];
+	ld.global.v2.u32 	{%r250, %r251}, [%rd92+16];
 	bra.uni 	$L__BB1_3;
 
 $L__BB1_1:
-	mov.u32 	%r259, 0;
-	mov.u64 	%rd208, 0;
-	mov.u64 	%rd209, %rd208;
-	mov.u32 	%r260, %r259;
-	mov.u32 	%r199, %r259;
+	mov.u32 	%r249, 0;
+	mov.u64 	%rd205, 0;
+	mov.u64 	%rd206, %rd205;
+	mov.u32 	%r250, %r249;
+	mov.u32 	%r251, %r249;
 
 $L__BB1_3:
-	mov.u32 	%r261, %ctaid.x;
-	mov.u32 	%r263, 0;
-	mov.u64 	%rd194, 0;
-	setp.ge.u32 	%p2, %r261, %r105;
-	mov.u32 	%r206, %r199;
-	mov.u64 	%rd211, %rd194;
-	mov.u32 	%r241, %r263;
+	mov.u32 	%r247, %ctaid.x;
+	mov.u64 	%rd203, 0;
+	mov.u32 	%r9, %nctaid.x;
+	setp.ge.u32 	%p2, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u64 	%rd189, %rd203;
+	mov.u32 	%r229, %r248;
 	@%p2 bra 	$L__BB1_7;
 
-	ld.param.u64 	%rd157, [%rd85+8];
-	ld.param.u64 	%rd156, [%rd85+16];
-	cvt.u64.u32 	%rd96, %r260;
-	mul.wide.u32 	%rd98, %r260, 4;
-	add.s64 	%rd99, %rd85, %rd98;
-	ld.param.u32 	%rd100, [%rd99+36];
-	mul.lo.s64 	%rd101, %rd208, %rd100;
-	add.s64 	%rd194, %rd101, %rd209;
-	mul.lo.s64 	%rd102, %rd156, %rd96;
-	cvt.u64.u32 	%rd103, %r259;
-	add.s64 	%rd104, %rd157, %rd103;
-	add.s64 	%rd211, %rd104, %rd102;
-	mov.u32 	%r119, %nctaid.x;
-	mov.u32 	%r120, %ctaid.x;
-	add.s32 	%r261, %r120, %r119;
-	setp.ge.u32 	%p3, %r261, %r105;
-	mov.u32 	%r206, %r199;
+	ld.param.u64 	%rd150, [%rd86+8];
+	ld.param.u64 	%rd149, [%rd86+16];
+	mov.u32 	%r181, %ctaid.x;
+	cvt.u64.u32 	%rd96, %r249;
+	mul.wide.u32 	%rd97, %r249, 4;
+	add.s64 	%rd98, %rd86, %rd97;
+	ld.param.u32 	%rd99, [%rd98+36];
+	mul.lo.s64 	%rd100, %rd206, %rd99;
+	add.s64 	%rd189, %rd100, %rd205;
+	mul.lo.s64 	%rd101, %rd149, %rd96;
+	cvt.u64.u32 	%rd102, %r250;
+	add.s64 	%rd103, %rd150, %rd102;
+	add.s64 	%rd203, %rd103, %rd101;
+	add.s32 	%r247, %r181, %r9;
+	setp.ge.u32 	%p3, %r247, %r1;
+	mov.u32 	%r190, %r251;
 	@%p3 bra 	$L__BB1_6;
 
-	ld.param.u64 	%rd159, [%rd85];
-	ld.param.u32 	%r195, [%rd85+24];
-	div.u32 	%r260, %r261, %r195;
-	mul.lo.s32 	%r122, %r260, %r195;
-	sub.s32 	%r123, %r261, %r122;
-	cvta.to.global.u64 	%rd105, %rd159;
-	mul.wide.u32 	%rd106, %r123, 24;
-	add.s64 	%rd107, %rd105, %rd106;
-	ld.global.u64 	%rd209, [%rd107];
-	ld.global.u64 	%rd208, [%rd107+8];
-	ld.global.v2.u32 	{%r259, %r206}, [%rd107+16];
+	ld.param.u64 	%rd154, [%rd86];
+	cvta.to.global.u64 	%rd153, %rd154;
+	ld.param.u32 	%r184, [%rd86+24];
+	div.u32 	%r249, %r247, %r184;
+	mul.lo.s32 	%r117, %r249, %r184;
+	sub.s32 	%r118, %r247, %r117;
+	mul.wide.u32 	%rd104, %r118, 24;
+	add.s64 	%rd105, %rd153, %rd104;
+	ld.global.u64 	%rd205, [%rd105];
+	ld.global.u64 	%rd206, [%rd105+8];
+	ld.global.v2.u32 	{%r250, %r190}, [%rd105+16];
 
 $L__BB1_6:
-	min.u32 	%r241, %r199, 2048;
-	mov.u32 	%r263, %r199;
+	min.u32 	%r229, %r251, 2048;
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r190;
 
 $L__BB1_7:
-	setp.eq.s32 	%p4, %r241, 0;
-	mov.u64 	%rd172, %rd194;
+	setp.eq.s32 	%p4, %r229, 0;
+	mov.u64 	%rd166, %rd189;
 	@%p4 bra 	$L__BB1_9;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r241;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r229;
 	// end inline asm
-	mov.u32 	%r128, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	mov.u32 	%r123, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r128], [%rd211], %r241, [%r101];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r123], [%rd203], %r229, [%r101];
 	// end inline asm
-	cvt.u64.u32 	%rd109, %r241;
-	add.s64 	%rd172, %rd194, %rd109;
-	add.s64 	%rd211, %rd211, %rd109;
-	sub.s32 	%r263, %r263, %r241;
+	cvt.u64.u32 	%rd107, %r229;
+	add.s64 	%rd166, %rd189, %rd107;
+	add.s64 	%rd203, %rd203, %rd107;
+	sub.s32 	%r248, %r248, %r229;
 
 $L__BB1_9:
-	setp.ne.s32 	%p5, %r263, 0;
-	mov.u32 	%r262, %r206;
+	setp.ne.s32 	%p5, %r248, 0;
 	@%p5 bra 	$L__BB1_13;
 	bra.uni 	$L__BB1_10;
 
 $L__BB1_13:
-	min.u32 	%r222, %r263, 2048;
+	min.u32 	%r210, %r248, 2048;
 
 $L__BB1_14:
-	setp.eq.s32 	%p8, %r222, 0;
-	mov.u64 	%rd210, %rd172;
+	setp.eq.s32 	%p8, %r210, 0;
+	mov.u64 	%rd204, %rd166;
 	@%p8 bra 	$L__BB1_16;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r222;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r210;
 	// end inline asm
-	mov.u32 	%r146, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
-	add.s32 	%r142, %r146, 2048;
+	mov.u32 	%r138, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	add.s32 	%r134, %r138, 2048;
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r142], [%rd211], %r222, [%r102];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r134], [%rd203], %r210, [%r102];
 	// end inline asm
-	cvt.u64.u32 	%rd123, %r222;
-	add.s64 	%rd210, %rd172, %rd123;
-	add.s64 	%rd211, %rd211, %rd123;
-	sub.s32 	%r263, %r263, %r222;
+	cvt.u64.u32 	%rd119, %r210;
+	add.s64 	%rd204, %rd166, %rd119;
+	add.s64 	%rd203, %rd203, %rd119;
+	sub.s32 	%r248, %r248, %r210;
 
 $L__BB1_16:
-	setp.eq.s32 	%p23, %r241, 0;
+	setp.eq.s32 	%p23, %r229, 0;
 	@%p23 bra 	$L__BB1_37;
 
-	ld.param.u64 	%rd38, [%rd85+8];
-	ld.param.u64 	%rd39, [%rd85+16];
-	ld.param.u32 	%r45, [%rd85+24];
-	ld.param.u64 	%rd125, [%rd85];
-	cvta.to.global.u64 	%rd40, %rd125;
-	mov.u32 	%r147, 0;
-	mov.u32 	%r224, %r147;
+	ld.param.u64 	%rd39, [%rd86+8];
+	ld.param.u64 	%rd40, [%rd86+16];
+	ld.param.u32 	%r45, [%rd86+24];
+	ld.param.u64 	%rd120, [%rd86];
+	cvta.to.global.u64 	%rd41, %rd120;
+	mov.u32 	%r139, 0;
+	mov.u32 	%r212, %r139;
 	bra.uni 	$L__BB1_18;
 
 $L__BB1_21:
-	mov.u32 	%r263, 0;
-	setp.ge.u32 	%p13, %r261, %r105;
-	mov.u32 	%r233, %r262;
-	mov.u32 	%r240, %r263;
+	setp.ge.u32 	%p13, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u32 	%r228, %r248;
 	@%p13 bra 	$L__BB1_25;
 
-	cvt.u64.u32 	%rd127, %r260;
-	mul.wide.u32 	%rd129, %r260, 4;
-	add.s64 	%rd130, %rd85, %rd129;
-	ld.param.u32 	%rd131, [%rd130+36];
-	mul.lo.s64 	%rd132, %rd208, %rd131;
-	add.s64 	%rd210, %rd132, %rd209;
-	mul.lo.s64 	%rd133, %rd39, %rd127;
-	cvt.u64.u32 	%rd134, %r259;
-	add.s64 	%rd135, %rd38, %rd134;
-	add.s64 	%rd211, %rd135, %rd133;
-	mov.u32 	%r157, %nctaid.x;
-	add.s32 	%r261, %r261, %r157;
-	setp.ge.u32 	%p14, %r261, %r105;
-	mov.u32 	%r233, %r262;
-	mov.u32 	%r263, %r262;
+	cvt.u64.u32 	%rd122, %r249;
+	mul.wide.u32 	%rd123, %r249, 4;
+	add.s64 	%rd124, %rd86, %rd123;
+	ld.param.u32 	%rd125, [%rd124+36];
+	mul.lo.s64 	%rd126, %rd206, %rd125;
+	add.s64 	%rd204, %rd126, %rd205;
+	mul.lo.s64 	%rd127, %rd40, %rd122;
+	cvt.u64.u32 	%rd128, %r250;
+	add.s64 	%rd129, %rd39, %rd128;
+	add.s64 	%rd203, %rd129, %rd127;
+	add.s32 	%r247, %r247, %r9;
+	setp.ge.u32 	%p14, %r247, %r1;
+	mov.u32 	%r248, %r251;
 	@%p14 bra 	$L__BB1_24;
 
-	div.u32 	%r260, %r261, %r45;
-	mul.lo.s32 	%r159, %r260, %r45;
-	sub.s32 	%r160, %r261, %r159;
-	mul.wide.u32 	%rd136, %r160, 24;
-	add.s64 	%rd137, %rd40, %rd136;
-	ld.global.u64 	%rd209, [%rd137];
-	ld.global.u64 	%rd208, [%rd137+8];
-	ld.global.v2.u32 	{%r259, %r233}, [%rd137+16];
-	mov.u32 	%r263, %r262;
+	div.u32 	%r249, %r247, %r45;
+	mul.lo.s32 	%r148, %r249, %r45;
+	sub.s32 	%r149, %r247, %r148;
+	mul.wide.u32 	%rd130, %r149, 24;
+	add.s64 	%rd131, %rd41, %rd130;
+	ld.global.u64 	%rd205, [%rd131];
+	ld.global.u64 	%rd206, [%rd131+8];
+	ld.global.v2.u32 	{%r250, %r151}, [%rd131+16];
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r151;
 	bra.uni 	$L__BB1_24;
 
 $L__BB1_30:
-	mov.u32 	%r263, 0;
-	setp.ge.u32 	%p19, %r261, %r105;
-	mov.u32 	%r250, %r262;
-	mov.u32 	%r257, %r263;
+	setp.ge.u32 	%p19, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u32 	%r245, %r248;
 	@%p19 bra 	$L__BB1_34;
 
-	cvt.u64.u32 	%rd141, %r260;
-	mul.wide.u32 	%rd143, %r260, 4;
-	add.s64 	%rd144, %rd85, %rd143;
-	ld.param.u32 	%rd145, [%rd144+36];
-	mul.lo.s64 	%rd146, %rd208, %rd145;
-	add.s64 	%rd210, %rd146, %rd209;
-	mul.lo.s64 	%rd147, %rd39, %rd141;
-	cvt.u64.u32 	%rd148, %r259;
-	add.s64 	%rd149, %rd38, %rd148;
-	add.s64 	%rd211, %rd149, %rd147;
-	mov.u32 	%r180, %nctaid.x;
-	add.s32 	%r261, %r261, %r180;
-	setp.ge.u32 	%p20, %r261, %r105;
-	mov.u32 	%r250, %r262;
-	mov.u32 	%r263, %r262;
+	cvt.u64.u32 	%rd135, %r249;
+	mul.wide.u32 	%rd136, %r249, 4;
+	add.s64 	%rd137, %rd86, %rd136;
+	ld.param.u32 	%rd138, [%rd137+36];
+	mul.lo.s64 	%rd139, %rd206, %rd138;
+	add.s64 	%rd204, %rd139, %rd205;
+	mul.lo.s64 	%rd140, %rd40, %rd135;
+	cvt.u64.u32 	%rd141, %r250;
+	add.s64 	%rd142, %rd39, %rd141;
+	add.s64 	%rd203, %rd142, %rd140;
+	add.s32 	%r247, %r247, %r9;
+	setp.ge.u32 	%p20, %r247, %r1;
+	mov.u32 	%r248, %r251;
 	@%p20 bra 	$L__BB1_33;
 
-	div.u32 	%r260, %r261, %r45;
-	mul.lo.s32 	%r182, %r260, %r45;
-	sub.s32 	%r183, %r261, %r182;
-	mul.wide.u32 	%rd150, %r183, 24;
-	add.s64 	%rd151, %rd40, %rd150;
-	ld.global.u64 	%rd209, [%rd151];
-	ld.global.u64 	%rd208, [%rd151+8];
-	ld.global.v2.u32 	{%r259, %r250}, [%rd151+16];
-	mov.u32 	%r263, %r262;
+	div.u32 	%r249, %r247, %r45;
+	mul.lo.s32 	%r168, %r249, %r45;
+	sub.s32 	%r169, %r247, %r168;
+	mul.wide.u32 	%rd143, %r169, 24;
+	add.s64 	%rd144, %rd41, %rd143;
+	ld.global.u64 	%rd205, [%rd144];
+	ld.global.u64 	%rd206, [%rd144+8];
+	ld.global.v2.u32 	{%r250, %r171}, [%rd144+16];
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r171;
 	bra.uni 	$L__BB1_33;
 
 $L__BB1_18:
 	.pragma "nounroll";
-	mov.u32 	%r47, %r241;
-	mov.u32 	%r46, %r222;
+	mov.u32 	%r47, %r229;
+	mov.u32 	%r46, %r210;
 	setp.eq.s32 	%p10, %r47, 0;
-	mov.u32 	%r241, %r147;
+	mov.u32 	%r229, %r139;
 	@%p10 bra 	$L__BB1_27;
 
 $L__BB1_19:
 	// begin inline asm
 	{
 .reg .pred there;
-mbarrier.try_wait.parity.shared::cta.b64 there, [%r101], %r224;
-selp.u32 %r149, 1, 0, there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r101], %r212;
+selp.u32 %r141, 1, 0, there;
 }
 	// end inline asm
-	setp.eq.s32 	%p11, %r149, 0;
+	setp.eq.s32 	%p11, %r141, 0;
 	@%p11 bra 	$L__BB1_19;
 
 	// begin inline asm
 	fence.proxy.async.shared::cta;
 	// end inline asm
-	mov.u32 	%r152, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	mov.u32 	%r144, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
 	// begin inline asm
-	cp.async.bulk.global.shared::cta.bulk_group [%rd194], [%r152], %r47;
+	cp.async.bulk.global.shared::cta.bulk_group [%rd189], [%r144], %r47;
 	// end inline asm
 	// begin inline asm
 	cp.async.bulk.commit_group;
@@ -2699,58 +2687,55 @@ selp.u32 %r149, 1, 0, there;
 	// begin inline asm
 	cp.async.bulk.wait_group.read 0;
 	// end inline asm
-	setp.ne.s32 	%p12, %r263, 0;
-	mov.u32 	%r233, %r262;
+	setp.ne.s32 	%p12, %r248, 0;
 	@%p12 bra 	$L__BB1_24;
 	bra.uni 	$L__BB1_21;
 
 $L__BB1_24:
-	min.u32 	%r240, %r263, 2048;
-	mov.u32 	%r262, %r233;
+	min.u32 	%r228, %r248, 2048;
 
 $L__BB1_25:
-	setp.eq.s32 	%p15, %r240, 0;
-	mov.u32 	%r241, %r147;
+	setp.eq.s32 	%p15, %r228, 0;
+	mov.u32 	%r229, %r139;
 	@%p15 bra 	$L__BB1_27;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r240;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r101], %r228;
 	// end inline asm
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r152], [%rd211], %r240, [%r101];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r144], [%rd203], %r228, [%r101];
 	// end inline asm
-	cvt.u64.u32 	%rd139, %r240;
-	add.s64 	%rd59, %rd210, %rd139;
-	add.s64 	%rd211, %rd211, %rd139;
-	sub.s32 	%r263, %r263, %r240;
-	mov.u64 	%rd194, %rd210;
-	mov.u32 	%r241, %r240;
-	mov.u32 	%r262, %r233;
-	mov.u64 	%rd210, %rd59;
+	cvt.u64.u32 	%rd133, %r228;
+	add.s64 	%rd60, %rd204, %rd133;
+	add.s64 	%rd203, %rd203, %rd133;
+	sub.s32 	%r248, %r248, %r228;
+	mov.u64 	%rd189, %rd204;
+	mov.u32 	%r229, %r228;
+	mov.u64 	%rd204, %rd60;
 
 $L__BB1_27:
 	setp.eq.s32 	%p16, %r46, 0;
-	mov.u32 	%r222, 0;
+	mov.u32 	%r210, 0;
 	@%p16 bra 	$L__BB1_36;
 
 $L__BB1_28:
 	// begin inline asm
 	{
 .reg .pred there;
-mbarrier.try_wait.parity.shared::cta.b64 there, [%r102], %r224;
-selp.u32 %r170, 1, 0, there;
+mbarrier.try_wait.parity.shared::cta.b64 there, [%r102], %r212;
+selp.u32 %r159, 1, 0, there;
 }
 	// end inline asm
-	setp.eq.s32 	%p17, %r170, 0;
+	setp.eq.s32 	%p17, %r159, 0;
 	@%p17 bra 	$L__BB1_28;
 
 	// begin inline asm
 	fence.proxy.async.shared::cta;
 	// end inline asm
-	mov.u32 	%r176, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
-	add.s32 	%r174, %r176, 2048;
+	mov.u32 	%r165, _ZZ10copy_unitsILb0EEvRK5StageE6memory;
+	add.s32 	%r163, %r165, 2048;
 	// begin inline asm
-	cp.async.bulk.global.shared::cta.bulk_group [%rd172], [%r174], %r46;
+	cp.async.bulk.global.shared::cta.bulk_group [%rd166], [%r163], %r46;
 	// end inline asm
 	// begin inline asm
 	cp.async.bulk.commit_group;
@@ -2758,37 +2743,34 @@ selp.u32 %r170, 1, 0, there;
 	// begin inline asm
 	cp.async.bulk.wait_group.read 0;
 	// end inline asm
-	setp.ne.s32 	%p18, %r263, 0;
-	mov.u32 	%r250, %r262;
+	setp.ne.s32 	%p18, %r248, 0;
 	@%p18 bra 	$L__BB1_33;
 	bra.uni 	$L__BB1_30;
 
 $L__BB1_33:
-	min.u32 	%r257, %r263, 2048;
-	mov.u32 	%r262, %r250;
+	min.u32 	%r245, %r248, 2048;
 
 $L__BB1_34:
-	setp.eq.s32 	%p21, %r257, 0;
+	setp.eq.s32 	%p21, %r245, 0;
 	@%p21 bra 	$L__BB1_36;
 
 	// begin inline asm
-	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r257;
+	mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r102], %r245;
 	// end inline asm
 	// begin inline asm
-	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r174], [%rd211], %r257, [%r102];
+	cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r163], [%rd203], %r245, [%r102];
 	// end inline asm
-	cvt.u64.u32 	%rd153, %r257;
-	add.s64 	%rd78, %rd210, %rd153;
-	add.s64 	%rd211, %rd211, %rd153;
-	sub.s32 	%r263, %r263, %r257;
-	mov.u64 	%rd172, %rd210;
-	mov.u32 	%r222, %r257;
-	mov.u32 	%r262, %r250;
-	mov.u64 	%rd210, %rd78;
+	cvt.u64.u32 	%rd146, %r245;
+	add.s64 	%rd79, %rd204, %rd146;
+	add.s64 	%rd203, %rd203, %rd146;
+	sub.s32 	%r248, %r248, %r245;
+	mov.u64 	%rd166, %rd204;
+	mov.u32 	%r210, %r245;
+	mov.u64 	%rd204, %rd79;
 
 $L__BB1_36:
-	xor.b32  	%r224, %r224, 1;
-	setp.ne.s32 	%p22, %r241, 0;
+	xor.b32  	%r212, %r212, 1;
+	setp.ne.s32 	%p22, %r229, 0;
 	@%p22 bra 	$L__BB1_18;
 
 $L__BB1_37:
@@ -2798,43 +2780,41 @@ $L__BB1_37:
 	ret;
 
 $L__BB1_10:
-	mov.u32 	%r263, 0;
-	setp.ge.u32 	%p6, %r261, %r105;
-	mov.u32 	%r262, %r206;
-	mov.u32 	%r222, %r263;
+	setp.ge.u32 	%p6, %r247, %r1;
+	mov.u32 	%r248, 0;
+	mov.u32 	%r210, %r248;
 	@%p6 bra 	$L__BB1_14;
 
-	ld.param.u64 	%rd155, [%rd85+8];
-	ld.param.u64 	%rd154, [%rd85+16];
-	cvt.u64.u32 	%rd110, %r260;
-	mul.wide.u32 	%rd112, %r260, 4;
-	add.s64 	%rd113, %rd85, %rd112;
-	ld.param.u32 	%rd114, [%rd113+36];
-	mul.lo.s64 	%rd115, %rd208, %rd114;
-	add.s64 	%rd172, %rd115, %rd209;
-	mul.lo.s64 	%rd116, %rd154, %rd110;
-	cvt.u64.u32 	%rd117, %r259;
-	add.s64 	%rd118, %rd155, %rd117;
-	add.s64 	%rd211, %rd118, %rd116;
-	mov.u32 	%r134, %nctaid.x;
-	add.s32 	%r261, %r261, %r134;
-	setp.ge.u32 	%p7, %r261, %r105;
-	mov.u32 	%r262, %r206;
-	mov.u32 	%r263, %r206;
+	ld.param.u64 	%rd148, [%rd86+8];
+	ld.param.u64 	%rd147, [%rd86+16];
+	cvt.u64.u32 	%rd108, %r249;
+	mul.wide.u32 	%rd109, %r249, 4;
+	add.s64 	%rd110, %rd86, %rd109;
+	ld.param.u32 	%rd111, [%rd110+36];
+	mul.lo.s64 	%rd112, %rd206, %rd111;
+	add.s64 	%rd166, %rd112, %rd205;
+	mul.lo.s64 	%rd113, %rd147, %rd108;
+	cvt.u64.u32 	%rd114, %r250;
+	add.s64 	%rd115, %rd148, %rd114;
+	add.s64 	%rd203, %rd115, %rd113;
+	add.s32 	%r247, %r247, %r9;
+	setp.ge.u32 	%p7, %r247, %r1;
+	mov.u32 	%r248, %r251;
 	@%p7 bra 	$L__BB1_13;
 
-	ld.param.u64 	%rd158, [%rd85];
-	ld.param.u32 	%r194, [%rd85+24];
-	div.u32 	%r260, %r261, %r194;
-	mul.lo.s32 	%r136, %r260, %r194;
-	sub.s32 	%r137, %r261, %r136;
-	cvta.to.global.u64 	%rd119, %rd158;
-	mul.wide.u32 	%rd120, %r137, 24;
-	add.s64 	%rd121, %rd119, %rd120;
-	ld.global.u64 	%rd209, [%rd121];
-	ld.global.u64 	%rd208, [%rd121+8];
-	ld.global.v2.u32 	{%r259, %r262}, [%rd121+16];
-	mov.u32 	%r263, %r206;
+	ld.param.u64 	%rd152, [%rd86];
+	cvta.to.global.u64 	%rd151, %rd152;
+	ld.param.u32 	%r183, [%rd86+24];
+	div.u32 	%r249, %r247, %r183;
+	mul.lo.s32 	%r128, %r249, %r183;
+	sub.s32 	%r129, %r247, %r128;
+	mul.wide.u32 	%rd116, %r129, 24;
+	add.s64 	%rd117, %rd151, %rd116;
+	ld.global.u64 	%rd205, [%rd117];
+	ld.global.u64 	%rd206, [%rd117+8];
+	ld.global.v2.u32 	{%r250, %r131}, [%rd117+16];
+	mov.u32 	%r248, %r251;
+	mov.u32 	%r251, %r131;
 	bra.uni 	$L__BB1_13;
 
 }

@@ -1,8 +1,10 @@
 // The kernels of csrc/cuda/gather.cu once more, for GPUs with asynchronous copies of whole pieces (sm_90 and newer), so
 // slim that they run beside the engine's: a group is one thread, which has the copy unit move a piece at a time through
-// 4 KiB of shared memory. Matrix products take all but 5 KiB of that (of 228) and all registers but those of one or two
-// warps of at most 32, and leave a multiprocessor only when they are done; what needs more waits for that.
-// REQUIRES: all addresses and lengths are multiples of 16.
+// 4 KiB of shared memory. A large matrix product leaves 6 KiB of that on each multiprocessor, 1 KiB of which each group
+// takes besides, and registers for a warp or two of at most 32 a thread; what needs more waits until the product is
+// done (docs/adr/0009-slim-kernels.md).
+//
+// REQUIRES: all addresses and lengths are multiples of 16; the stage has no slots.
 #include "stage_argument.cuh"
 
 constexpr unsigned piece_bytes = 2048;
@@ -35,7 +37,8 @@ __device__ void wait_for(unsigned arrived, unsigned parity) {
   }
 }
 
-// The piece may be written again once this has returned.
+// Behind the wait for the piece, which the fence tells the copy unit of. The piece may be fetched again once this has
+// returned.
 __device__ void put(std::uint64_t to, unsigned piece, unsigned bytes) {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(piece), "r"(bytes)
@@ -44,34 +47,36 @@ __device__ void put(std::uint64_t to, unsigned piece, unsigned bytes) {
   asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-// The pieces of a group's units, one after the other. The next unit's entry of the table is read ahead.
+// The pieces of a group's units, one after the other. The entry of the table of the unit after is read ahead.
 struct Pieces {
   const Stage& stage;
   const unsigned num_units;
-  unsigned unit;  // that `what` is of
-  unsigned block = 0;
-  Unit what = {};
+  // Of the current unit:
   std::uint64_t device = 0;
   std::uint64_t staged = 0;
-  unsigned left = 0;  // bytes of the unit
+  unsigned left = 0;  // bytes
+  // Of the one after:
+  unsigned unit_ahead;
+  unsigned block_ahead = 0;
+  Unit ahead = {};
 
   __device__ explicit Pieces(const Stage& of)
-      : stage(of), num_units(of.num_blocks * of.units_per_block), unit(blockIdx.x) {
+      : stage(of), num_units(of.num_blocks * of.units_per_block), unit_ahead(blockIdx.x) {
     read_ahead();
   }
   __device__ void read_ahead() {
-    if (unit >= num_units) return;
-    block = unit / stage.units_per_block;
-    what = stage.units[unit - block * stage.units_per_block];
+    if (unit_ahead >= num_units) return;
+    block_ahead = unit_ahead / stage.units_per_block;
+    ahead = stage.units[unit_ahead - block_ahead * stage.units_per_block];
   }
   // Bytes of the next piece; 0: there is none.
   __device__ unsigned next() {
     if (left == 0) {
-      if (unit >= num_units) return 0;
-      device = what.base + stage.ids[block] * what.stride;
-      staged = stage.memory + block * stage.slot_stride + what.offset;
-      left = what.bytes;
-      unit += gridDim.x;
+      if (unit_ahead >= num_units) return 0;
+      device = ahead.base + stage.ids[block_ahead] * ahead.stride;
+      staged = stage.memory + block_ahead * stage.slot_stride + ahead.offset;
+      left = ahead.bytes;
+      unit_ahead += gridDim.x;
       read_ahead();
     }
     return min(left, piece_bytes);
@@ -93,6 +98,7 @@ __device__ void copy_units(const Stage& stage) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(arrived_at + i * 8) : "memory");
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // the copy unit is to see them, too
   Pieces pieces(stage);
   std::uint64_t to[num_pieces];
   unsigned bytes[num_pieces];
@@ -120,9 +126,9 @@ __device__ void copy_units(const Stage& stage) {
   asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
-extern "C" __global__ void __launch_bounds__(32) slim_gather(const __grid_constant__ Stage stage) {
+extern "C" __global__ void __maxnreg__(32) slim_gather(const __grid_constant__ Stage stage) {
   copy_units<true>(stage);
 }
-extern "C" __global__ void __launch_bounds__(32) slim_scatter(const __grid_constant__ Stage stage) {
+extern "C" __global__ void __maxnreg__(32) slim_scatter(const __grid_constant__ Stage stage) {
   copy_units<false>(stage);
 }

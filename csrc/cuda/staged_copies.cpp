@@ -8,19 +8,16 @@
 namespace flexkv::cuda {
 namespace {
 
-// Beside the engine's work each group takes a multiprocessor from it, and more of slim ones than a few times as many as
-// there are multiprocessors wait until the work is done; else more of them are sooner done.
-constexpr unsigned most_groups_beside_work = 32;
+constexpr unsigned most_groups_alone = 128;       // more are no sooner done
+constexpr unsigned most_groups_beside_work = 32;  // each takes a multiprocessor from the engine
+// Slim ones take none; but beside a product of 1.6 ms only two or three for each multiprocessor start.
 constexpr unsigned most_slim_groups = 128;
-constexpr unsigned most_groups_alone = 128;
 constexpr std::uint64_t part_alignment = 512;
 constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
 
-bool is_whole(const CopyOp& op) { return op.part == op.map.whole(); }
-
 // Whole slots are as far apart in a stage as in the host's memory, so that a run of them is one piece in both.
 std::uint64_t pitch_of(const CopyOp& op) {
-  if (is_whole(op)) return op.host.stride_bytes;
+  if (op.is_whole()) return op.host.stride_bytes;
   return (op.part.bytes + part_alignment - 1) / part_alignment * part_alignment;
 }
 
@@ -48,7 +45,9 @@ void StagedCopies::copy(const CopyOp& op) {
     const std::size_t left = op.slots.size() - first;
     const bool is_busy = shared_.steps.is_engine_busy();
     const std::size_t count = length_of_batch(streams_.is_store(), first == 0, left, least, most);
-    pass(op, batch_of(op, first, count, pitch_bytes), {is_busy, is_busy && !streams_.is_store() && count < left});
+    const bool is_host_to_launch = is_busy && !streams_.is_store() && count < left;
+    pass(op, batch_of(op, first, count, pitch_bytes),
+         {.is_beside_work = is_busy, .is_host_to_launch = is_host_to_launch});
     first += count;
   }
   finish();
@@ -67,7 +66,7 @@ void StagedCopies::issue(const CopyOp& op) {
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += most) {
     const std::size_t count = std::min(most, op.slots.size() - first);
-    pass(op, batch_of(op, first, count, pitch_bytes), {true, false});
+    pass(op, batch_of(op, first, count, pitch_bytes), {.is_beside_work = true, .is_host_to_launch = false});
   }
 }
 
@@ -170,27 +169,30 @@ void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& 
   KernelLaunch what = {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups_alone};
   if (is_beside_work) {
     what.most_groups = most_groups_beside_work;
-    what.most_slim_groups = most_slim_groups / (shared_.stages.are_shared() ? 2 : 1);
+    what.most_slim_groups =
+        std::min(most_slim_groups, shared_.device.num_multiprocessors()) / (shared_.stages.are_shared() ? 2 : 1);
   }
   launch_kernel(streams_, op, what, stage.kernels.get());
 }
 
-// Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows.
+// Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows. Pieces go as one batch, unless it
+// is only one.
 void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) {
-  const bool is_batch = is_whole(op) && batch_.is_there() && shared_.pieces.hold(op.host, batch.slots);
+  const bool has_batches = batch_.is_there() && shared_.pieces.hold(op.host, batch.slots);
   const std::uint64_t stride = op.host.stride_bytes;
   const std::int64_t per_piece = slots_per_piece(stride);
   for (std::size_t i = 0; i < batch.slots.size();) {
     const std::size_t end = end_of_run(batch.slots, i, per_piece);
     std::byte* const host = op.host.base + static_cast<std::uint64_t>(batch.slots[i]) * stride + op.part.begin_byte;
     const DevicePtr staged = memory + i * batch.pitch_bytes;
-    const std::uint64_t bytes = (end - i - 1) * stride + op.part.bytes;
-    if (is_batch && end - i < batch.slots.size()) {
+    const std::size_t length = end - i;
+    const std::uint64_t bytes = (length - 1) * stride + op.part.bytes;
+    if (length > 1 && !op.is_whole()) {
+      streams_.move_rows(host, staged, {op.part.bytes, length, stride, batch.pitch_bytes}, streams_.copies().get());
+    } else if (has_batches && length < batch.slots.size()) {
       batch_.add(host, staged, bytes);
-    } else if (is_whole(op)) {
-      streams_.move(host, staged, bytes, streams_.copies().get());
     } else {
-      streams_.move_rows(host, staged, {op.part.bytes, end - i, stride, batch.pitch_bytes}, streams_.copies().get());
+      streams_.move(host, staged, bytes, streams_.copies().get());
     }
     i = end;
   }
@@ -198,6 +200,7 @@ void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr mem
 }
 
 void StagedCopies::settle() noexcept {
+  batch_.clear();
   for (; !in_flight_.empty(); in_flight_.pop_front()) {
     in_flight_.front().stage->kernels.drain();
     shared_.stages.give_back(side(), in_flight_.front().stage);

@@ -4,15 +4,16 @@
 //   store:  gather -> filled -> copies to the host -> done
 //   load:   copies from the host -> filled -> scatter -> done
 //
-// A small kernel must wait until a large one of the engine's leaves the GPU some room. Kernels of several stages wait
-// in streams of their own: all of them get in at the same moment, so that the stages, not one stage, bound what is
-// moved in between. Of parts of slots a stage holds the parts only, one behind the other.
+// A kernel waits where the engine's leave it no room, as many do not leave it to slim ones (csrc/cuda/slim.cu). Kernels
+// of several stages wait in streams of their own: all of them get in at the same moment, so that the stages, not one
+// stage, bound what is moved in between. Of parts of slots a stage holds the parts only, one behind the other.
 //
 // A stage is used again when the host has seen its bytes leave it. To have the device wait for that instead was
-// measured (H100): a queue that waits for another one makes each batch 20 us longer, a store's kernel that waits so
-// gets its turn late beside a large product (0.85 of the link for 0.90), and loads slow that product more. For the same
-// reason a load beside the engine's work has its kernels launched by the host, when it has seen that a stage is filled;
-// otherwise, and for the last stage, the device waits for that, as the host would come some microseconds later.
+// measured (H100, before there were slim kernels): a queue that waits for another one makes each batch 20 us longer, a
+// store's kernel that waits so gets its turn late beside a large product (0.85 of the link for 0.90), and loads slow
+// that product more. For the same reason a load beside the engine's work has its kernels launched by the host, when it
+// has seen that a stage is filled; otherwise, and for the last stage, the device waits for that, as the host would come
+// some microseconds later.
 #pragma once
 #include <cstddef>
 

@@ -1,6 +1,6 @@
 // UnitTable: a layout as the kernels read it. A block's chunks are cut into units of at most `max_unit_bytes`, each of
-// which one warp copies; a unit says where its bytes lie in block 0, how far it is to the next block, and where they
-// stand in a slot. Pure.
+// which one warp, or one slim group, copies; a unit says where its bytes lie in block 0, how far it is to the next
+// block, and where they stand in a slot. Pure.
 #pragma once
 #include <cstdint>
 #include <vector>

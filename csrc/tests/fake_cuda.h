@@ -100,11 +100,16 @@ class FakeCuda {
   void move_host_memory() { moves_host_memory_ = true; }
   // Of compute capability 8. Before the first use.
   void take_slim_kernels_away() { capability_major_ = 8; }
-  // How many kernels of this name were launched.
-  [[nodiscard]] std::uint64_t num_launches(const std::string& kernel) const {
+  void set_multiprocessors(int count) { num_multiprocessors_ = count; }  // before the first use
+  // How often the kernel of this name was launched, and the groups of the last time.
+  struct Launches {
+    std::uint64_t count = 0;
+    unsigned last_groups = 0;
+  };
+  [[nodiscard]] Launches launches(const std::string& kernel) const {
     const std::lock_guard lock(mutex_);
-    const auto found = num_launches_.find(kernel);
-    return found == num_launches_.end() ? 0 : found->second;
+    const auto found = launches_.find(kernel);
+    return found == launches_.end() ? Launches{} : found->second;
   }
   // A driver older than 12.8. Before the first use.
   void take_batches_away() { api_.cuMemcpyBatchAsync = nullptr; }
@@ -147,7 +152,7 @@ class FakeCuda {
     std::uint64_t nth = 0;
     Result result = success;
   };
-  struct StageArgument {  // as csrc/cuda/gather.cu has it
+  struct StageArgument {  // as csrc/cuda/stage_argument.cuh has it
     const Unit* units;
     std::uint64_t memory;
     std::uint64_t slot_stride;
@@ -226,7 +231,7 @@ class FakeCuda {
         auto* const device = reinterpret_cast<void*>(unit.base + stage.ids[block] * unit.stride);
         const std::uint64_t slot = stage.has_slots != 0 ? stage.ids[480 + block] : block;
         auto* const staged = reinterpret_cast<void*>(stage.memory + slot * stage.slot_stride + unit.offset);
-        CHECK(!is_slim(name) || reinterpret_cast<std::uintptr_t>(staged) % word == 0);
+        if (is_slim(name)) CHECK(stage.has_slots == 0 && reinterpret_cast<std::uintptr_t>(staged) % word == 0);
         if (stage.has_slots != 0) CHECK(self().reaches(staged, unit.bytes));
         std::memcpy(is_gather ? staged : device, is_gather ? device : staged, unit.bytes);
       }
@@ -286,8 +291,9 @@ class FakeCuda {
   std::uint64_t free_bytes_ = UINT64_MAX;
   std::uint64_t largest_allocation_ = 0;
   std::map<Function, std::string> functions_;
-  std::map<std::string, std::uint64_t> num_launches_;  // by kernel
+  std::map<std::string, Launches> launches_;  // by kernel
   int capability_major_ = 9;
+  int num_multiprocessors_ = 132;
   std::atomic<int> num_modules_ = 0;
   std::function<void(void*)> on_register_;
   std::thread worker_;
@@ -312,8 +318,8 @@ inline void FakeCuda::fill() {
     return success;
   };
   api_.cuDeviceGetAttribute = [](int* value, int attribute, Device) {
-    CHECK(attribute == device_attribute_capability_major);
-    *value = self().capability_major_;
+    CHECK(attribute == device_attribute_capability_major || attribute == device_attribute_multiprocessors);
+    *value = attribute == device_attribute_multiprocessors ? self().num_multiprocessors_ : self().capability_major_;
     return self().fault_of("cuDeviceGetAttribute");
   };
   api_.cuDevicePrimaryCtxRetain = [](Context* context, Device) {
@@ -521,6 +527,14 @@ inline void FakeCuda::fill() {
     self().functions_[*function] = name;
     return success;
   };
+  api_.cuFuncGetAttribute = [](int* value, int attribute, Function function) {
+    CHECK(attribute == function_attribute_registers);
+    *value = 32;
+    const Result fault = self().fault_of("cuFuncGetAttribute");
+    const std::lock_guard lock(self().mutex_);
+    CHECK(self().functions_.contains(function));
+    return fault;
+  };
   api_.cuLaunchKernel = [](Function function, unsigned groups, unsigned, unsigned, unsigned threads, unsigned, unsigned,
                            unsigned, Stream stream, void** arguments, void**) {
     if (const Result fault = self().fault_of("cuLaunchKernel"); fault != success) return fault;
@@ -530,7 +544,9 @@ inline void FakeCuda::fill() {
     CHECK(groups > 0 && threads == (is_slim(name) ? 1 : 1024));
     {
       const std::lock_guard lock(self().mutex_);
-      ++self().num_launches_[name];
+      Launches& launches = self().launches_[name];
+      ++launches.count;
+      launches.last_groups = groups;
     }
     self().add_work(stream, [stage, name] { launch(name, *stage); });
     return success;

@@ -1,6 +1,9 @@
 // How ops are cut: batches through stages, who launches their kernels, and segments of the copy engine's.
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "cuda/staged_copies.h"
 #include "tests/fake_cuda.h"
@@ -80,7 +83,7 @@ void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
 // Kernels that run beside the engine's, where the GPU has them and the layout lets them.
 void beside_the_engine_kernels_are_slim() {
   const auto slim_launches = [](FakeCuda& cuda, GpuRig& rig, const Ids& ids) {
-    const auto launches = [&cuda] { return cuda.num_launches("slim_gather") + cuda.num_launches("slim_scatter"); };
+    const auto launches = [&cuda] { return cuda.launches("slim_gather").count + cuda.launches("slim_scatter").count; };
     const std::uint64_t before = launches();
     for (const Direction direction : {Direction::load, Direction::store}) {
       rig.randomize();
@@ -112,11 +115,11 @@ void old_gpus_and_odd_layouts_have_no_slim_kernels() {
     rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
     const std::string word = is_old ? "16" : "4";
     for (const Direction direction : {Direction::load, Direction::store}) {
-      const std::uint64_t before = cuda.num_launches("gather_" + word) + cuda.num_launches("scatter_" + word);
+      const std::uint64_t before = cuda.launches("gather_" + word).count + cuda.launches("scatter_" + word).count;
       (void)rig.copy(direction, numbered(0, 20), numbered(0, 20));
-      CHECK(cuda.num_launches("gather_" + word) + cuda.num_launches("scatter_" + word) > before);
+      CHECK(cuda.launches("gather_" + word).count + cuda.launches("scatter_" + word).count > before);
     }
-    CHECK(cuda.num_launches("slim_gather") + cuda.num_launches("slim_scatter") == 0);
+    CHECK(cuda.launches("slim_gather").count + cuda.launches("slim_scatter").count == 0);
     cuda.hold(engine, false);
     CHECK(cuda.api().cuStreamDestroy(engine) == success);
   }
@@ -150,10 +153,73 @@ void pieces_of_scattered_slots_go_as_one_batch() {
     const auto [batches_of_runs, runs] = batches_and_copies(blocks, direction);
     CHECK(batches_of_runs == 0 && runs == batches + copies);
   }
-  cuda.fail("cuMemcpyBatchAsync", 3);
-  CHECK_THROWS(rig.copy(Direction::load, apart, blocks), Error);
-  CHECK(cuda.is_idle());
-  rig.copy_and_check(Direction::load, apart, blocks);
+  for (const Direction direction : {Direction::load, Direction::store}) {
+    cuda.fail("cuMemcpyBatchAsync", 3);
+    CHECK_THROWS(rig.copy(direction, apart, blocks), Error);
+    CHECK(cuda.is_idle());
+    rig.copy_and_check(direction, apart, blocks);
+  }
+}
+
+// A rig of 80 blocks whose stages have 16 MiB, beside work that does not end.
+struct WideRig {
+  explicit WideRig(std::vector<std::uint64_t> chunks, int num_multiprocessors = 132) {
+    cuda.set_multiprocessors(num_multiprocessors);
+    cuda.set_free_bytes(std::uint64_t{96} << 20);
+    rig.emplace(cuda, choices, std::move(chunks), 80, 80);
+    rig->backend().choices().force(MechanismKind::staged);
+    engine = cuda.make_stream();
+    cuda.hold(engine, true);
+    cuda.add_work(engine, [] {});
+    rig->backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+  }
+  ~WideRig() {
+    cuda.hold(engine, false);
+    CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  }
+  WideRig(const WideRig&) = delete;
+  WideRig& operator=(const WideRig&) = delete;
+
+  // Of the last slim kernel that the store of so many blocks took.
+  unsigned groups_of_store(std::size_t count) {
+    const std::uint64_t before = cuda.launches("slim_gather").count;
+    (void)rig->copy(Direction::store, numbered(0, count), numbered(0, count));
+    CHECK(cuda.launches("slim_gather").count > before);
+    return cuda.launches("slim_gather").last_groups;
+  }
+
+  Choices choices{std::uint64_t{8}};
+  FakeCuda cuda{8};
+  std::optional<GpuRig> rig;
+  Stream engine = nullptr;
+};
+
+void slim_groups_are_as_many_as_the_bytes_want_and_the_gpu_has_room_for() {
+  const std::vector<std::uint64_t> chunks(4, 8192);
+  {
+    WideRig wide(chunks);
+    CHECK(wide.groups_of_store(1) == 4);    // units
+    CHECK(wide.groups_of_store(8) == 16);   // of few bytes
+    CHECK(wide.groups_of_store(80) == 20);  // one for each 128 KiB
+  }
+  {
+    WideRig wide(std::vector<std::uint64_t>(4, std::uint64_t{64} << 10));
+    CHECK(wide.groups_of_store(80) == 128);
+    const std::uint64_t copies = wide.cuda.num_calls("cuMemcpyHtoDAsync");
+    std::thread load([&] { (void)wide.rig->copy(Direction::load, numbered(0, 1), numbered(0, 1), 1); });
+    wide.cuda.await_calls("cuMemcpyHtoDAsync", copies + 1);
+    CHECK(wide.groups_of_store(80) == 64);  // while both directions copy
+    wide.cuda.hold(wide.engine, false);
+    load.join();
+  }
+  WideRig small(std::vector<std::uint64_t>(4, std::uint64_t{64} << 10), 40);
+  CHECK(small.groups_of_store(80) == 40);
+}
+
+void units_of_few_bytes_are_no_work_for_slim_kernels() {
+  WideRig wide(std::vector<std::uint64_t>(4, 512));
+  (void)wide.rig->copy(Direction::store, numbered(0, 80), numbered(0, 80));
+  CHECK(wide.cuda.launches("slim_gather").count == 0 && wide.cuda.launches("gather_16").count > 0);
 }
 
 // Also what the host launches comes behind the step that a load waits for.
@@ -219,6 +285,8 @@ int main() {
   beside_the_engine_kernels_are_slim();
   old_gpus_and_odd_layouts_have_no_slim_kernels();
   pieces_of_scattered_slots_go_as_one_batch();
+  slim_groups_are_as_many_as_the_bytes_want_and_the_gpu_has_room_for();
+  units_of_few_bytes_are_no_work_for_slim_kernels();
   a_load_that_the_host_launches_waits_for_its_step();
   stages_come_back_after_a_launch_that_fails();
   the_copy_engine_moves_long_ops_in_segments();

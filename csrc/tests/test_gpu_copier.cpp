@@ -197,8 +197,9 @@ void a_call_that_fails_ends_the_copy_and_nothing_runs_on() {
 }
 
 void what_cannot_be_set_up_says_so_and_leaves_nothing_behind() {
-  for (const char* call : {"cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuModuleLoadData",
-                           "cuMemAlloc", "cuEventCreate", "cuStreamCreateWithPriority"}) {
+  for (const char* call :
+       {"cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuModuleLoadData", "cuDeviceGetAttribute",
+        "cuFuncGetAttribute", "cuMemAlloc", "cuEventCreate", "cuStreamCreateWithPriority"}) {
     for (std::uint64_t nth = 1; nth <= 3; ++nth) {
       Choices choices(nth);
       FakeCuda cuda(nth);

@@ -87,6 +87,8 @@ void behind_its_mark_a_part_is_there() {
     FakeCuda cuda(seed);
     if (seed % 2 == 0) cuda.set_free_bytes(std::uint64_t{8} << 20);  // stages are used again
     GpuRig rig(cuda, choices, some_layers(choices), num_blocks, num_blocks + 4);
+    if (seed % 2 == 0) rig.use_host();  // pieces of scattered slots go as batches
+    const std::uint64_t batches = cuda.num_calls("cuMemcpyBatchAsync");
     for (int load = 0; load < 3; ++load) {
       const Ids slots = rig.some(num_blocks - 2, num_blocks + 4, load == 1);
       const Ids blocks = rig.some(num_blocks - 2, num_blocks, false);
@@ -100,6 +102,8 @@ void behind_its_mark_a_part_is_there() {
       CHECK(layers.num_bad == 0 && layers.num_good > 0);
       num_parts += layers.num_parts;
     }
+    CHECK(cuda.launches("slim_scatter").count > 0);  // the engine computes meanwhile
+    CHECK((cuda.num_calls("cuMemcpyBatchAsync") > batches) == (seed % 2 == 0));
   }
   CHECK(num_parts > 9);
 }

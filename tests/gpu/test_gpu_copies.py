@@ -33,6 +33,9 @@ LAYOUTS: dict[str, Callable[[], tuple[list[torch.Tensor], int]]] = {
     "MLA": lambda: (layers((60, 16, 576), 7), 0),
     "an odd number of bytes": lambda: (layers((60, 3, 77), 3, torch.uint8), 0),
     "pieces of four bytes": lambda: (layers((60, 5, 3), 4, torch.float32), 0),
+    "pieces of a little more than two KiB": lambda: (layers((60, 2064), 5, torch.uint8), 0),
+    "pieces of a little more than ten KiB": lambda: (layers((60, 10_256), 5, torch.uint8), 0),
+    "pieces of 16 bytes": lambda: (layers((60, 16), 5, torch.uint8), 0),
     "blocks outside of all layers": lambda: (layers((60, 8, 2, 16, 8, 128), 1), 0),
     "a block of one piece": lambda: (layers((60, 3 << 20), 1, torch.uint8), 0),
     "a block of one very long piece": lambda: (layers((60, 17 << 20), 1, torch.uint8), 0),
@@ -61,12 +64,16 @@ class Copies:
         self.planes = spec.planes
         self._engine, self._step = torch.cuda.Stream(), 0
 
-    def be_busy(self, is_busy: bool) -> None:
-        """If so, the engine works for a while on a step that no copy waits for."""
-        if not is_busy:
-            return
+    def copy_beside(self, is_busy: bool, direction: int, slots: np.ndarray, blocks: np.ndarray) -> None:
+        """Copy; if so, while the engine works on a step that the copy does not wait for."""
+        if is_busy:
+            self._be_busy()
+        assert self.native.copy(direction, slots, blocks) == len(slots) * self.slot_bytes
+        assert not is_busy or not self._engine.query(), "the engine was done before the copy"
+
+    def _be_busy(self) -> None:
         with torch.cuda.stream(self._engine):
-            torch.cuda._sleep(SLEEP_CYCLES // 4)
+            torch.cuda._sleep(SLEEP_CYCLES // 2)
         self._step += 1
         self.native.record_step(self._step, self._engine.cuda_stream)
 
@@ -108,8 +115,7 @@ def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str,
         for slots in (np.arange(num, dtype=np.int64) + 3, rng.permutation(90)[:num].astype(np.int64)):
             for slot in range(90):
                 copies.pool.view(0, slot)[:] = 0xA5
-            copies.be_busy(is_busy)
-            assert copies.native.copy(STORE, slots, blocks) == num * copies.slot_bytes
+            copies.copy_beside(is_busy, STORE, slots, blocks)
             for slot, block in list(zip(slots.tolist(), blocks.tolist(), strict=True))[:5]:
                 assert np.array_equal(copies.pool.view(0, slot)[: copies.slot_bytes], copies.expected_slot(block))
             for slot in set(range(90)) - set(slots.tolist()):
@@ -117,8 +123,7 @@ def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str,
             for tensor in copies.tensors:
                 tensor.zero_()
             torch.cuda.synchronize()
-            copies.be_busy(is_busy)
-            copies.native.copy(LOAD, slots, blocks)
+            copies.copy_beside(is_busy, LOAD, slots, blocks)
             index = torch.from_numpy(blocks).cuda()
             others = torch.tensor(sorted(set(range(copies.num_blocks)) - set(blocks.tolist())), device="cuda")
             for tensor, before in zip(copies.tensors, original, strict=True):
@@ -127,6 +132,28 @@ def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str,
                     assert equal(found, expected.index_select(copies.block_dim, which))
                 tensor.copy_(before)
             torch.cuda.synchronize()
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 9, reason="this GPU has no slim kernels"
+)
+@pytest.mark.parametrize("direction", [LOAD, STORE])
+def test_kernels_of_stages_find_room_beside_a_matrix_product(direction: int) -> None:
+    copies = Copies(layers((2, 60, 16, 2, 64), 32), 1)  # chunks of 4 KiB
+    copies.native.use_mechanism("staged")
+    ids = np.arange(16, dtype=np.int64)
+    one = torch.randn((16_384, 16_384), device="cuda", dtype=torch.bfloat16)
+    out = torch.empty_like(one)
+    engine = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    copies.native.copy(direction, ids, ids)
+    with torch.cuda.stream(engine):
+        torch.matmul(one, one, out=out)  # the first time takes longer
+        engine.synchronize()
+        torch.matmul(one, one, out=out)  # 12 ms on an H100
+    copies.native.record_step(1, engine.cuda_stream)
+    copies.native.copy(direction, ids, ids)
+    assert not engine.query(), "the copy ended when the product had"
 
 
 def test_both_directions_at_once_share_the_stages() -> None:
