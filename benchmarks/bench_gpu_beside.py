@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks.report import GIB, KIB, MIB, Figure, emit, number, parser, percentile, say
+from benchmarks.report import GIB, KIB, MIB, Figure, emit, emit_skipped, number, parser, percentile, say
 
 try:
     import torch
@@ -109,8 +109,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=0.12, help="of one window")
     arguments = options.parse_args()
     if torch is None or not torch.cuda.is_available():
-        say("no GPU is here: nothing is measured")
-        emit("gpu_beside", arguments, [], [], verified=False)
+        emit_skipped("gpu_beside", arguments, "no GPU is here")
         return
     figures, rows = run(arguments)
     emit("gpu_beside", arguments, figures, rows, device=torch.cuda.get_device_name())

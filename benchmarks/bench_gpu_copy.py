@@ -33,7 +33,7 @@ from benchmarks import gpu_plot, gpu_slots, gpu_table
 from benchmarks.bench_trace_replay import made_trace, read_trace
 from benchmarks.gpu_plan import Plan
 from benchmarks.gpu_rows import PARTS, WAYS, figures_of
-from benchmarks.report import GIB, KIB, MIB, emit, machine, parser, say
+from benchmarks.report import GIB, KIB, MIB, emit, emit_skipped, machine, parser, say
 
 CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
 LARGE_BYTES, LARGE_CHUNKS_KIB = 4 * GIB, (8, 32, 2048)
@@ -164,8 +164,8 @@ def why_not() -> str | None:
     try:
         import torch
     except ImportError:
-        return "torch is not installed: nothing is measured"
-    return None if torch.cuda.is_available() else "no GPU is here: nothing is measured"
+        return "torch is not installed"
+    return None if torch.cuda.is_available() else "no GPU is here"
 
 
 def measure(options: argparse.Namespace, aged: gpu_slots.Aged | None) -> int:
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         return merge(options)
     reason = why_not()
     if reason is not None:
-        emit("gpu_copy", options, [], [], verified=False, shown=reason, skipped=reason)
+        emit_skipped("gpu_copy", options, reason)
         return 0
     try:
         aged = aged_pool(options) if "pools" in options.parts else None

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
 from benchmarks.gpu_rate import DIRECTION, LOAD, STORE
-from benchmarks.report import KIB, MIB, Figure, emit, number, parser, say
+from benchmarks.report import KIB, MIB, Figure, emit, emit_skipped, number, parser, say
 
 try:
     import torch
@@ -199,8 +199,7 @@ def main() -> None:
     options.add_argument("--chunks", type=int, nargs="*", default=list(CHUNKS), help="bytes")
     arguments = options.parse_args()
     if torch is None or not torch.cuda.is_available():
-        say("no GPU is here: nothing is measured")
-        emit("gpu_mechanisms", arguments, [], [], verified=False)
+        emit_skipped("gpu_mechanisms", arguments, "no GPU is here")
         return
     figures, rows = run(arguments)
     emit("gpu_mechanisms", arguments, figures, rows, device=torch.cuda.get_device_name())

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import GIB, KIB, MIB, Figure, emit, number, parser, say, table
+from benchmarks.report import GIB, KIB, MIB, Figure, emit, emit_skipped, number, parser, say, table
 from flexkv import CacheConfig
 
 try:
@@ -330,8 +330,7 @@ def main() -> None:
     device = options.device or ("cpu" if options.tiny and no_gpu else "cuda")
     why_not = MISSING or (no_gpu if device == "cuda" else "")
     if why_not:
-        say(f"{why_not}: nothing is measured")
-        emit("gpu_model", options, [], [], verified=False, skipped=why_not)
+        emit_skipped("gpu_model", options, why_not)
         return
     rows = measure(options, device)
     emit(

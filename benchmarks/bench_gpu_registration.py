@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.gpu_blocks import address_of, planes_in, usable_copies
 from benchmarks.gpu_rate import LOAD, STORE, WAIT_S
-from benchmarks.report import GIB, MIB, Figure, emit, number, parser, say
+from benchmarks.report import GIB, MIB, Figure, emit, emit_skipped, number, parser
 from flexkv import _core
 
 try:
@@ -105,8 +105,7 @@ def main() -> None:
     options.add_argument("--gib", type=float, default=8.0, help="of each pool")
     arguments = options.parse_args()
     if torch is None or not torch.cuda.is_available():
-        say("no GPU is here: nothing is measured")
-        emit("gpu_registration", arguments, [], [], verified=False)
+        emit_skipped("gpu_registration", arguments, "no GPU is here")
         return
     total = 64 * MIB if arguments.tiny else int(arguments.gib * GIB)
     memory = torch.empty(NUM_BLOCKS * SLOT_BYTES, dtype=torch.uint8, device="cuda")

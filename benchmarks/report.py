@@ -182,6 +182,11 @@ def emit(
         Path(target).write_text(text + "\n", encoding="utf-8")
 
 
+def emit_skipped(name: str, options: argparse.Namespace, why_not: str) -> None:
+    """Say that nothing is measured, and why, as the result."""
+    emit(name, options, [], [], verified=False, shown=f"{why_not}: nothing is measured", skipped=why_not)
+
+
 def verdict(figure: Figure) -> str:
     """Return whether a figure is what it must be, and by what factor not."""
     if figure.must is None:
