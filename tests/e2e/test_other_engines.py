@@ -6,6 +6,8 @@ import pytest
 
 pytestmark = pytest.mark.vllm
 IN_TREE = {"kv_connector": "FlexKVConnectorV1"}
+MLA = {"num_gpu_blocks_override": 128, "attention_backend": "CPU_MLA"}
+"""Where the CPU has AMX vLLM would take a backend that knows no float32."""
 
 
 def test_vllms_own_connector_class_works_too(make_engine, prompt):
@@ -23,7 +25,7 @@ def test_vllms_own_connector_class_works_too(make_engine, prompt):
 
 def test_mla_blocks_come_back(make_engine, prompt):
     """Decode and prefill differ a little on this platform, so both runs leave exactly one token to compute."""
-    engine = make_engine("mla", num_gpu_blocks_override=128)
+    engine = make_engine("mla", **MLA)
     text = prompt(62, 20 * 16 + 1)
     engine.answers([text])
     own = engine.generate([text], logprobs=1)[0]
@@ -54,7 +56,7 @@ def test_an_engine_with_sliding_windows_serves_without_the_cache(make_engine, pr
 
 
 def test_two_tensor_parallel_ranks_of_mla_keep_one_copy(make_engine, prompt):
-    engine = make_engine("mla", executor="mp", tensor_parallel_size=2, num_gpu_blocks_override=128)
+    engine = make_engine("mla", executor="mp", tensor_parallel_size=2, **MLA)
     (pool,) = engine._pools
     assert (engine.manager._engine.model_config.replicas, pool.num_shards) == (2, 1)
     text = prompt(64, 20 * 16 + 1)
