@@ -9,8 +9,8 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr double clear_gain = 0.05;
-constexpr double most_for_no_kernels = 1.5;        // times as long on an idle GPU
-constexpr double most_for_no_kernels_if_long = 1;  // the same
+constexpr double most_for_no_kernels = 1.5;           // times as long on an idle GPU
+constexpr double most_for_no_kernels_if_long = 1.05;  // the same
 constexpr std::size_t run_length_of_adjacent = 4;
 constexpr std::size_t num_sizes = CopyCell::blocks_of_size.size();
 

@@ -5,7 +5,7 @@
 // measured: what stands for it would have to be the engine's own kernels. Beside a busy engine no kernel reads or
 // writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do; and
 // the copy engine alone is preferred to stages, as it waits for no room and takes none, and moves each byte once
-// (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones no longer.
+// (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones a twentieth.
 // Thread safety: all members, any thread.
 #pragma once
 #include <array>
