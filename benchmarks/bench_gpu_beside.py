@@ -7,7 +7,7 @@ steps, or layers over a prompt), and so does contiguous DMA, twice: by how much 
 ("limit"), than beside its other turn ("again"). `chosen`: what the tuner has long ops go by beside the engine's work.
 Contents are compared.
 
-    python -m benchmarks.bench_gpu_beside                      the product, three minutes
+    python -m benchmarks.bench_gpu_beside                      the product, about five minutes
     python -m benchmarks.bench_gpu_beside --chunks 4 18 --ways load --rounds 24
     python -m benchmarks.bench_gpu_beside --tiny               a smoke test; without a GPU it says so and does nothing
 """

@@ -51,8 +51,8 @@ int GpuDevice::attribute(int which) const {
   return value;
 }
 
-// The driver would load it with its first launch, which then may wait for all that runs. It does so when it is asked
-// for what the kernel takes.
+// A driver that loads lazily may load a kernel with its first launch, which then may wait for all that runs. To say
+// what it takes, it has to load it now.
 Function GpuDevice::loaded(Module module, const std::string& name) const {
   Function function = nullptr;
   check(api_.cuModuleGetFunction(&function, module, name.c_str()), "cuModuleGetFunction");

@@ -175,12 +175,12 @@ void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& 
   launch_kernel(streams_, op, what, stage.kernels.get());
 }
 
-// Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows. Pieces go as one batch, unless it
-// is only one.
+// Adjacent slots go as one copy: of whole slots as one piece, of parts as its rows. Several pieces go as one batch.
 void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory) {
-  const bool has_batches = batch_.is_there() && shared_.pieces.hold(op.host, batch.slots);
   const std::uint64_t stride = op.host.stride_bytes;
   const std::int64_t per_piece = slots_per_piece(stride);
+  const bool has_several = end_of_run(batch.slots, 0, per_piece) < batch.slots.size();
+  const bool is_batch = has_several && batch_.is_there() && shared_.pieces.hold(op.host, batch.slots);
   for (std::size_t i = 0; i < batch.slots.size();) {
     const std::size_t end = end_of_run(batch.slots, i, per_piece);
     std::byte* const host = op.host.base + static_cast<std::uint64_t>(batch.slots[i]) * stride + op.part.begin_byte;
@@ -189,7 +189,7 @@ void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr mem
     const std::uint64_t bytes = (length - 1) * stride + op.part.bytes;
     if (length > 1 && !op.is_whole()) {
       streams_.move_rows(host, staged, {op.part.bytes, length, stride, batch.pitch_bytes}, streams_.copies().get());
-    } else if (has_batches && length < batch.slots.size()) {
+    } else if (is_batch) {
       batch_.add(host, staged, bytes);
     } else {
       streams_.move(host, staged, bytes, streams_.copies().get());

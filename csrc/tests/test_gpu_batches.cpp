@@ -1,5 +1,4 @@
 // How ops are cut: batches through stages, who launches their kernels, and segments of the copy engine's.
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -43,11 +42,17 @@ void batches_are_short_where_no_byte_moves_meanwhile() {
   }
 }
 
-// Small stages, and an engine's stream whose step, the first, does not end.
+// An engine's stream whose step, the first, does not end.
 struct BusyEngine : HeldEngine {
-  BusyEngine() {
+  explicit BusyEngine(std::vector<std::uint64_t> chunks = {4096, 4096}, const HeldGpu& gpu = {})
+      : HeldEngine(std::move(chunks), gpu) {
     cuda.add_work(engine, [] {});
     record_step(1);
+    rig.backend().choices().force(MechanismKind::staged);
+  }
+
+  std::uint64_t launches(const std::string& kernels) {
+    return cuda.launches(kernels + "gather").count + cuda.launches(kernels + "scatter").count;
   }
 
   const Ids ids = numbered(0, 80);
@@ -82,56 +87,43 @@ void beside_the_engine_the_host_launches_a_loads_kernels_but_the_last() {
 
 // Kernels that run beside the engine's, where the GPU has them and the layout lets them.
 void beside_the_engine_kernels_are_slim() {
-  const auto slim_launches = [](FakeCuda& cuda, GpuRig& rig, const Ids& ids) {
-    const auto launches = [&cuda] { return cuda.launches("slim_gather").count + cuda.launches("slim_scatter").count; };
-    const std::uint64_t before = launches();
-    for (const Direction direction : {Direction::load, Direction::store}) {
-      rig.randomize();
-      auto want = rig.contents();
-      rig.expect(want, rig.now(), direction, ids, ids);
-      (void)rig.copy(direction, ids, ids);
-      rig.check(want);
-    }
-    return launches() - before;
-  };
   BusyEngine busy;
-  CHECK(slim_launches(busy.cuda, busy.rig, busy.ids) > 8);
+  const auto slim_launches = [&busy] {
+    const std::uint64_t before = busy.launches("slim_");
+    for (const Direction direction : {Direction::load, Direction::store}) {
+      busy.rig.randomize();
+      auto want = busy.rig.contents();
+      busy.rig.expect(want, busy.rig.now(), direction, busy.ids, busy.ids);
+      (void)busy.rig.copy(direction, busy.ids, busy.ids);
+      busy.rig.check(want);
+    }
+    return busy.launches("slim_") - before;
+  };
+  CHECK(slim_launches() > 8);
   busy.go_on();
   while (busy.cuda.api().cuStreamQuery(busy.engine) == error_not_ready) std::this_thread::yield();
-  CHECK(slim_launches(busy.cuda, busy.rig, busy.ids) == 0);
+  CHECK(slim_launches() == 0);
 }
 
-void old_gpus_and_odd_layouts_have_no_slim_kernels() {
-  for (const bool is_old : {true, false}) {
-    Choices choices(std::uint64_t{6});
-    FakeCuda cuda(6);
-    if (is_old) cuda.take_slim_kernels_away();
-    HeldEngine::with_small_stages(cuda);
-    const std::uint64_t chunk = is_old ? 4096 : 4100;
-    GpuRig rig(cuda, choices, {chunk, chunk}, 20, 20);
-    Stream engine = cuda.make_stream();
-    cuda.hold(engine, true);
-    cuda.add_work(engine, [] {});
-    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-    const std::string word = is_old ? "16" : "4";
-    for (const Direction direction : {Direction::load, Direction::store}) {
-      const std::uint64_t before = cuda.launches("gather_" + word).count + cuda.launches("scatter_" + word).count;
-      (void)rig.copy(direction, numbered(0, 20), numbered(0, 20));
-      CHECK(cuda.launches("gather_" + word).count + cuda.launches("scatter_" + word).count > before);
-    }
-    CHECK(cuda.launches("slim_gather").count + cuda.launches("slim_scatter").count == 0);
-    cuda.hold(engine, false);
-    CHECK(cuda.api().cuStreamDestroy(engine) == success);
-  }
+void kernels_are_not_slim_where_gpu_or_layout_do_not_allow_that() {
+  const auto check = [](std::vector<std::uint64_t> chunks, bool has_slim_kernels, const std::string& word) {
+    BusyEngine busy(std::move(chunks), {.has_slim_kernels = has_slim_kernels});
+    (void)busy.rig.copy(Direction::load, busy.ids, busy.ids);
+    (void)busy.rig.copy(Direction::store, busy.ids, busy.ids);
+    CHECK(busy.launches("slim_") == 0);
+    CHECK(busy.cuda.launches("gather_" + word).count > 0 && busy.cuda.launches("scatter_" + word).count > 0);
+  };
+  check({4096, 4096}, false, "16");
+  check({4100, 4100}, true, "4");
+  check({512, 512}, true, "16");  // one thread moves too few bytes of such units
 }
 
 // One call of the driver for all pieces between a stage and the slots; for one piece, and before memory is registered,
 // that of a copy.
 void pieces_of_scattered_slots_go_as_one_batch() {
-  Choices choices(std::uint64_t{7});
-  FakeCuda cuda(7);
-  HeldEngine::with_small_stages(cuda);
-  GpuRig rig(cuda, choices, {4096, 4096}, 80, 80);
+  HeldEngine idle;
+  FakeCuda& cuda = idle.cuda;
+  GpuRig& rig = idle.rig;
   rig.backend().choices().force(MechanismKind::staged);
   const Ids blocks = numbered(0, 80);
   Ids apart(80);  // 0, 2, ... 78, 1, 3, ... 79
@@ -161,65 +153,34 @@ void pieces_of_scattered_slots_go_as_one_batch() {
   }
 }
 
-// A rig of 80 blocks whose stages have 16 MiB, beside work that does not end.
-struct WideRig {
-  explicit WideRig(std::vector<std::uint64_t> chunks, int num_multiprocessors = 132) {
-    cuda.set_multiprocessors(num_multiprocessors);
-    cuda.set_free_bytes(std::uint64_t{96} << 20);
-    rig.emplace(cuda, choices, std::move(chunks), 80, 80);
-    rig->backend().choices().force(MechanismKind::staged);
-    engine = cuda.make_stream();
-    cuda.hold(engine, true);
-    cuda.add_work(engine, [] {});
-    rig->backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-  }
-  ~WideRig() {
-    cuda.hold(engine, false);
-    CHECK(cuda.api().cuStreamDestroy(engine) == success);
-  }
-  WideRig(const WideRig&) = delete;
-  WideRig& operator=(const WideRig&) = delete;
-
-  // Of the last slim kernel that the store of so many blocks took.
-  unsigned groups_of_store(std::size_t count) {
-    const std::uint64_t before = cuda.launches("slim_gather").count;
-    (void)rig->copy(Direction::store, numbered(0, count), numbered(0, count));
-    CHECK(cuda.launches("slim_gather").count > before);
-    return cuda.launches("slim_gather").last_groups;
-  }
-
-  Choices choices{std::uint64_t{8}};
-  FakeCuda cuda{8};
-  std::optional<GpuRig> rig;
-  Stream engine = nullptr;
-};
-
 void slim_groups_are_as_many_as_the_bytes_want_and_the_gpu_has_room_for() {
-  const std::vector<std::uint64_t> chunks(4, 8192);
+  // Of the last slim kernel that the store of so many blocks takes.
+  const auto groups_of_store = [](BusyEngine& busy, std::size_t count) {
+    const std::uint64_t before = busy.cuda.launches("slim_gather").count;
+    (void)busy.rig.copy(Direction::store, numbered(0, count), numbered(0, count));
+    CHECK(busy.cuda.launches("slim_gather").count > before);
+    return busy.cuda.launches("slim_gather").last_groups;
+  };
+  constexpr std::uint64_t free_bytes = std::uint64_t{96} << 20;  // stages of 16 MiB
   {
-    WideRig wide(chunks);
-    CHECK(wide.groups_of_store(1) == 4);    // units
-    CHECK(wide.groups_of_store(8) == 16);   // of few bytes
-    CHECK(wide.groups_of_store(80) == 20);  // one for each 128 KiB
+    BusyEngine busy(std::vector<std::uint64_t>(4, 8192), {.free_bytes = free_bytes});
+    CHECK(groups_of_store(busy, 1) == 4);    // units
+    CHECK(groups_of_store(busy, 8) == 16);   // of few bytes
+    CHECK(groups_of_store(busy, 80) == 20);  // one for each 128 KiB
   }
+  const std::vector<std::uint64_t> chunks(4, std::uint64_t{64} << 10);
   {
-    WideRig wide(std::vector<std::uint64_t>(4, std::uint64_t{64} << 10));
-    CHECK(wide.groups_of_store(80) == 128);
-    const std::uint64_t copies = wide.cuda.num_calls("cuMemcpyHtoDAsync");
-    std::thread load([&] { (void)wide.rig->copy(Direction::load, numbered(0, 1), numbered(0, 1), 1); });
-    wide.cuda.await_calls("cuMemcpyHtoDAsync", copies + 1);
-    CHECK(wide.groups_of_store(80) == 64);  // while both directions copy
-    wide.cuda.hold(wide.engine, false);
+    BusyEngine busy(chunks, {.free_bytes = free_bytes});
+    CHECK(groups_of_store(busy, 80) == 128);
+    const std::uint64_t copies = busy.cuda.num_calls("cuMemcpyHtoDAsync");
+    std::thread load([&] { (void)busy.rig.copy(Direction::load, numbered(0, 1), numbered(0, 1), 1); });
+    busy.cuda.await_calls("cuMemcpyHtoDAsync", copies + 1);
+    CHECK(groups_of_store(busy, 80) == 64);  // while both directions copy
+    busy.go_on();
     load.join();
   }
-  WideRig small(std::vector<std::uint64_t>(4, std::uint64_t{64} << 10), 40);
-  CHECK(small.groups_of_store(80) == 40);
-}
-
-void units_of_few_bytes_are_no_work_for_slim_kernels() {
-  WideRig wide(std::vector<std::uint64_t>(4, 512));
-  (void)wide.rig->copy(Direction::store, numbered(0, 80), numbered(0, 80));
-  CHECK(wide.cuda.launches("slim_gather").count == 0 && wide.cuda.launches("gather_16").count > 0);
+  BusyEngine small(chunks, {.free_bytes = free_bytes, .num_multiprocessors = 40});
+  CHECK(groups_of_store(small, 80) == 40);
 }
 
 // Also what the host launches comes behind the step that a load waits for.
@@ -283,10 +244,9 @@ int main() {
   batches_are_short_where_no_byte_moves_meanwhile();
   beside_the_engine_the_host_launches_a_loads_kernels_but_the_last();
   beside_the_engine_kernels_are_slim();
-  old_gpus_and_odd_layouts_have_no_slim_kernels();
+  kernels_are_not_slim_where_gpu_or_layout_do_not_allow_that();
   pieces_of_scattered_slots_go_as_one_batch();
   slim_groups_are_as_many_as_the_bytes_want_and_the_gpu_has_room_for();
-  units_of_few_bytes_are_no_work_for_slim_kernels();
   a_load_that_the_host_launches_waits_for_its_step();
   stages_come_back_after_a_launch_that_fails();
   the_copy_engine_moves_long_ops_in_segments();
