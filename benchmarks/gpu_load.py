@@ -2,7 +2,7 @@
 
     product  bf16 matrix products of 8192 x 8192 x 8192 back to back: the GPU never has room
     decode   decode steps of a small batch, as one CUDA graph each: a stream of many kernels of some microseconds
-    prefill  layers over a long prompt, attention included: kernels of many lengths, which leave others more room or less
+    prefill  layers over a long prompt, attention included: kernels of many lengths, which leave more room or less
 
 The engine runs without a pause, two bundles ahead of the device. Its speed is measured in windows: alone, beside
 contiguous DMA, alone, beside ours, alone. Each window beside copies is compared with the mean of the two around it,
