@@ -5,10 +5,10 @@
 #include <numeric>
 #include <ranges>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "cuda/layout_sample.h"
-#include "transfer/host_pool.h"
 
 namespace flexkv::cuda {
 namespace {
@@ -19,11 +19,21 @@ constexpr std::size_t most_blocks = CopyCell::blocks_of_size.back();
 constexpr std::array<int, CopyCell::blocks_of_size.size()> rounds_of_size = {7, 5, 3, 3};
 constexpr int least_samples = 2;
 constexpr double hopeless = 2.0;  // times the best one's time
+constexpr double prefault_limit_s = 10.0;
+constexpr auto look_for_quiet = std::chrono::milliseconds(20);
+constexpr int looks_until_quiet = 5;  // more than there is time between two steps
 
 DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
   DevicePtr address = 0;
   device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc for measuring");
   return address;
+}
+
+// Slots that are there, not pinned yet.
+std::unique_ptr<HostPool> slots_for(std::uint64_t slot_bytes, std::int64_t count) {
+  auto pool = std::make_unique<HostPool>(HostPoolConfig{count, {slot_bytes}, 1, false});
+  if (pool->wait_prefaulted(count, prefault_limit_s)) return pool;
+  throw Error(error_out_of_memory, "no host memory for measuring, errno " + std::to_string(pool->prefault_error()));
 }
 
 // 0 .. count-1, over and over, with few neighbours.
@@ -48,7 +58,7 @@ double median(std::vector<double> values) {
 }  // namespace
 
 CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits& limits)
-    : shared_(shared), lanes_(lanes), limits_(limits), deadline_(Clock::now() + limits.time) {
+    : shared_(shared), lanes_(lanes), limits_(limits) {
   const std::uint64_t stride = slot_stride_bytes(shared_.map.slot_bytes);
   if (stride > limits_.memory_bytes) {
     throw Error(error_out_of_memory, "a block has more than the " + std::to_string(limits_.memory_bytes >> 20) +
@@ -62,15 +72,32 @@ CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits
   memory_ = std::make_unique<GpuMemory>(device, room_for(device, sample.bytes));
   map_ = std::make_unique<BlockMap>(device, moved_by(std::move(sample.layout), memory_->address()),
                                     shared_.map.word_bytes);
-  void* slots = nullptr;
-  device.check(device.api().cuMemHostAlloc(&slots, bytes, host_portable_and_mapped), "cuMemHostAlloc for measuring");
-  host_ = {static_cast<std::byte*>(slots), stride, num_blocks_};
+  slots_ = slots_for(shared_.map.slot_bytes, num_blocks_);
+  host_ = {slots_->base(0), stride, num_blocks_};
+  device.check(device.api().cuMemHostRegister(host_.base, bytes, host_portable_and_mapped),
+               "cuMemHostRegister for measuring");
   shared_.pieces.add(device, host_.base, bytes);
 }
 
 CopyTuner::~CopyTuner() {
   shared_.pieces.remove(host_.base);
-  (void)shared_.device.api().cuMemFreeHost(host_.base);
+  (void)shared_.device.api().cuMemHostUnregister(host_.base);
+}
+
+// A device that has failed has nothing to do any more.
+void CopyTuner::await_quiet(const std::atomic<bool>& ends) const noexcept {
+  try {
+    const auto begun = [this] { return std::pair(shared_.ops.num_begun(), shared_.steps.last_step()); };
+    auto before = begun();
+    for (int num_looks = 0; !ends && num_looks < looks_until_quiet;) {
+      std::this_thread::sleep_for(look_for_quiet);
+      const auto now = begun();
+      num_looks = now == before && is_quiet(now.first) ? num_looks + 1 : 0;
+      before = now;
+    }
+  } catch (const Error&) {
+    return;
+  }
 }
 
 bool CopyTuner::is_over() const { return *ends_ || Clock::now() >= deadline_; }
@@ -89,6 +116,7 @@ CopyTuner::Op CopyTuner::op_of(const CopyCell& cell) const {
 
 CopyFigures CopyTuner::measure(MechanismKind usual, const std::atomic<bool>& ends) {
   ends_ = &ends;
+  deadline_ = Clock::now() + limits_.time;
   CopyFigures figures{};
   CellFigures first_use{};
   for (const auto& lane : lanes_) measure_cell({lane->direction(), 0, false}, usual, first_use);
@@ -157,8 +185,9 @@ std::optional<double> CopyTuner::sample(GpuLane& lane, MechanismKind kind, const
 void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::atomic<bool>& ends,
           const TunerLimits& limits) {
   if (!choices.begin_measuring()) return;
+  std::optional<CopyTuner> tuner;
   try {
-    const CopyFigures figures = CopyTuner(shared, lanes, limits).measure(choices.usual(), ends);
+    const CopyFigures figures = tuner.emplace(shared, lanes, limits).measure(choices.usual(), ends);
     if (ends) {
       choices.postpone();
     } else if (figures == CopyFigures{}) {
@@ -169,6 +198,7 @@ void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const 
   } catch (const std::exception& error) {
     choices.give_up(error.what());
   }
+  if (tuner) tuner->await_quiet(ends);
 }
 
 }  // namespace flexkv::cuda

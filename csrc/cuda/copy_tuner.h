@@ -1,11 +1,15 @@
 // CopyTuner: measures how long each mechanism takes for each kind of op (a cell), over memory of its own: a few blocks,
-// laid out as the engine's are (layout_sample.h), and as many slots that the driver has allocated. The engine's blocks
+// laid out as the engine's are (layout_sample.h), and as many slots, registered with the driver. The engine's blocks
 // and slots are neither written nor read.
 //
 // The mechanisms are those of the lanes, with their streams and stages: an op of the engine's waits for at most one
 // copy of a measurement. A copy beside which the engine worked, or an op ran, does not count. It ends when its time is
-// over: cells that were not reached have no figures. The time is that of the call, with the wait for the device. Thread
-// safety: one thread at a time, which has entered.
+// over: cells that were not reached have no figures. The time is that of the call, with the wait for the device.
+//
+// When memory is given back, GPU's or registered, the driver waits for all that the GPU has to do, and whoever else
+// calls the driver meanwhile, to launch a kernel, say, waits with it (H100, driver 580: for 300 ms behind a kernel of
+// 300 ms, where registering 64 MiB holds others up for 2 ms, and allocating them pinned for 24 to 39). Hence
+// `await_quiet`. Thread safety: one thread at a time, which has entered.
 #pragma once
 #include <array>
 #include <atomic>
@@ -18,6 +22,7 @@
 #include "cuda/copy_choices.h"
 #include "cuda/gpu_lane.h"
 #include "cuda/gpu_shared.h"
+#include "transfer/host_pool.h"
 
 namespace flexkv::cuda {
 
@@ -39,6 +44,9 @@ class CopyTuner {
 
   // Until all is measured, the time is over, or `ends`. Throws Error.
   [[nodiscard]] CopyFigures measure(MechanismKind usual, const std::atomic<bool>& ends);
+  // Until neither the engine nor an op keeps the GPU busy: then nobody waits for the memory to be given back. Or
+  // `ends`.
+  void await_quiet(const std::atomic<bool>& ends) const noexcept;
 
  private:
   struct Op {
@@ -60,9 +68,10 @@ class CopyTuner {
   GpuShared& shared_;
   const GpuLanes& lanes_;
   const TunerLimits limits_;
-  const std::chrono::steady_clock::time_point deadline_;
+  std::chrono::steady_clock::time_point deadline_;
   const std::atomic<bool>* ends_ = nullptr;
   std::int64_t num_blocks_ = 0;
+  std::unique_ptr<HostPool> slots_;
   HostShard host_;
   std::unique_ptr<GpuMemory> memory_;
   std::unique_ptr<BlockMap> map_;

@@ -65,8 +65,6 @@ void find_all(Symbols& symbols, Api& api) {
   symbols.find(api.cuMemHostRegister, "cuMemHostRegister");
   symbols.find(api.cuMemHostUnregister, "cuMemHostUnregister");
   symbols.find(api.cuMemHostGetDevicePointer, "cuMemHostGetDevicePointer");
-  symbols.find(api.cuMemHostAlloc, "cuMemHostAlloc");
-  symbols.find(api.cuMemFreeHost, "cuMemFreeHost");
   symbols.find(api.cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync");
   symbols.find(api.cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync");
   symbols.find(api.cuMemcpy2DAsync, "cuMemcpy2DAsync");

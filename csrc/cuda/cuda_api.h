@@ -99,8 +99,6 @@ struct Api {
   Result (*cuMemHostRegister)(void* address, std::size_t bytes, unsigned flags);
   Result (*cuMemHostUnregister)(void* address);
   Result (*cuMemHostGetDevicePointer)(DevicePtr* address, void* host, unsigned flags);
-  Result (*cuMemHostAlloc)(void** address, std::size_t bytes, unsigned flags);
-  Result (*cuMemFreeHost)(void* address);
   Result (*cuMemcpyHtoDAsync)(DevicePtr to, const void* from, std::size_t bytes, Stream stream);
   Result (*cuMemcpyDtoHAsync)(void* to, DevicePtr from, std::size_t bytes, Stream stream);
   Result (*cuMemcpy2DAsync)(const Rectangle* rectangle, Stream stream);

@@ -6,6 +6,7 @@
 
 #include "cuda/host_runs.h"
 #include "transfer/native_thread.h"
+#include "transfer/populate.h"
 
 namespace flexkv::cuda {
 
@@ -57,6 +58,7 @@ void GpuHostRegistration::register_pieces() {
     const std::size_t piece = next_++;
     if (piece >= pieces_.size()) return;
     const Range memory = range(piece);
+    (void)populate(memory.base, memory.bytes);  // what is not there the driver asks for itself, or refuses
     const Result result = entered == success ? shared_->device.api().cuMemHostRegister(memory.base, memory.bytes,
                                                                                        host_portable_and_mapped)
                                              : entered;

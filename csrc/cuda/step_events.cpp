@@ -53,4 +53,9 @@ bool StepEvents::is_engine_busy() const {
   return last.step != 0 && !last.event->is_done();
 }
 
+std::uint64_t StepEvents::last_step() const {
+  const std::lock_guard lock(mutex_);
+  return last_step_;
+}
+
 }  // namespace flexkv::cuda

@@ -32,6 +32,7 @@ class StepEvents {
   [[nodiscard]] bool is_done(std::uint64_t step) const;
   // Whether the engine still works on what was recorded last. Throws Error.
   [[nodiscard]] bool is_engine_busy() const;
+  [[nodiscard]] std::uint64_t last_step() const;  // that was recorded; 0: none
 
  private:
   struct Entry {

@@ -45,8 +45,8 @@ class FakeCuda {
     }
     changed_.notify_all();
     worker_.join();
-    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && host_memory_.empty() &&
-          num_contexts_ == 0 && num_modules_ == 0);
+    CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && num_contexts_ == 0 &&
+          num_modules_ == 0);
     current_ = nullptr;
   }
   FakeCuda(const FakeCuda&) = delete;
@@ -86,10 +86,15 @@ class FakeCuda {
   void on_register(std::function<void(void*)> action) { on_register_ = std::move(action); }
   void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
   [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
-  // Pieces of memory that is not the driver's own.
+  // Pieces of memory.
   [[nodiscard]] std::size_t num_registered() const {
     const std::lock_guard lock(mutex_);
-    return registered_.size() - host_memory_.size();
+    return registered_.size();
+  }
+  // Returns when there are so many.
+  void await_registered(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return registered_.size() == count; }));
   }
   // Device memory [begin, end) is one allocation; an address in none of them is in one that has everything.
   void add_allocation(std::uint64_t begin, std::uint64_t end) {
@@ -165,9 +170,8 @@ class FakeCuda {
   static FakeCuda& self() { return *current_; }
   static inline thread_local int capture_mode_ = 0;  // global, as threads begin
   static bool breaks_captures(const std::string& call) {
-    static const std::set<std::string> calls = {"cuMemAlloc",        "cuMemFree",           "cuMemHostAlloc",
-                                                "cuMemHostRegister", "cuMemHostUnregister", "cuEventQuery",
-                                                "cuStreamQuery"};
+    static const std::set<std::string> calls = {"cuMemAlloc",          "cuMemFree",    "cuMemHostRegister",
+                                                "cuMemHostUnregister", "cuEventQuery", "cuStreamQuery"};
     return calls.contains(call);
   }
 
@@ -280,7 +284,6 @@ class FakeCuda {
   std::map<Event, std::shared_ptr<EventState>> events_;  // work in a queue may outlive its event
   std::map<DevicePtr, std::unique_ptr<std::byte[]>> memory_;
   std::map<std::uintptr_t, std::size_t> registered_;  // begin -> bytes
-  std::map<std::uintptr_t, std::unique_ptr<std::byte[]>> host_memory_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> allocations_;
   bool moves_host_memory_ = false;
   Fault fault_;
@@ -450,28 +453,13 @@ inline void FakeCuda::fill() {
     if (const Result fault = self().fault_of("cuMemHostUnregister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
     CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
+    self().changed_.notify_all();
     return success;
   };
   api_.cuMemHostGetDevicePointer = [](DevicePtr* address, void* host, unsigned) {
     if (const Result fault = self().fault_of("cuMemHostGetDevicePointer"); fault != success) return fault;
     CHECK(self().reaches(host, 1));
     *address = reinterpret_cast<DevicePtr>(host) + (self().moves_host_memory_ ? 4096 : 0);
-    return success;
-  };
-  api_.cuMemHostAlloc = [](void** address, std::size_t bytes, unsigned) {
-    if (const Result fault = self().fault_of("cuMemHostAlloc"); fault != success) return fault;
-    const std::lock_guard lock(self().mutex_);
-    auto memory = std::make_unique_for_overwrite<std::byte[]>(bytes);
-    *address = memory.get();
-    const auto begin = reinterpret_cast<std::uintptr_t>(memory.get());
-    self().registered_[begin] = bytes;
-    self().host_memory_[begin] = std::move(memory);
-    return success;
-  };
-  api_.cuMemFreeHost = [](void* address) {
-    const std::lock_guard lock(self().mutex_);
-    CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
-    CHECK(self().host_memory_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);
     return success;
   };
   api_.cuMemcpyBatchAsync = [](DevicePtr* to, DevicePtr* from, std::size_t* bytes, std::size_t count,

@@ -113,7 +113,8 @@ void every_cell_is_measured_over_memory_of_its_own() {
     const auto before = rig.contents();
     rig.use_host();
     rig.check(before);
-    CHECK(cuda.is_idle() && cuda.num_registered() == 1);
+    CHECK(cuda.is_idle());
+    cuda.await_registered(1);
     const CopyChoices::Report report = rig.backend().choices().report();
     CHECK(report.state == TuningState::measured && report.why_not.empty());
     for (std::size_t i = 0; i < CopyCell::count; ++i) {
@@ -179,8 +180,8 @@ void large_blocks_are_measured_in_small_numbers() {
 }
 
 void what_cannot_be_measured_says_why_and_leaves_nothing_behind() {
-  for (const char* call : {"cuMemAlloc", "cuMemHostAlloc", "cuMemcpyHtoDAsync", "cuLaunchKernel", "cuMemcpyBatchAsync",
-                           "cuEventRecord", "cuEventQuery"}) {
+  for (const char* call :
+       {"cuMemAlloc", "cuMemcpyHtoDAsync", "cuLaunchKernel", "cuMemcpyBatchAsync", "cuEventRecord", "cuEventQuery"}) {
     Choices choices(std::uint64_t{1});
     FakeCuda cuda(1);
     cuda.set_free_bytes(few_bytes);
@@ -230,6 +231,28 @@ void nothing_is_concluded_beside_a_busy_engine() {
   CHECK(rig.backend().choices().report().state == TuningState::failed);  // so that nobody keeps this for later
   cuda.hold(engine, false);
   CHECK(cuda.api().cuStreamDestroy(engine) == success);
+}
+
+// Whoever calls the driver would wait with it for all that the engine has the GPU do.
+void memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet() {
+  for (const bool is_left_before : {false, true}) {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    cuda.set_free_bytes(few_bytes);
+    GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
+    Stream engine = cuda.make_stream();
+    cuda.hold(engine, true);
+    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+    rig.use_host();
+    cuda.await_calls("cuEventQuery", cuda.num_calls("cuEventQuery") + 3);  // looks for quiet
+    CHECK(cuda.num_registered() == 2 && cuda.num_calls("cuMemFree") == 0);
+    if (is_left_before) rig.leave_host();
+    cuda.hold(engine, false);
+    cuda.await_registered(is_left_before ? 0 : 1);
+    rig.leave_host();
+    CHECK(cuda.num_registered() == 0 && cuda.num_calls("cuMemFree") == 2);  // the blocks and their table
+    CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  }
 }
 
 // Figures that speak for a batch beside a busy engine, and for a kernel over the host's memory otherwise; and a step of
@@ -379,6 +402,7 @@ int main() {
   what_cannot_be_measured_says_why_and_leaves_nothing_behind();
   without_time_nothing_is_measured_and_the_usual_way_stays();
   nothing_is_concluded_beside_a_busy_engine();
+  memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet();
   an_op_beside_a_busy_engine_takes_the_way_for_that();
   figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured();
   a_short_load_behind_the_step_that_runs_fills_stages();

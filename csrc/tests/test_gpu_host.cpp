@@ -2,10 +2,13 @@
 // the threads that prefault it, and what the driver refuses is said.
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "cuda/host_runs.h"
 #include "tests/gpu_rig.h"
@@ -68,8 +71,10 @@ class Told {
   std::vector<HostProgress> all_;
 };
 
-// Nine pieces of a GiB, and a backend to register them with.
+// Nine pieces of a GiB, and a backend to register them with, that measures nothing.
 struct Nine {
+  Nine() { rig.backend().choices().force(MechanismKind::staged); }
+
   Addresses addresses{9 * gib};
   HostShard shard{addresses.base(), gib, 9};
   FakeCuda cuda{1};
@@ -156,6 +161,7 @@ void a_pool_is_registered_while_it_is_prefaulted() {
   Choices choices(std::uint64_t{1});
   FakeCuda cuda(1);
   GpuRig rig(cuda, choices, {4096}, 4, 4);
+  rig.backend().choices().force(MechanismKind::staged);  // no memory to measure with is registered
   std::uint64_t sum = 0;
   std::mutex mutex;
   const HostPool pool({num_slots, {slot_bytes}, 3, false});
@@ -173,6 +179,31 @@ void a_pool_is_registered_while_it_is_prefaulted() {
   CHECK(pool.wait_prefaulted(num_slots, 60) && pool.prefault_error() == 0 && sum == 0);
 }
 
+// The driver keeps whoever calls it waiting while it gets pages.
+void pages_are_there_before_the_driver_asks_for_them() {
+  constexpr std::uint64_t page = 4096;
+  constexpr std::uint64_t bytes = 96 << 20;
+  void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  CHECK(memory != MAP_FAILED);
+  {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    GpuRig rig(cuda, choices, {4096}, 4, 4);
+    rig.backend().choices().force(MechanismKind::staged);
+    std::atomic<std::uint64_t> missing = 0;
+    cuda.on_register([&](void* piece) {
+      std::vector<unsigned char> is_there((32 << 20) / page);
+      CHECK(::mincore(piece, 32 << 20, is_there.data()) == 0);
+      missing += static_cast<std::uint64_t>(std::ranges::count_if(is_there, [](auto each) { return each % 2 == 0; }));
+    });
+    Told told;
+    const auto registration =
+        rig.backend().use_host({static_cast<std::byte*>(memory), page, bytes / page}, told.listener());
+    CHECK(told.wait(bytes).is_complete && cuda.num_registered() == 3 && missing == 0);
+  }
+  ::munmap(memory, bytes);
+}
+
 }  // namespace
 
 int main() {
@@ -182,6 +213,7 @@ int main() {
   what_somebody_else_has_registered_is_left_to_him();
   a_registration_that_ends_early_waits_for_what_is_being_registered();
   a_pool_is_registered_while_it_is_prefaulted();
+  pages_are_there_before_the_driver_asks_for_them();
   std::puts("test_gpu_host: ok");
   return 0;
 }

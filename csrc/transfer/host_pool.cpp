@@ -21,14 +21,12 @@
 #include "transfer/host_memory.h"
 #include "transfer/native_thread.h"
 #include "transfer/os_error.h"
+#include "transfer/populate.h"
 #include "transfer/socket.h"
 #include "transfer/timeout.h"
 
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21U << 26)
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23  // Linux 5.14
 #endif
 
 namespace flexkv {
@@ -117,20 +115,6 @@ std::vector<Segment> make_segments(std::int64_t num_slots, const std::vector<std
   for (const std::uint64_t stride : strides)
     segments.emplace_back(static_cast<std::uint64_t>(num_slots) * stride, hugetlb);
   return segments;
-}
-
-// Makes the pages of [begin, begin + bytes) present and writable without changing a byte. Returns 0 or an errno.
-int populate(std::byte* begin, std::uint64_t bytes) {
-  int result = 0;
-  do {
-    result = ::madvise(begin, bytes, MADV_POPULATE_WRITE);
-  } while (result != 0 && errno == EINTR);
-  if (result == 0) return 0;
-  if (errno != EINVAL) return errno;
-  for (std::uint64_t offset = 0; offset < bytes; offset += small_page_bytes) {  // a kernel before 5.14
-    std::atomic_ref(reinterpret_cast<unsigned char&>(begin[offset])).fetch_or(0, std::memory_order_relaxed);
-  }
-  return 0;
 }
 
 }  // namespace

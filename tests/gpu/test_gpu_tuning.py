@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
+from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies, usable_copies
 from flexkv import CacheConfig, KVManager, ModelConfig
 from flexkv.server.client import KVTPClient
 
@@ -67,6 +68,31 @@ def test_all_kinds_of_ops_are_measured_soon() -> None:
     reached = [cell for cell, us in zip(tuning["cells"], tuning["us"], strict=True) if us[staged] > 0]
     assert {blocks for _, blocks, _ in reached} >= {1, 4, 16}
     assert all(us == 0 or 1 < us < 1e6 for row in tuning["us"] for us in row)
+
+
+def test_the_engine_launches_kernels_while_it_is_measured() -> None:
+    """What frees memory waits for the GPU, and every launch with it: not while a step of the engine's runs."""
+    memory = torch.zeros((2, NUM_BLOCKS, 32 << 10), dtype=torch.uint8, device="cuda")
+    planes = planes_in(memory.data_ptr(), 2, NUM_BLOCKS, 32 << 10)
+    pool = prefaulted_pool(NUM_BLOCKS, 64 << 10)
+    engine, other, small = torch.cuda.Stream(), torch.cuda.Stream(), torch.zeros(8, device="cuda")
+    with torch.cuda.stream(other):
+        small.add_(1)  # the first time the kernel is loaded
+    torch.cuda.synchronize()
+    native = usable_copies(planes, NUM_BLOCKS, address_of(pool), pool.stride_bytes(0), NUM_BLOCKS)
+    with torch.cuda.stream(engine):
+        torch.cuda._sleep(800_000_000)  # about 0.4 s
+    native.record_step(1, engine.cuda_stream)
+    longest_s, num_launches = 0.0, 0
+    with torch.cuda.stream(other):
+        while not engine.query():
+            begin_s = time.perf_counter()
+            small.add_(1)
+            longest_s = max(longest_s, time.perf_counter() - begin_s)
+            num_launches += 1
+    assert native.wait_tuned(WAIT_S)
+    assert num_launches > 10
+    assert longest_s < 0.1
 
 
 def test_what_was_measured_is_used_by_the_next_client(tmp_path: Path) -> None:
