@@ -41,6 +41,7 @@ def measure(
     movers_of |= {name: rig.movers_by(name, way) for name in rig.mechanisms(way) if name not in LEFT_OUT}
     movers_of["again"] = limit
     with gpu_load.Running(engine, rig.record_step) as running:
+        seconds = gpu_parts.window_s(running, seconds)
         found = [gpu_load.beside(running, turn, seconds, alone_bundles) for turn in gpu_parts.turns(movers_of, rounds)]
     rig.verify(way)
     rows = []
@@ -106,7 +107,7 @@ def main() -> None:
     options.add_argument("--ways", nargs="+", choices=("load", "store", "both"), default=["load", "store"])
     options.add_argument("--engine", choices=("product", "decode", "prefill"), default="product")
     options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--seconds", type=float, default=0.12, help="of one window")
+    options.add_argument("--seconds", type=float, default=0.12, help="of one window, at least")
     arguments = options.parse_args()
     if torch is None or not torch.cuda.is_available():
         emit_skipped("gpu_beside", arguments, "no GPU is here")

@@ -2,8 +2,10 @@
 
 Unit: GB/s (10^9 bytes) of pool from the call that begins to register it until the last slot is usable; how long it
 takes to let it go again; and the longest time that one small kernel took meanwhile, from its launch until it was done,
-beside the longest without (ms). Two pools: one that is prefaulted already, and one that its own threads prefault
-meanwhile. Contents are compared: blocks are stored to slots from all over the pool, overwritten on the GPU, and loaded.
+beside the longest without (ms). Three pools: one that is prefaulted already, one that its own threads prefault
+meanwhile, and one of the first kind beside an engine that works: steps of a few ms, one launched ahead, whose times
+are compared with those alone. Contents are compared: blocks are stored to slots from all over the pool, overwritten on
+the GPU, and loaded.
 
     python -m benchmarks.bench_gpu_registration             8 GiB each, under a minute
     python -m benchmarks.bench_gpu_registration --tiny      a smoke test; without a GPU it says so and does nothing
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_blocks import address_of, planes_in, usable_copies
+from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, usable_copies
 from benchmarks.gpu_rate import LOAD, STORE, WAIT_S
 from benchmarks.report import GIB, MIB, Figure, emit, emit_skipped, number, parser
 from flexkv import _core
@@ -57,6 +59,64 @@ class Kernels:
                 self._memory += 1
                 stream.synchronize()
                 self.longest_ms = max(self.longest_ms, (time.perf_counter_ns() - begin_ns) / 1e6)
+
+
+class Steps:
+    """Steps of an engine: a long kernel and some short ones, the next one launched before one is waited for."""
+
+    CYCLES = 10_000_000  # 5 ms
+    SHORT_KERNELS = 20
+
+    def __init__(self) -> None:
+        self._memory = torch.zeros(1024, device="cuda")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._copies: _core.BlockCopies | None = None
+        self._taken_ms: list[float] = []
+
+    def __enter__(self) -> Steps:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join(WAIT_S)
+
+    def tell(self, copies: _core.BlockCopies) -> None:
+        """Tell copies of each step from now on."""
+        self._copies = copies
+
+    def begin(self) -> None:
+        """Forget the steps so far."""
+        self._taken_ms = []
+
+    def taken(self) -> tuple[float, float]:
+        """Return mean and longest of the steps since `begin`, ms; waits for one."""
+        limit_s = time.monotonic() + WAIT_S
+        while not self._taken_ms and time.monotonic() < limit_s:
+            self._stop.wait(0.01)
+        taken = list(self._taken_ms)
+        return sum(taken) / len(taken), max(taken)
+
+    def _run(self) -> None:
+        stream = torch.cuda.Stream()
+        ends = [torch.cuda.Event(), torch.cuda.Event()]
+        step, begin_ns = 0, time.perf_counter_ns()
+        with torch.cuda.stream(stream):
+            while not self._stop.is_set():
+                step += 1
+                torch.cuda._sleep(self.CYCLES)
+                for _ in range(self.SHORT_KERNELS):
+                    self._memory += 1
+                copies = self._copies
+                if copies is not None:
+                    copies.record_step(step, stream.cuda_stream)
+                ends[step % 2].record(stream)
+                if step > 1:
+                    ends[(step - 1) % 2].synchronize()
+                now_ns = time.perf_counter_ns()
+                self._taken_ms.append((now_ns - begin_ns) / 1e6)
+                begin_ns = now_ns
 
 
 def verify(copies: _core.BlockCopies, memory: Any, num_slots: int) -> None:
@@ -100,6 +160,38 @@ def measure(total: int, memory: Any, *, is_prefaulted: bool) -> dict[str, Any]:
     }
 
 
+def measure_beside_steps(total: int, memory: Any) -> dict[str, Any]:
+    """Register a prefaulted pool and let it go while an engine's steps run."""
+    num_slots = total // SLOT_BYTES
+    planes = planes_in(memory.data_ptr(), 1, NUM_BLOCKS, SLOT_BYTES)
+    pool = prefaulted_pool(num_slots, SLOT_BYTES, PREFAULT_THREADS)
+    host, stride = address_of(pool), pool.stride_bytes(0)
+    with Steps() as steps:
+        steps.taken()  # what is made at first use is made
+        steps.begin()
+        threading.Event().wait(0.05 if total < GIB else 1.0)
+        alone_ms, alone_longest_ms = steps.taken()
+        steps.begin()
+        begin_s = time.perf_counter()
+        copies = _core.BlockCopies("cuda", NUM_BLOCKS, planes, host, stride, num_slots)
+        steps.tell(copies)
+        assert copies.wait_usable(WAIT_S)
+        taken_s = time.perf_counter() - begin_s
+        mean_ms, longest_ms = steps.taken()
+        copies.wait_tuned(WAIT_S)
+        steps.begin()
+        begin_s = time.perf_counter()
+        copies.release_host()
+        let_go_s = time.perf_counter() - begin_s
+        let_go_ms, let_go_longest_ms = steps.taken()
+    return {
+        "gbs": total / taken_s / 1e9, "let_go_s": let_go_s,
+        "step_alone_ms": alone_ms, "longest_step_alone_ms": alone_longest_ms,
+        "step_ms": mean_ms, "longest_step_ms": longest_ms,
+        "step_let_go_ms": let_go_ms, "longest_step_let_go_ms": let_go_longest_ms,
+    }  # fmt: skip
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--gib", type=float, default=8.0, help="of each pool")
@@ -125,7 +217,16 @@ def main() -> None:
         )
         for row in rows
     ]
-    emit("gpu_registration", arguments, figures, rows)
+    beside = measure_beside_steps(total, memory)
+    for what, name in (("registered", "step_ms"), (f"let go, {number(beside['let_go_s'])} s", "step_let_go_ms")):
+        figures.append(
+            Figure(
+                question=f"a step while {number(total / GIB)} GiB are {what}", unit="ms", ours=beside[name],
+                peer=f"longest {number(beside[f'longest_{name}'])}; alone {number(beside['step_alone_ms'])}, longest",
+                peers=beside["longest_step_alone_ms"],
+            )
+        )  # fmt: skip
+    emit("gpu_registration", arguments, figures, [*rows, beside])
 
 
 if __name__ == "__main__":

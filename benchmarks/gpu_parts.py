@@ -151,8 +151,7 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
     limit, ours = arena.dma.movers(way), rig.movers(way)
     with gpu_load.Running(engine, rig.record_step) as running:
         clock = clock or (_asked(["clocks.sm"]) or ["unknown"])[0]
-        bundle_s = running.timeline.wait(running.timeline.begin(), 2)
-        seconds = max(plan.seconds / 2, BUNDLES_IN_WINDOW * bundle_s)
+        seconds = window_s(running, plan.seconds / 2)
         rounds = [
             gpu_load.beside(running, movers_of, seconds, 2 if plan.is_tiny else 6)
             for movers_of in turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
@@ -171,6 +170,11 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
     )  # fmt: skip
     plan.add(row, f"{_told(row)}; alone {row.engine_alone:.1f} {row.engine_unit}, SM {row.sm_mhz} MHz")
     return clock
+
+
+def window_s(running: gpu_load.Running, least_s: float) -> float:
+    """Return how long a window must be in which an engine's speed is measured."""
+    return max(least_s, BUNDLES_IN_WINDOW * running.timeline.wait(running.timeline.begin(), 2))
 
 
 def turns(movers_of: dict[str, list[Mover]], rounds: int) -> Iterator[dict[str, list[Mover]]]:

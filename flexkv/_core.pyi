@@ -816,6 +816,11 @@ class BlockCopies:
     def wait_usable(self, timeout_s: float) -> bool:
         """Wait until the device may use all host slots; False after the timeout."""
 
+    def release_host(self) -> None:
+        """
+        Let the device forget the host slots, as when the connection to a manager is lost; nothing may be copied any more.
+        """
+
     def copy(self, direction: int, slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], after_step: int = 0) -> int:
         """
         Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the bytes moved. One call at a time for each direction. RuntimeError: the device failed.

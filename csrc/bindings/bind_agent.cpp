@@ -118,6 +118,11 @@ class BlockCopies {
     return changed_.wait_for(lock, limit, [this] { return usable_ == host_.num_slots; });
   }
 
+  void release_host() {
+    const GilRelease release;
+    registration_.reset();
+  }
+
   std::uint64_t copy(int direction, const Ids& slots, const Ids& blocks, std::uint64_t after_step) {
     if (direction != 0 && direction != 1) throw std::invalid_argument("direction must be 0 (load) or 1 (store)");
     if (slots.shape(0) != blocks.shape(0)) throw std::invalid_argument("slots and blocks differ in length");
@@ -299,6 +304,9 @@ void bind_agent(nb::module_& m) {
            "left.")
       .def("wait_usable", &BlockCopies::wait_usable, "timeout_s"_a,
            "Wait until the device may use all host slots; False after the timeout.")
+      .def("release_host", &BlockCopies::release_host,
+           "Let the device forget the host slots, as when the connection to a manager is lost; nothing may be copied "
+           "any more.")
       .def("copy", &BlockCopies::copy, "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(), "after_step"_a = 0,
            "Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the "
            "bytes moved. One call at a time for each direction. RuntimeError: the device failed.")

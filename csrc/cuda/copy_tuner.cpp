@@ -1,11 +1,12 @@
 #include "cuda/copy_tuner.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <limits>
+#include <mutex>
 #include <numeric>
 #include <ranges>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "cuda/layout_sample.h"
@@ -85,12 +86,15 @@ CopyTuner::~CopyTuner() {
 }
 
 // A device that has failed has nothing to do any more.
-void CopyTuner::await_quiet(const std::atomic<bool>& ends) const noexcept {
+void CopyTuner::await_quiet(const std::stop_token& ends) const noexcept {
   try {
     const auto begun = [this] { return std::pair(shared_.ops.num_begun(), shared_.steps.last_step()); };
     auto before = begun();
-    for (int num_looks = 0; !ends && num_looks < looks_until_quiet;) {
-      std::this_thread::sleep_for(look_for_quiet);
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any never;
+    for (int num_looks = 0; num_looks < looks_until_quiet && !ends.stop_requested();) {
+      never.wait_for(lock, ends, look_for_quiet, [] { return false; });
       const auto now = begun();
       num_looks = now == before && is_quiet(now.first) ? num_looks + 1 : 0;
       before = now;
@@ -100,7 +104,7 @@ void CopyTuner::await_quiet(const std::atomic<bool>& ends) const noexcept {
   }
 }
 
-bool CopyTuner::is_over() const { return *ends_ || Clock::now() >= deadline_; }
+bool CopyTuner::is_over() const { return ends_.stop_requested() || Clock::now() >= deadline_; }
 
 // Ids repeat where there are fewer blocks than the op has: what is copied does not matter.
 CopyTuner::Op CopyTuner::op_of(const CopyCell& cell) const {
@@ -114,8 +118,8 @@ CopyTuner::Op CopyTuner::op_of(const CopyCell& cell) const {
   return op;
 }
 
-CopyFigures CopyTuner::measure(MechanismKind usual, const std::atomic<bool>& ends) {
-  ends_ = &ends;
+CopyFigures CopyTuner::measure(MechanismKind usual, const std::stop_token& ends) {
+  ends_ = ends;
   deadline_ = Clock::now() + limits_.time;
   CopyFigures figures{};
   CellFigures first_use{};
@@ -182,13 +186,13 @@ std::optional<double> CopyTuner::sample(GpuLane& lane, MechanismKind kind, const
   return std::chrono::duration<double, std::micro>(taken).count();
 }
 
-void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::atomic<bool>& ends,
+void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::stop_token& ends,
           const TunerLimits& limits) {
   if (!choices.begin_measuring()) return;
   std::optional<CopyTuner> tuner;
   try {
     const CopyFigures figures = tuner.emplace(shared, lanes, limits).measure(choices.usual(), ends);
-    if (ends) {
+    if (ends.stop_requested()) {
       choices.postpone();
     } else if (figures == CopyFigures{}) {
       choices.give_up("nothing could be measured: the engine worked beside every copy, or the time was over");

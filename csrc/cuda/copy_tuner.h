@@ -12,11 +12,11 @@
 // `await_quiet`. Thread safety: one thread at a time, which has entered.
 #pragma once
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <vector>
 
 #include "cuda/copy_choices.h"
@@ -43,10 +43,10 @@ class CopyTuner {
   CopyTuner& operator=(const CopyTuner&) = delete;
 
   // Until all is measured, the time is over, or `ends`. Throws Error.
-  [[nodiscard]] CopyFigures measure(MechanismKind usual, const std::atomic<bool>& ends);
+  [[nodiscard]] CopyFigures measure(MechanismKind usual, const std::stop_token& ends);
   // Until neither the engine nor an op keeps the GPU busy: then nobody waits for the memory to be given back. Or
   // `ends`.
-  void await_quiet(const std::atomic<bool>& ends) const noexcept;
+  void await_quiet(const std::stop_token& ends) const noexcept;
 
  private:
   struct Op {
@@ -69,7 +69,7 @@ class CopyTuner {
   const GpuLanes& lanes_;
   const TunerLimits limits_;
   std::chrono::steady_clock::time_point deadline_;
-  const std::atomic<bool>* ends_ = nullptr;
+  std::stop_token ends_;
   std::int64_t num_blocks_ = 0;
   std::unique_ptr<HostPool> slots_;
   HostShard host_;
@@ -79,7 +79,7 @@ class CopyTuner {
 };
 
 // Measures once, where that has not been done, and has the choices follow. Says in them why not, when it cannot.
-void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::atomic<bool>& ends,
+void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::stop_token& ends,
           const TunerLimits& limits = {});
 
 }  // namespace flexkv::cuda

@@ -38,7 +38,7 @@ std::unique_ptr<BlockCopier> GpuBackend::make_copier(protocol::Direction directi
 std::unique_ptr<HostRegistration> GpuBackend::use_host(const HostShard& host,
                                                        std::function<void(const HostProgress&)> progress) {
   const auto tune_once = [shared = shared_, lanes = lanes_, choices = choices_,
-                          limits = limits_](const std::atomic<bool>& ends) {
+                          limits = limits_](const std::stop_token& ends) {
     if (shared->device.try_enter() == success) tune(*shared, lanes, *choices, ends, limits);
   };
   return std::make_unique<GpuHostRegistration>(shared_, host, std::move(progress), tune_once);

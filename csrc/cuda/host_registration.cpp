@@ -9,10 +9,19 @@
 #include "transfer/populate.h"
 
 namespace flexkv::cuda {
+namespace {
+
+constexpr int pause_factor = 3;
+constexpr std::chrono::milliseconds longest_pause{50};
+constexpr std::chrono::seconds gentle_time{30};  // to let go of all
+
+}  // namespace
+
+nanoseconds pause_after(nanoseconds taken) { return std::min<nanoseconds>(pause_factor * taken, longest_pause); }
 
 GpuHostRegistration::GpuHostRegistration(std::shared_ptr<GpuShared> shared, const HostShard& host,
                                          std::function<void(const HostProgress&)> progress,
-                                         std::function<void(const std::atomic<bool>& ends)> then)
+                                         std::function<void(const std::stop_token& ends)> then)
     : shared_(std::move(shared)), host_(host), progress_(std::move(progress)), then_(std::move(then)) {
   const std::int64_t at_once = slots_per_piece(host_.stride_bytes);
   pieces_.resize(static_cast<std::size_t>((host_.num_slots + at_once - 1) / at_once), Piece::waiting);
@@ -21,9 +30,10 @@ GpuHostRegistration::GpuHostRegistration(std::shared_ptr<GpuShared> shared, cons
 }
 
 GpuHostRegistration::~GpuHostRegistration() {
-  ends_ = true;
+  ends_.request_stop();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  gentle_until_ = WaitClock::now() + gentle_time;
   next_ = 0;
   for (std::size_t piece = 0; piece < pieces_.size(); ++piece) shared_->pieces.remove(range(piece).base);
   if (std::ranges::count(pieces_, Piece::ours) > 1) start_threads(&GpuHostRegistration::unregister_pieces);
@@ -54,16 +64,17 @@ GpuHostRegistration::Range GpuHostRegistration::range(std::size_t piece) const {
 
 void GpuHostRegistration::register_pieces() {
   const Result entered = shared_->device.try_enter();
-  while (!ends_) {
+  while (!ends_.stop_requested()) {
     const std::size_t piece = next_++;
     if (piece >= pieces_.size()) return;
     const Range memory = range(piece);
     (void)populate(memory.base, memory.bytes);  // what is not there the driver asks for itself, or refuses
-    const Result result = entered == success ? shared_->device.api().cuMemHostRegister(memory.base, memory.bytes,
-                                                                                       host_portable_and_mapped)
-                                             : entered;
+    const auto call = [&] {
+      return shared_->device.api().cuMemHostRegister(memory.base, memory.bytes, host_portable_and_mapped);
+    };
+    const Result result = entered == success ? in_turn(call) : entered;
     if (result == success) shared_->pieces.add(shared_->device, memory.base, memory.bytes);
-    if (settle(piece, result) && !ends_) then_(ends_);
+    if (settle(piece, result) && !ends_.stop_requested()) then_(ends_.get_token());
   }
 }
 
@@ -90,8 +101,28 @@ void GpuHostRegistration::unregister_pieces() {
   Visit visit(shared_->device.api());
   visit.begin();
   for (std::size_t piece = next_++; piece < pieces_.size(); piece = next_++) {
-    if (pieces_[piece] == Piece::ours) (void)shared_->device.api().cuMemHostUnregister(range(piece).base);
+    if (pieces_[piece] != Piece::ours) continue;
+    (void)in_turn([&] { return shared_->device.api().cuMemHostUnregister(range(piece).base); });
   }
+}
+
+// A device that has failed has nothing to do any more.
+bool GpuHostRegistration::is_engine_busy() const noexcept {
+  try {
+    return shared_->steps.is_engine_busy();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+Result GpuHostRegistration::in_turn(const std::function<Result()>& call) {
+  if (!is_engine_busy() || WaitClock::now() >= gentle_until_) return call();
+  const std::lock_guard lock(turn_);
+  (void)wait_until([this] { return !is_engine_busy(); }, Looks::leisurely, pause_);
+  const auto begin = WaitClock::now();
+  const Result result = call();
+  pause_ = pause_after(WaitClock::now() - begin);
+  return result;
 }
 
 }  // namespace flexkv::cuda

@@ -1,8 +1,9 @@
 // GpuHostRegistration: a shard's host memory, registered with the driver in pieces by a few threads, while copies run.
 //
-// While the driver registers memory, whoever else calls it waits: the engine, too, with each launch. Hence the pieces
-// are short, and their pages there before the driver asks for them (H100, 8 GiB that their pool prefaulted meanwhile: a
-// kernel took up to 432 ms in pieces of 512 MiB, 65 of 64, 20 of 32; had all been there 30, 5.1 and 2.3).
+// While the driver registers a piece, whoever else calls it waits, the engine with each launch, too (H100, 64 MiB: 2.6
+// ms; longer where pages are still to be had); and while it unregisters one, for all that the GPU has to do besides.
+// Hence pieces are short, and their pages there before the driver asks for them; and while the engine works, there is
+// one at a time, behind a pause. Letting go does so for some time only: somebody may need the memory.
 //
 // A piece is waiting -> being registered -> ours | another's (registered already) | refused. Slots are usable up to the
 // first piece that is not settled yet. Where the driver refuses a piece, copies to and from it are slower, but right:
@@ -14,13 +15,18 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
 #include "cuda/gpu_shared.h"
+#include "cuda/gpu_wait.h"
 #include "transfer/block_copier.h"
 
 namespace flexkv::cuda {
+
+// What to leave the engine between two pieces, the first of which kept it waiting for so long. Pure.
+[[nodiscard]] nanoseconds pause_after(nanoseconds taken);
 
 class GpuHostRegistration final : public HostRegistration {
  public:
@@ -30,7 +36,7 @@ class GpuHostRegistration final : public HostRegistration {
   // argument says that the registration ends. Throws std::system_error when no thread can be had.
   GpuHostRegistration(std::shared_ptr<GpuShared> shared, const HostShard& host,
                       std::function<void(const HostProgress&)> progress,
-                      std::function<void(const std::atomic<bool>& ends)> then);
+                      std::function<void(const std::stop_token& ends)> then);
   ~GpuHostRegistration() override;  // waits for pieces that are being registered
   GpuHostRegistration(const GpuHostRegistration&) = delete;
   GpuHostRegistration& operator=(const GpuHostRegistration&) = delete;
@@ -46,13 +52,18 @@ class GpuHostRegistration final : public HostRegistration {
   void start_threads(void (GpuHostRegistration::*body)());
   void register_pieces();
   void unregister_pieces();
+  [[nodiscard]] bool is_engine_busy() const noexcept;
+  Result in_turn(const std::function<Result()>& call);
   [[nodiscard]] bool settle(std::size_t piece, Result result);  // whether it was the last
 
   const std::shared_ptr<GpuShared> shared_;
   const HostShard host_;
   const std::function<void(const HostProgress&)> progress_;
-  const std::function<void(const std::atomic<bool>&)> then_;
-  std::atomic<bool> ends_ = false;
+  const std::function<void(const std::stop_token&)> then_;
+  std::stop_source ends_;
+  WaitClock::time_point gentle_until_ = WaitClock::time_point::max();
+  std::mutex turn_;
+  nanoseconds pause_{0};               // before the next piece while the engine works; guarded by turn_
   std::atomic<std::size_t> next_ = 0;  // the piece that the next thread takes
   std::mutex mutex_;
   std::vector<Piece> pieces_;    // guarded by mutex_ until the threads have ended

@@ -5,7 +5,7 @@
 namespace flexkv::cuda {
 namespace {
 
-constexpr std::uint64_t piece_bytes = std::uint64_t{32} << 20;
+constexpr std::uint64_t piece_bytes = std::uint64_t{64} << 20;
 
 }  // namespace
 

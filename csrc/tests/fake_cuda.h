@@ -84,6 +84,8 @@ class FakeCuda {
   }
   // What registering memory does before it succeeds: given the address. Any thread may call it.
   void on_register(std::function<void(void*)> action) { on_register_ = std::move(action); }
+  // The same of unregistering, before it is done.
+  void on_unregister(std::function<void(void*)> action) { on_unregister_ = std::move(action); }
   void set_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
   [[nodiscard]] std::uint64_t largest_allocation() const { return largest_allocation_; }
   // Pieces of memory.
@@ -299,6 +301,7 @@ class FakeCuda {
   int num_multiprocessors_ = 132;
   std::atomic<int> num_modules_ = 0;
   std::function<void(void*)> on_register_;
+  std::function<void(void*)> on_unregister_;
   std::thread worker_;
 };
 
@@ -450,6 +453,7 @@ inline void FakeCuda::fill() {
     return success;
   };
   api_.cuMemHostUnregister = [](void* address) {
+    if (self().on_unregister_) self().on_unregister_(address);
     if (const Result fault = self().fault_of("cuMemHostUnregister"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
     CHECK(self().registered_.erase(reinterpret_cast<std::uintptr_t>(address)) == 1);

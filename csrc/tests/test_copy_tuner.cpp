@@ -1,6 +1,7 @@
 // Which mechanism an op gets, and how that is measured, over a CUDA driver in software.
 #include <atomic>
 #include <numeric>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -358,16 +359,16 @@ void a_measurement_ends_with_its_registration() {
   FakeCuda cuda(1);
   cuda.set_free_bytes(few_bytes);
   GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
-  std::atomic<bool> ends = true;
+  std::stop_source ended;
+  ended.request_stop();
   GpuShared shared(cuda.api(), 0, rig.map().layout, 4096);
   const GpuLanes lanes = {
       std::make_shared<GpuLane>(std::shared_ptr<GpuShared>(&shared, [](GpuShared*) {}), Direction::load),
       std::make_shared<GpuLane>(std::shared_ptr<GpuShared>(&shared, [](GpuShared*) {}), Direction::store)};
   CopyChoices chosen(MechanismKind::staged);
-  tune(shared, lanes, chosen, ends, no_hurry);
+  tune(shared, lanes, chosen, ended.get_token(), no_hurry);
   CHECK(chosen.report().state == TuningState::untuned);
-  ends = false;
-  tune(shared, lanes, chosen, ends, no_hurry);
+  tune(shared, lanes, chosen, {}, no_hurry);
   CHECK(chosen.report().state == TuningState::measured && chosen.report().figures != CopyFigures{});
 }
 

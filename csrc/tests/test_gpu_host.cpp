@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "cuda/host_registration.h"
 #include "cuda/host_runs.h"
 #include "tests/gpu_rig.h"
 
@@ -179,10 +180,38 @@ void a_pool_is_registered_while_it_is_prefaulted() {
   CHECK(pool.wait_prefaulted(num_slots, 60) && pool.prefault_error() == 0 && sum == 0);
 }
 
+// Each call keeps the engine's own waiting: it gets a turn between them.
+void beside_the_engine_pieces_are_dealt_with_one_at_a_time() {
+  Nine nine;
+  Stream engine = nine.cuda.make_stream();
+  nine.cuda.hold(engine, true);
+  nine.rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+  std::atomic<int> at_once = 0;
+  std::atomic<int> most_at_once = 0;
+  const auto count = [&](void*) {
+    most_at_once = std::max(most_at_once.load(), ++at_once);
+    for (int i = 0; i < 100; ++i) std::this_thread::yield();
+    --at_once;
+  };
+  nine.cuda.on_register(count);
+  nine.cuda.on_unregister(count);
+  auto registration = nine.begin();
+  CHECK(nine.told.wait(9 * gib).is_complete && nine.cuda.num_registered() == 9);
+  registration.reset();
+  CHECK(nine.cuda.num_registered() == 0 && most_at_once == 1);
+  nine.cuda.hold(engine, false);
+  CHECK(nine.cuda.api().cuStreamDestroy(engine) == success);
+}
+
+void the_engine_gets_three_times_as_long_as_it_waited() {
+  CHECK(pause_after(0ns) == 0ns && pause_after(2ms) == 6ms && pause_after(16ms) == 48ms);
+  CHECK(pause_after(17ms) == 50ms && pause_after(10s) == 50ms);
+}
+
 // The driver keeps whoever calls it waiting while it gets pages.
 void pages_are_there_before_the_driver_asks_for_them() {
   constexpr std::uint64_t page = 4096;
-  constexpr std::uint64_t bytes = 96 << 20;
+  constexpr std::uint64_t bytes = 192 << 20;
   void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK(memory != MAP_FAILED);
   {
@@ -192,8 +221,8 @@ void pages_are_there_before_the_driver_asks_for_them() {
     rig.backend().choices().force(MechanismKind::staged);
     std::atomic<std::uint64_t> missing = 0;
     cuda.on_register([&](void* piece) {
-      std::vector<unsigned char> is_there((32 << 20) / page);
-      CHECK(::mincore(piece, 32 << 20, is_there.data()) == 0);
+      std::vector<unsigned char> is_there((64 << 20) / page);
+      CHECK(::mincore(piece, 64 << 20, is_there.data()) == 0);
       missing += static_cast<std::uint64_t>(std::ranges::count_if(is_there, [](auto each) { return each % 2 == 0; }));
     });
     Told told;
@@ -213,6 +242,8 @@ int main() {
   what_somebody_else_has_registered_is_left_to_him();
   a_registration_that_ends_early_waits_for_what_is_being_registered();
   a_pool_is_registered_while_it_is_prefaulted();
+  beside_the_engine_pieces_are_dealt_with_one_at_a_time();
+  the_engine_gets_three_times_as_long_as_it_waited();
   pages_are_there_before_the_driver_asks_for_them();
   std::puts("test_gpu_host: ok");
   return 0;

@@ -156,6 +156,23 @@ def test_kernels_of_stages_find_room_beside_a_matrix_product(direction: int) -> 
     assert not engine.query(), "the copy ended when the product had"
 
 
+def test_host_memory_changes_hands_while_the_engine_works() -> None:
+    tensors, dim = layers((2, 60, 16, 8, 128), 4), 1
+    copies = Copies(tensors, dim)
+    original = copies.randomize()
+    ids = np.arange(60, dtype=np.int64)
+    copies.copy_beside(True, STORE, ids, ids)
+    copies.native.release_host()
+    base = copies.pool.view(0, 0).__array_interface__["data"][0]
+    copies.native = _core.BlockCopies("cuda", copies.num_blocks, copies.planes, base, copies.stride, 90)
+    assert copies.native.wait_usable(WAIT_S)
+    for tensor in tensors:
+        tensor.zero_()
+    torch.cuda.synchronize()
+    copies.copy_beside(True, LOAD, ids, ids)
+    assert all(equal(tensor, before) for tensor, before in zip(tensors, original, strict=True))
+
+
 def test_both_directions_at_once_share_the_stages() -> None:
     tensors, dim = layers((2, 600, 16, 8, 128), 16), 1
     copies = Copies(tensors, dim, num_slots=600)
