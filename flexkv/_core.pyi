@@ -818,7 +818,7 @@ class BlockCopies:
 
     def release_host(self) -> None:
         """
-        Let the device forget the host slots, as when the connection to a manager is lost; nothing may be copied any more.
+        Let the device forget the host slots, as when the connection to a manager is lost: slowly while the engine works. Nothing may be copied any more.
         """
 
     def copy(self, direction: int, slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], after_step: int = 0) -> int:

@@ -119,7 +119,9 @@ class BlockCopies {
   }
 
   void release_host() {
+    if (registration_ == nullptr) return;
     const GilRelease release;
+    registration_->let_go_gently({});
     registration_.reset();
   }
 
@@ -170,6 +172,8 @@ class BlockCopies {
   std::vector<std::unique_ptr<BlockCopier>> copiers_;
   std::unique_ptr<HostRegistration> registration_;
 };
+
+using Copies = DestroyedWithoutGil<BlockCopies>;
 
 nb::dict to_dict(const AgentStats& stats) {
   nb::dict dict;
@@ -294,10 +298,9 @@ void bind_agent(nb::module_& m) {
       .def("copy", &copy_blocks, "planes"_a.noconvert(), "num_blocks"_a, "host_base"_a, "stride"_a, "num_slots"_a,
            "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(),
            "Copy slots[i] to blocks[i] (direction 0) or back (1); returns the bytes moved. One call at a time.");
-  nb::class_<BlockCopies>(
-      m, "BlockCopies",
-      "Moves blocks between a device and host slots as an agent does, without one: for benchmarks and "
-      "tests. The memory must stay while it lives.")
+  nb::class_<Copies>(m, "BlockCopies",
+                     "Moves blocks between a device and host slots as an agent does, without one: for benchmarks and "
+                     "tests. The memory must stay while it lives.")
       .def(nb::init<const std::string&, std::uint64_t, const Planes&, std::uintptr_t, std::uint64_t, std::int64_t>(),
            "device"_a, "num_blocks"_a, "planes"_a.noconvert(), "host_base"_a, "stride"_a, "num_slots"_a,
            "device: 'cpu' or 'cuda'. RuntimeError: the device cannot be used, and why. MemoryError: it has no memory "
@@ -305,8 +308,8 @@ void bind_agent(nb::module_& m) {
       .def("wait_usable", &BlockCopies::wait_usable, "timeout_s"_a,
            "Wait until the device may use all host slots; False after the timeout.")
       .def("release_host", &BlockCopies::release_host,
-           "Let the device forget the host slots, as when the connection to a manager is lost; nothing may be copied "
-           "any more.")
+           "Let the device forget the host slots, as when the connection to a manager is lost: slowly while the engine "
+           "works. Nothing may be copied any more.")
       .def("copy", &BlockCopies::copy, "direction"_a, "slots"_a.noconvert(), "blocks"_a.noconvert(), "after_step"_a = 0,
            "Copy slots[i] to blocks[i] (direction 0) or back (1), once the work of `after_step` is done; returns the "
            "bytes moved. One call at a time for each direction. RuntimeError: the device failed.")

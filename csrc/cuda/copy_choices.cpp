@@ -1,6 +1,7 @@
 #include "cuda/copy_choices.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "cuda/host_runs.h"
 #include "transfer/timeout.h"
@@ -12,6 +13,7 @@ constexpr double clear_gain = 0.05;
 constexpr double most_for_no_kernels = 1.5;           // times as long on an idle GPU
 constexpr double most_for_no_kernels_if_long = 1.05;  // the same
 constexpr std::size_t run_length_of_adjacent = 4;
+constexpr std::int64_t of_any_piece = std::numeric_limits<std::int64_t>::max();
 constexpr std::size_t num_sizes = CopyCell::blocks_of_size.size();
 
 std::size_t index_of(MechanismKind kind) { return static_cast<std::size_t>(kind); }
@@ -34,11 +36,11 @@ std::size_t CopyCell::num_measured_blocks(std::uint64_t block_bytes, std::uint64
   return std::min<std::size_t>(blocks_of_size[size], std::max<std::uint64_t>(1, most_bytes / block_bytes));
 }
 
-CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots, std::int64_t slots_per_piece) {
+CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots) {
   CopyCell cell = {direction, 0, false};
   while (cell.size + 1 < num_sizes && slots.size() >= CopyCell::blocks_of_size[cell.size + 1]) ++cell.size;
   std::size_t num_runs = 0;
-  for (std::size_t i = 0; i < slots.size(); i = end_of_run(slots, i, slots_per_piece)) ++num_runs;
+  for (std::size_t i = 0; i < slots.size(); i = end_of_run(slots, i, of_any_piece)) ++num_runs;
   cell.is_scattered = slots.size() > 1 && num_runs > 1 && slots.size() < num_runs * run_length_of_adjacent;
   return cell;
 }

@@ -46,8 +46,7 @@ struct CopyCell {
                                                 std::uint64_t most_bytes = most_measured_bytes) const;
 };
 
-[[nodiscard]] CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots,
-                               std::int64_t slots_per_piece);
+[[nodiscard]] CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> slots);
 
 // Microseconds of an op of as many blocks as the cell's size says (fewer, where those have many bytes); 0: not
 // measured.

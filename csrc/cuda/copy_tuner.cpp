@@ -20,9 +20,9 @@ constexpr std::size_t most_blocks = CopyCell::blocks_of_size.back();
 constexpr std::array<int, CopyCell::blocks_of_size.size()> rounds_of_size = {7, 5, 3, 3};
 constexpr int least_samples = 2;
 constexpr double hopeless = 2.0;  // times the best one's time
-constexpr double prefault_limit_s = 10.0;
-constexpr auto look_for_quiet = std::chrono::milliseconds(20);
-constexpr int looks_until_quiet = 5;  // more than there is time between two steps
+constexpr double prefault_limit_s = 2.0;
+constexpr std::chrono::milliseconds look_for_quiet{20};
+constexpr std::chrono::seconds quiet_limit{60};
 
 DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
   DevicePtr address = 0;
@@ -59,7 +59,9 @@ double median(std::vector<double> values) {
 }  // namespace
 
 CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits& limits)
-    : shared_(shared), lanes_(lanes), limits_(limits) {
+    : shared_(shared), lanes_(lanes), limits_(limits) {}
+
+void CopyTuner::take_memory() {
   const std::uint64_t stride = slot_stride_bytes(shared_.map.slot_bytes);
   if (stride > limits_.memory_bytes) {
     throw Error(error_out_of_memory, "a block has more than the " + std::to_string(limits_.memory_bytes >> 20) +
@@ -68,36 +70,34 @@ CopyTuner::CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits
   const std::uint64_t most = std::min<std::uint64_t>(most_blocks, limits_.memory_bytes / stride);
   LayoutSample sample = sample_of(shared_.map.layout, limits_.memory_bytes, most);
   num_blocks_ = static_cast<std::int64_t>(sample.layout.num_blocks);
-  const std::uint64_t bytes = sample.layout.num_blocks * stride;
+  slots_ = slots_for(shared_.map.slot_bytes, num_blocks_);
   const GpuDevice& device = shared_.device;
   memory_ = std::make_unique<GpuMemory>(device, room_for(device, sample.bytes));
   map_ = std::make_unique<BlockMap>(device, moved_by(std::move(sample.layout), memory_->address()),
                                     shared_.map.word_bytes);
-  slots_ = slots_for(shared_.map.slot_bytes, num_blocks_);
-  host_ = {slots_->base(0), stride, num_blocks_};
-  device.check(device.api().cuMemHostRegister(host_.base, bytes, host_portable_and_mapped),
+  const std::uint64_t bytes = static_cast<std::uint64_t>(num_blocks_) * stride;
+  device.check(device.api().cuMemHostRegister(slots_->base(0), bytes, host_portable_and_mapped),
                "cuMemHostRegister for measuring");
+  host_ = {slots_->base(0), stride, num_blocks_};
   shared_.pieces.add(device, host_.base, bytes);
 }
 
 CopyTuner::~CopyTuner() {
+  if (host_.base == nullptr) return;
   shared_.pieces.remove(host_.base);
   (void)shared_.device.api().cuMemHostUnregister(host_.base);
 }
 
 // A device that has failed has nothing to do any more.
 void CopyTuner::await_quiet(const std::stop_token& ends) const noexcept {
+  const auto limit = Clock::now() + quiet_limit;
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable_any never;
   try {
-    const auto begun = [this] { return std::pair(shared_.ops.num_begun(), shared_.steps.last_step()); };
-    auto before = begun();
-    std::mutex mutex;
-    std::unique_lock lock(mutex);
-    std::condition_variable_any never;
-    for (int num_looks = 0; num_looks < looks_until_quiet && !ends.stop_requested();) {
+    while (shared_.steps.has_worked_lately() || !shared_.ops.is_quiet_since(shared_.ops.num_begun())) {
+      if (ends.stop_requested() || Clock::now() >= limit) return;
       never.wait_for(lock, ends, look_for_quiet, [] { return false; });
-      const auto now = begun();
-      num_looks = now == before && is_quiet(now.first) ? num_looks + 1 : 0;
-      before = now;
     }
   } catch (const Error&) {
     return;
@@ -120,6 +120,7 @@ CopyTuner::Op CopyTuner::op_of(const CopyCell& cell) const {
 
 CopyFigures CopyTuner::measure(MechanismKind usual, const std::stop_token& ends) {
   ends_ = ends;
+  take_memory();
   deadline_ = Clock::now() + limits_.time;
   CopyFigures figures{};
   CellFigures first_use{};
@@ -189,9 +190,9 @@ std::optional<double> CopyTuner::sample(GpuLane& lane, MechanismKind kind, const
 void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const std::stop_token& ends,
           const TunerLimits& limits) {
   if (!choices.begin_measuring()) return;
-  std::optional<CopyTuner> tuner;
+  CopyTuner tuner(shared, lanes, limits);
   try {
-    const CopyFigures figures = tuner.emplace(shared, lanes, limits).measure(choices.usual(), ends);
+    const CopyFigures figures = tuner.measure(choices.usual(), ends);
     if (ends.stop_requested()) {
       choices.postpone();
     } else if (figures == CopyFigures{}) {
@@ -202,7 +203,7 @@ void tune(GpuShared& shared, const GpuLanes& lanes, CopyChoices& choices, const 
   } catch (const std::exception& error) {
     choices.give_up(error.what());
   }
-  if (tuner) tuner->await_quiet(ends);
+  tuner.await_quiet(ends);
 }
 
 }  // namespace flexkv::cuda

@@ -36,16 +36,16 @@ struct TunerLimits {
 
 class CopyTuner {
  public:
-  // Throws Error when memory cannot be had or a block is too large for it.
   CopyTuner(GpuShared& shared, const GpuLanes& lanes, const TunerLimits& limits);
   ~CopyTuner();
   CopyTuner(const CopyTuner&) = delete;
   CopyTuner& operator=(const CopyTuner&) = delete;
 
-  // Until all is measured, the time is over, or `ends`. Throws Error.
+  // Until all is measured, the time is over, or `ends`. Throws Error, also when memory cannot be had or a block is too
+  // large for it. Once.
   [[nodiscard]] CopyFigures measure(MechanismKind usual, const std::stop_token& ends);
-  // Until neither the engine nor an op keeps the GPU busy: then nobody waits for the memory to be given back. Or
-  // `ends`.
+  // Until neither the engine nor an op has kept the GPU busy for a while: then nobody waits while the memory is given
+  // back. Or `ends`; and for a minute at most: an engine that never rests waits once.
   void await_quiet(const std::stop_token& ends) const noexcept;
 
  private:
@@ -55,6 +55,7 @@ class CopyTuner {
   };
   using Samples = std::array<std::vector<double>, num_mechanisms>;
 
+  void take_memory();
   [[nodiscard]] Op op_of(const CopyCell& cell) const;
   [[nodiscard]] std::size_t num_blocks_of(const CopyCell& cell) const {
     return cell.num_measured_blocks(map_->slot_bytes, limits_.op_bytes);
@@ -68,7 +69,7 @@ class CopyTuner {
   GpuShared& shared_;
   const GpuLanes& lanes_;
   const TunerLimits limits_;
-  std::chrono::steady_clock::time_point deadline_;
+  std::chrono::steady_clock::time_point deadline_{};
   std::stop_token ends_;
   std::int64_t num_blocks_ = 0;
   std::unique_ptr<HostPool> slots_;

@@ -42,7 +42,7 @@ GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, std::shared_ptr<GpuLane>
 
 // The driver is asked whether the engine is busy only where that makes a difference.
 MechanismKind GpuCopier::choose(const CopyOp& op) const {
-  const CopyCell cell = cell_of(lane_->direction(), op.slots, slots_per_piece(op.host.stride_bytes));
+  const CopyCell cell = cell_of(lane_->direction(), op.slots);
   const MechanismKind usual = choices_->usual();
   MechanismKind kind = choices_->choose(cell, Beside::nothing);
   if (!choices_->is_forced()) {

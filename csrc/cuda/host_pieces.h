@@ -16,7 +16,7 @@ namespace flexkv::cuda {
 
 class HostPieces {
  public:
-  // Memory that was registered, or allocated by the driver. Left out where the GPU has another address for it.
+  // Memory that was registered. Left out where the GPU has another address for it.
   void add(const GpuDevice& device, std::byte* begin, std::uint64_t bytes);
   void remove(const std::byte* begin);  // before the memory is let go; no copy may use it any more
   // Whether all of each slot is in one of the pieces.

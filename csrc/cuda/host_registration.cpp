@@ -12,12 +12,10 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr int pause_factor = 3;
-constexpr std::chrono::milliseconds longest_pause{50};
-constexpr std::chrono::seconds gentle_time{30};  // to let go of all
 
 }  // namespace
 
-nanoseconds pause_after(nanoseconds taken) { return std::min<nanoseconds>(pause_factor * taken, longest_pause); }
+nanoseconds pause_after(nanoseconds taken, nanoseconds longest) { return std::min(pause_factor * taken, longest); }
 
 GpuHostRegistration::GpuHostRegistration(std::shared_ptr<GpuShared> shared, const HostShard& host,
                                          std::function<void(const HostProgress&)> progress,
@@ -30,15 +28,33 @@ GpuHostRegistration::GpuHostRegistration(std::shared_ptr<GpuShared> shared, cons
 }
 
 GpuHostRegistration::~GpuHostRegistration() {
-  ends_.request_stop();
-  for (std::thread& thread : threads_) thread.join();
-  threads_.clear();
-  gentle_until_ = WaitClock::now() + gentle_time;
+  stop_registering();
   next_ = 0;
-  for (std::size_t piece = 0; piece < pieces_.size(); ++piece) shared_->pieces.remove(range(piece).base);
   if (std::ranges::count(pieces_, Piece::ours) > 1) start_threads(&GpuHostRegistration::unregister_pieces);
   unregister_pieces();
   for (std::thread& thread : threads_) thread.join();
+}
+
+void GpuHostRegistration::stop_registering() {
+  ends_.request_stop();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  for (std::size_t piece = 0; piece < pieces_.size(); ++piece) shared_->pieces.remove(range(piece).base);
+}
+
+void GpuHostRegistration::let_go_gently(const std::stop_token& hurry) {
+  stop_registering();
+  if (shared_->device.try_enter_as_guest() != success) return;
+  Visit visit(shared_->device.api());
+  visit.begin();
+  const auto longest =
+      std::min<nanoseconds>(longest_pause, nanoseconds(gentle_time) / std::max<std::size_t>(1, pieces_.size()));
+  for (std::size_t piece = 0; piece < pieces_.size(); ++piece) {
+    if (pieces_[piece] != Piece::ours) continue;
+    const auto unregister = [&] { (void)shared_->device.api().cuMemHostUnregister(range(piece).base); };
+    if (!in_turn(hurry, longest, unregister)) return;
+    pieces_[piece] = Piece::let_go;
+  }
 }
 
 // As many as can be had.
@@ -64,18 +80,48 @@ GpuHostRegistration::Range GpuHostRegistration::range(std::size_t piece) const {
 
 void GpuHostRegistration::register_pieces() {
   const Result entered = shared_->device.try_enter();
-  while (!ends_.stop_requested()) {
+  const std::stop_token ends = ends_.get_token();
+  while (!ends.stop_requested()) {
     const std::size_t piece = next_++;
     if (piece >= pieces_.size()) return;
     const Range memory = range(piece);
-    (void)populate(memory.base, memory.bytes);  // what is not there the driver asks for itself, or refuses
-    const auto call = [&] {
-      return shared_->device.api().cuMemHostRegister(memory.base, memory.bytes, host_portable_and_mapped);
-    };
-    const Result result = entered == success ? in_turn(call) : entered;
+    Result result = entered;
+    if (entered == success) {
+      (void)try_populate(memory.base, memory.bytes);  // what is not there the driver asks for itself, or refuses
+      const auto call = [&] {
+        result = shared_->device.api().cuMemHostRegister(memory.base, memory.bytes, host_portable_and_mapped);
+      };
+      if (!in_turn(ends, longest_pause, call)) return;
+    }
     if (result == success) shared_->pieces.add(shared_->device, memory.base, memory.bytes);
-    if (settle(piece, result) && !ends_.stop_requested()) then_(ends_.get_token());
+    if (settle(piece, result) && !ends.stop_requested()) then_(ends);
   }
+}
+
+// A device that has failed has nothing to do any more.
+bool GpuHostRegistration::is_engine_at_work() const noexcept {
+  try {
+    return shared_->steps.has_worked_lately();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+bool GpuHostRegistration::in_turn(const std::stop_token& ends, nanoseconds longest, const std::function<void()>& call) {
+  if (!is_engine_at_work()) {
+    call();
+    return true;
+  }
+  std::unique_lock lock(turn_);
+  for (auto until = not_before_; !ends.stop_requested() && WaitClock::now() < until; until = not_before_) {
+    never_.wait_until(lock, ends, until, [] { return false; });  // others take their turns meanwhile
+  }
+  if (ends.stop_requested()) return false;
+  const auto begin = WaitClock::now();
+  call();
+  const auto end = WaitClock::now();
+  not_before_ = end + pause_after(end - begin, longest);
+  return true;
 }
 
 bool GpuHostRegistration::settle(std::size_t piece, Result result) {
@@ -101,28 +147,8 @@ void GpuHostRegistration::unregister_pieces() {
   Visit visit(shared_->device.api());
   visit.begin();
   for (std::size_t piece = next_++; piece < pieces_.size(); piece = next_++) {
-    if (pieces_[piece] != Piece::ours) continue;
-    (void)in_turn([&] { return shared_->device.api().cuMemHostUnregister(range(piece).base); });
+    if (pieces_[piece] == Piece::ours) (void)shared_->device.api().cuMemHostUnregister(range(piece).base);
   }
-}
-
-// A device that has failed has nothing to do any more.
-bool GpuHostRegistration::is_engine_busy() const noexcept {
-  try {
-    return shared_->steps.is_engine_busy();
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-Result GpuHostRegistration::in_turn(const std::function<Result()>& call) {
-  if (!is_engine_busy() || WaitClock::now() >= gentle_until_) return call();
-  const std::lock_guard lock(turn_);
-  (void)wait_until([this] { return !is_engine_busy(); }, Looks::leisurely, pause_);
-  const auto begin = WaitClock::now();
-  const Result result = call();
-  pause_ = pause_after(WaitClock::now() - begin);
-  return result;
 }
 
 }  // namespace flexkv::cuda

@@ -3,14 +3,16 @@
 // While the driver registers a piece, whoever else calls it waits, the engine with each launch, too (H100, 64 MiB: 2.6
 // ms; longer where pages are still to be had); and while it unregisters one, for all that the GPU has to do besides.
 // Hence pieces are short, and their pages there before the driver asks for them; and while the engine works, there is
-// one at a time, behind a pause. Letting go does so for some time only: somebody may need the memory.
+// one at a time, behind a pause. The pauses of letting go come to `gentle_time` at most: somebody may need the memory.
 //
 // A piece is waiting -> being registered -> ours | another's (registered already) | refused. Slots are usable up to the
 // first piece that is not settled yet. Where the driver refuses a piece, copies to and from it are slower, but right:
 // it is usable all the same, and the progress says how many bytes there are of it, and why. The end unregisters what is
-// ours, by as many threads. Thread safety: made and ended by one thread.
+// ours and not let go yet, by as many threads. Thread safety: made, let go and ended by one thread.
 #pragma once
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -25,12 +27,14 @@
 
 namespace flexkv::cuda {
 
-// What to leave the engine between two pieces, the first of which kept it waiting for so long. Pure.
-[[nodiscard]] nanoseconds pause_after(nanoseconds taken);
+// What to leave the engine between two pieces, the first of which kept it waiting for so long: at most `longest`. Pure.
+[[nodiscard]] nanoseconds pause_after(nanoseconds taken, nanoseconds longest);
 
 class GpuHostRegistration final : public HostRegistration {
  public:
   static constexpr std::size_t most_threads = 4;
+  static constexpr std::chrono::milliseconds longest_pause{50};
+  static constexpr std::chrono::seconds gentle_time{30};
 
   // `progress` is called by any of the threads, one at a time. `then` is done by the last one once all is settled; its
   // argument says that the registration ends. Throws std::system_error when no thread can be had.
@@ -38,11 +42,12 @@ class GpuHostRegistration final : public HostRegistration {
                       std::function<void(const HostProgress&)> progress,
                       std::function<void(const std::stop_token& ends)> then);
   ~GpuHostRegistration() override;  // waits for pieces that are being registered
+  void let_go_gently(const std::stop_token& hurry) override;
   GpuHostRegistration(const GpuHostRegistration&) = delete;
   GpuHostRegistration& operator=(const GpuHostRegistration&) = delete;
 
  private:
-  enum class Piece : std::uint8_t { waiting, ours, anothers, refused };
+  enum class Piece : std::uint8_t { waiting, ours, anothers, refused, let_go };
   struct Range {
     std::int64_t end_slot;
     std::byte* base;
@@ -52,8 +57,10 @@ class GpuHostRegistration final : public HostRegistration {
   void start_threads(void (GpuHostRegistration::*body)());
   void register_pieces();
   void unregister_pieces();
-  [[nodiscard]] bool is_engine_busy() const noexcept;
-  Result in_turn(const std::function<Result()>& call);
+  void stop_registering();
+  [[nodiscard]] bool is_engine_at_work() const noexcept;
+  // Calls with `turn_` held, behind the pause. False: `ends` before.
+  bool in_turn(const std::stop_token& ends, nanoseconds longest, const std::function<void()>& call);
   [[nodiscard]] bool settle(std::size_t piece, Result result);  // whether it was the last
 
   const std::shared_ptr<GpuShared> shared_;
@@ -61,10 +68,10 @@ class GpuHostRegistration final : public HostRegistration {
   const std::function<void(const HostProgress&)> progress_;
   const std::function<void(const std::stop_token&)> then_;
   std::stop_source ends_;
-  WaitClock::time_point gentle_until_ = WaitClock::time_point::max();
-  std::mutex turn_;
-  nanoseconds pause_{0};               // before the next piece while the engine works; guarded by turn_
-  std::atomic<std::size_t> next_ = 0;  // the piece that the next thread takes
+  std::mutex turn_;  // of one piece, while the engine works
+  std::condition_variable_any never_;
+  WaitClock::time_point not_before_{};  // guarded by turn_
+  std::atomic<std::size_t> next_ = 0;   // the piece that the next thread takes
   std::mutex mutex_;
   std::vector<Piece> pieces_;    // guarded by mutex_ until the threads have ended
   std::size_t num_settled_ = 0;  // guarded by mutex_; from the first piece on

@@ -5,6 +5,11 @@
 #include "cuda/gpu_wait.h"
 
 namespace flexkv::cuda {
+namespace {
+
+constexpr std::chrono::milliseconds between_steps{100};  // an engine that works takes less
+
+}  // namespace
 
 StepEvents::StepEvents(const GpuDevice& device) {
   for (Entry& entry : entries_) entry.event = std::make_unique<GpuEvent>(device);
@@ -16,6 +21,7 @@ void StepEvents::record(std::uint64_t step, Stream stream) {
   Entry& entry = entries_[next_];
   entry.event->record(stream);
   entry.step = last_step_ = step;
+  last_work_ = std::chrono::steady_clock::now();
   next_ = (next_ + 1) % num_kept;
 }
 
@@ -47,15 +53,22 @@ bool StepEvents::is_done(std::uint64_t step) const {
   return event == nullptr || event->is_done();
 }
 
-bool StepEvents::is_engine_busy() const {
-  const std::lock_guard lock(mutex_);
+bool StepEvents::is_busy() const {
   const Entry& last = entries_[(next_ + num_kept - 1) % num_kept];
   return last.step != 0 && !last.event->is_done();
 }
 
-std::uint64_t StepEvents::last_step() const {
+bool StepEvents::is_engine_busy() const {
   const std::lock_guard lock(mutex_);
-  return last_step_;
+  return is_busy();
+}
+
+bool StepEvents::has_worked_lately() const {
+  const std::lock_guard lock(mutex_);
+  if (last_step_ == 0) return false;
+  const auto now = std::chrono::steady_clock::now();
+  if (is_busy()) last_work_ = now;
+  return now - last_work_ < between_steps;
 }
 
 }  // namespace flexkv::cuda

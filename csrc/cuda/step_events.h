@@ -32,7 +32,8 @@ class StepEvents {
   [[nodiscard]] bool is_done(std::uint64_t step) const;
   // Whether the engine still works on what was recorded last. Throws Error.
   [[nodiscard]] bool is_engine_busy() const;
-  [[nodiscard]] std::uint64_t last_step() const;  // that was recorded; 0: none
+  // Whether it does, or did a moment ago: then it is about to put the next step into its stream. Throws Error.
+  [[nodiscard]] bool has_worked_lately() const;
 
  private:
   struct Entry {
@@ -42,10 +43,14 @@ class StepEvents {
   // REQUIRES: mutex_ held. The event to wait for; nullptr: none.
   [[nodiscard]] const GpuEvent* event_of(std::uint64_t step) const;
 
+  [[nodiscard]] bool is_busy() const;  // REQUIRES: mutex_ held
+
   mutable std::mutex mutex_;
   std::array<Entry, num_kept> entries_;  // guarded by mutex_
   std::size_t next_ = 0;                 // guarded by mutex_; the oldest entry
   std::uint64_t last_step_ = 0;          // guarded by mutex_
+  // When the engine was last known to work; guarded by mutex_.
+  mutable std::chrono::steady_clock::time_point last_work_{};
 };
 
 }  // namespace flexkv::cuda

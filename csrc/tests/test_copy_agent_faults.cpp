@@ -4,13 +4,20 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <utility>
 
 #include "tests/agent_rig.h"
 #include "tests/check.h"
 #include "tests/fake_engine.h"
 #include "transfer/copy_agent.h"
+#include "transfer/copy_engine.h"
 
 namespace flexkv {
 namespace {
@@ -178,6 +185,85 @@ void a_forked_child_leaves_the_agent_alone() {
   engine.expect_ack(3, AckStatus::done);
 }
 
+// A CPU whose registrations count which of them were let go gently before they ended.
+class CountingBackend final : public CopyBackend {
+ public:
+  explicit CountingBackend(const DeviceLayout& layout) : cpu_(layout, 1) {}
+
+  std::unique_ptr<BlockCopier> make_copier(Direction direction) override { return cpu_.make_copier(direction); }
+  std::unique_ptr<HostRegistration> use_host(const HostShard& host,
+                                             std::function<void(const HostProgress&)> progress) override {
+    (void)cpu_.use_host(host, std::move(progress));
+    return std::make_unique<Counted>(*this);
+  }
+  void record_step(std::uint64_t /*step*/, std::uintptr_t /*stream*/) override {}
+  void make_wait(std::uintptr_t /*stream*/, CopyMark /*mark*/) override {}
+
+  // Returns when a registration has ended: whether it was let go gently.
+  bool await_end() {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60), [this] { return num_ended_ > 0; }));
+    return num_gentle_ > 0;
+  }
+
+ private:
+  struct Counted final : HostRegistration {
+    explicit Counted(CountingBackend& backend_) : backend(backend_) {}
+    ~Counted() override { backend.count(backend.num_ended_); }
+    void let_go_gently(const std::stop_token& hurry) override {
+      if (!hurry.stop_requested()) backend.count(backend.num_gentle_);
+    }
+    CountingBackend& backend;
+  };
+
+  void count(int& what) {
+    const std::lock_guard lock(mutex_);
+    ++what;
+    changed_.notify_all();
+  }
+
+  CpuBackend cpu_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int num_ended_ = 0;   // guarded by mutex_
+  int num_gentle_ = 0;  // guarded by mutex_
+};
+
+// An engine that computes on notices little of it; but a manager in its own process, or whoever stops the agent, waits.
+void memory_of_a_manager_that_died_is_let_go_gently() {
+  enum class End : std::uint8_t { manager_dies, manager_here_ends, agent_stops };
+  for (const End end : {End::manager_dies, End::manager_here_ends, End::agent_stops}) {
+    AgentRig rig;
+    const auto backend = std::make_shared<CountingBackend>(rig.layout);
+    AgentConfig config;
+    config.socket_path = rig.path;
+    config.tokens_per_block = 16;
+    const bool is_elsewhere = end != End::manager_here_ends;
+    const pid_t child = is_elsewhere ? ::fork() : -1;
+    if (child == 0) {
+      ::alarm(60);
+      FakeEngine engine(rig.path);
+      engine.serve(rig.pool);
+      if (end == End::agent_stops) (void)engine.expect(FrameType::bye);
+      ::_exit(0);
+    }
+    rig.agent = std::make_unique<CopyAgent>(config, rig.layout, backend);
+    {
+      std::optional<FakeEngine> engine;
+      if (!is_elsewhere) engine.emplace(rig.path);
+      rig.agent->start();
+      if (engine) engine->serve(rig.pool);
+      if (end == End::agent_stops) {
+        CHECK(rig.agent->wait_serving(stop_s));
+        CHECK(rig.agent->stop(stop_s));
+      }
+    }
+    CHECK(backend->await_end() == (end == End::manager_dies));
+    rig.agent.reset();
+    if (is_elsewhere) CHECK(::waitpid(child, nullptr, 0) == child);
+  }
+}
+
 void run_all() {
   a_lost_connection_is_made_again();
   a_restarted_engine_is_found_again();
@@ -186,6 +272,7 @@ void run_all() {
   garbage_from_the_engine_is_survived();
   a_pool_that_cannot_be_is_not_mapped();
   a_forked_child_leaves_the_agent_alone();
+  memory_of_a_manager_that_died_is_let_go_gently();
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ void beside_a_busy_engine_the_copy_engine_alone_is_preferred() {
 }
 
 void an_op_belongs_to_the_cell_of_its_size_and_runs() {
-  const auto cell = [](std::vector<std::int64_t> slots) { return cell_of(Direction::store, slots, 1000); };
+  const auto cell = [](std::vector<std::int64_t> slots) { return cell_of(Direction::store, slots); };
   const auto run = [](std::int64_t first, std::size_t count) {
     std::vector<std::int64_t> slots(count);
     std::iota(slots.begin(), slots.end(), first);
@@ -81,7 +81,6 @@ void an_op_belongs_to_the_cell_of_its_size_and_runs() {
   CHECK(cell(run(0, 4)).size == 1 && cell(run(0, 15)).size == 1);
   CHECK(cell(run(0, 16)).size == 2 && cell(run(0, 63)).size == 2);
   CHECK(cell(run(0, 64)).size == 3 && cell(run(0, 999)).size == 3);
-  CHECK(!cell(run(998, 8)).is_scattered);                                   // two runs: a piece ends between them
   CHECK(cell({0, 1, 2, 10, 11, 12, 20, 21, 22}).is_scattered);              // runs of three
   CHECK(!cell({0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23}).is_scattered);  // of four
   for (std::size_t i = 0; i < CopyCell::count; ++i) CHECK(CopyCell::at(i).index() == i);
@@ -181,13 +180,16 @@ void large_blocks_are_measured_in_small_numbers() {
 }
 
 void what_cannot_be_measured_says_why_and_leaves_nothing_behind() {
-  for (const char* call :
-       {"cuMemAlloc", "cuMemcpyHtoDAsync", "cuLaunchKernel", "cuMemcpyBatchAsync", "cuEventRecord", "cuEventQuery"}) {
+  constexpr std::pair<const char*, std::uint64_t> faults[] = {
+      {"cuMemAlloc", 1},    {"cuMemHostRegister", 2},  {"cuMemcpyHtoDAsync", 1}, {"cuLaunchKernel", 1},
+      {"cuEventRecord", 1}, {"cuMemcpyBatchAsync", 1}, {"cuEventQuery", 1},
+  };
+  for (const auto& [call, nth] : faults) {
     Choices choices(std::uint64_t{1});
     FakeCuda cuda(1);
     cuda.set_free_bytes(few_bytes);
     GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
-    cuda.fail(call, 1);
+    cuda.fail(call, nth);
     rig.use_host();
     const CopyChoices::Report report = rig.backend().choices().report();
     CHECK(cuda.has_failed() && report.state == TuningState::failed);
@@ -245,7 +247,7 @@ void memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet() {
     cuda.hold(engine, true);
     rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
     rig.use_host();
-    cuda.await_calls("cuEventQuery", cuda.num_calls("cuEventQuery") + 3);  // looks for quiet
+    cuda.await_calls("cuEventQuery", cuda.num_calls("cuEventQuery") + 20);  // looks for quiet
     CHECK(cuda.num_registered() == 2 && cuda.num_calls("cuMemFree") == 0);
     if (is_left_before) rig.leave_host();
     cuda.hold(engine, false);

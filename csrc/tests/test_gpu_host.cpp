@@ -13,6 +13,7 @@
 #include "cuda/host_registration.h"
 #include "cuda/host_runs.h"
 #include "tests/gpu_rig.h"
+#include "tests/held_engine.h"
 
 using namespace flexkv;
 using namespace flexkv::cuda;
@@ -73,16 +74,19 @@ class Told {
 };
 
 // Nine pieces of a GiB, and a backend to register them with, that measures nothing.
-struct Nine {
-  Nine() { rig.backend().choices().force(MechanismKind::staged); }
+struct Nine : HeldEngine {
+  Nine() : HeldEngine({4096}) { rig.backend().choices().force(MechanismKind::staged); }
+
+  std::unique_ptr<HostRegistration> begin() { return rig.backend().use_host(shard, told.listener()); }
+  // The engine has a step from now on that does not end until `go_on`.
+  void keep_busy() {
+    cuda.add_work(engine, [] {});
+    record_step(1);
+  }
 
   Addresses addresses{9 * gib};
   HostShard shard{addresses.base(), gib, 9};
-  FakeCuda cuda{1};
-  Choices choices{std::uint64_t{1}};
-  GpuRig rig{cuda, choices, {4096}, 4, 4};
   Told told;  // outlives the registration
-  std::unique_ptr<HostRegistration> begin() { return rig.backend().use_host(shard, told.listener()); }
 };
 
 // Has the first piece wait until the others are registered: several threads do it.
@@ -180,32 +184,103 @@ void a_pool_is_registered_while_it_is_prefaulted() {
   CHECK(pool.wait_prefaulted(num_slots, 60) && pool.prefault_error() == 0 && sum == 0);
 }
 
+// Calls that take 2 ms each: how many there were at once, and how long none was.
+class Calls {
+ public:
+  std::function<void(void*)> counted() {
+    return [this](void*) {
+      begin();
+      for (const auto end = WaitClock::now() + 2ms; WaitClock::now() < end;) std::this_thread::yield();
+      end();
+    };
+  }
+  [[nodiscard]] int most_at_once() const { return most_at_once_; }
+  [[nodiscard]] nanoseconds shortest_pause() const { return shortest_pause_; }
+
+ private:
+  void begin() {
+    const std::lock_guard lock(mutex_);
+    most_at_once_ = std::max(most_at_once_, ++at_once_);
+    if (num_ > 0) shortest_pause_ = std::min<nanoseconds>(shortest_pause_, WaitClock::now() - last_end_);
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    --at_once_;
+    ++num_;
+    last_end_ = WaitClock::now();
+  }
+
+  std::mutex mutex_;
+  int at_once_ = 0;
+  int most_at_once_ = 0;
+  int num_ = 0;
+  WaitClock::time_point last_end_{};
+  nanoseconds shortest_pause_ = 1h;
+};
+
 // Each call keeps the engine's own waiting: it gets a turn between them.
 void beside_the_engine_pieces_are_dealt_with_one_at_a_time() {
   Nine nine;
-  Stream engine = nine.cuda.make_stream();
-  nine.cuda.hold(engine, true);
-  nine.rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-  std::atomic<int> at_once = 0;
-  std::atomic<int> most_at_once = 0;
-  const auto count = [&](void*) {
-    most_at_once = std::max(most_at_once.load(), ++at_once);
-    for (int i = 0; i < 100; ++i) std::this_thread::yield();
-    --at_once;
-  };
-  nine.cuda.on_register(count);
-  nine.cuda.on_unregister(count);
+  nine.keep_busy();
+  Calls registering;
+  Calls unregistering;
+  nine.cuda.on_register(registering.counted());
+  nine.cuda.on_unregister(unregistering.counted());
   auto registration = nine.begin();
   CHECK(nine.told.wait(9 * gib).is_complete && nine.cuda.num_registered() == 9);
+  CHECK(registering.most_at_once() == 1 && registering.shortest_pause() >= 6ms);
+  registration->let_go_gently({});
+  CHECK(nine.cuda.num_registered() == 0);
+  CHECK(unregistering.most_at_once() == 1 && unregistering.shortest_pause() >= 6ms);
+}
+
+// Who is in a hurry gets what is left at once; whoever ends the registration, too.
+void a_hurry_ends_the_pauses() {
+  Nine nine;
+  auto registration = nine.begin();
+  CHECK(nine.told.wait(9 * gib).is_complete);
+  nine.keep_busy();
+  std::stop_source hurry;
+  nine.cuda.on_unregister([&](void*) { hurry.request_stop(); });
+  registration->let_go_gently(hurry.get_token());
+  CHECK(nine.cuda.num_registered() == 8);
   registration.reset();
-  CHECK(nine.cuda.num_registered() == 0 && most_at_once == 1);
-  nine.cuda.hold(engine, false);
-  CHECK(nine.cuda.api().cuStreamDestroy(engine) == success);
+  CHECK(nine.cuda.num_registered() == 0 && nine.cuda.num_calls("cuMemHostUnregister") == 9);
+}
+
+void a_registration_that_ends_waits_for_no_turn() {
+  Nine nine;
+  nine.keep_busy();
+  std::atomic<int> count = 0;
+  nine.cuda.on_register([&](void*) {
+    for (const auto end = WaitClock::now() + 2ms; WaitClock::now() < end;) std::this_thread::yield();
+    ++count;
+  });
+  auto registration = nine.begin();
+  (void)nine.told.wait(gib);
+  registration.reset();
+  CHECK(count < 9 && nine.cuda.num_registered() == 0);
 }
 
 void the_engine_gets_three_times_as_long_as_it_waited() {
-  CHECK(pause_after(0ns) == 0ns && pause_after(2ms) == 6ms && pause_after(16ms) == 48ms);
-  CHECK(pause_after(17ms) == 50ms && pause_after(10s) == 50ms);
+  CHECK(pause_after(0ns, 50ms) == 0ns && pause_after(2ms, 50ms) == 6ms && pause_after(16ms, 50ms) == 48ms);
+  CHECK(pause_after(17ms, 50ms) == 50ms && pause_after(10s, 50ms) == 50ms && pause_after(2ms, 5ms) == 5ms);
+}
+
+// Between two steps of an engine that works the GPU is idle for a while.
+void an_engine_between_two_steps_works() {
+  Nine nine;
+  const GpuDevice device(nine.cuda.api(), 0);
+  device.enter();
+  StepEvents steps(device);
+  CHECK(!steps.has_worked_lately());
+  nine.cuda.add_work(nine.engine, [] {});
+  steps.record(1, nine.engine);
+  CHECK(steps.is_engine_busy() && steps.has_worked_lately());
+  nine.go_on();
+  CHECK(wait_until([&] { return !steps.is_engine_busy(); }, Looks::close, 60s));
+  CHECK(steps.has_worked_lately());
+  CHECK(wait_until([&] { return !steps.has_worked_lately(); }, Looks::leisurely, 60s));
 }
 
 // The driver keeps whoever calls it waiting while it gets pages.
@@ -243,6 +318,9 @@ int main() {
   a_registration_that_ends_early_waits_for_what_is_being_registered();
   a_pool_is_registered_while_it_is_prefaulted();
   beside_the_engine_pieces_are_dealt_with_one_at_a_time();
+  a_hurry_ends_the_pauses();
+  a_registration_that_ends_waits_for_no_turn();
+  an_engine_between_two_steps_works();
   the_engine_gets_three_times_as_long_as_it_waited();
   pages_are_there_before_the_driver_asks_for_them();
   std::puts("test_gpu_host: ok");

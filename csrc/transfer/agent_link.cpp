@@ -265,6 +265,10 @@ void AgentLink::abandon(Connection& connection) {
   while (loads_.running() || stores_.running()) (void)sleep_on(-1, 0, std::nullopt);
   (void)loads_.take_results();
   (void)stores_.take_results();
+  // A manager in this process that ends waits for its memory.
+  if (connection.registration != nullptr && !connection.engine_is_this_process) {
+    connection.registration->let_go_gently(stop_.get_token());
+  }
   connection.registration.reset();
   {
     const std::lock_guard lock(mutex_);
@@ -297,6 +301,7 @@ void AgentLink::request_stop(Clock::time_point deadline) {
     stop_deadline_ = deadline;
     if (state_ == AgentState::idle) state_ = AgentState::stopped;  // never started: no thread will say so
   }
+  stop_.request_stop();
   wake_.signal();
 }
 

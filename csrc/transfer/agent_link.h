@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "transfer/agent_lane.h"
@@ -72,6 +73,7 @@ class AgentLink {
   AgentLane& stores_;
   LayerGate& gate_;
   const WakeEvent& wake_;
+  std::stop_source stop_;  // behind stop_deadline_
   mutable std::mutex mutex_;
   mutable std::condition_variable state_changed_;
   // Guarded by mutex_:

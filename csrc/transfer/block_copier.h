@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 
 #include "transfer/device_layout.h"
@@ -76,6 +77,9 @@ class HostRegistration {
   virtual ~HostRegistration() = default;
   HostRegistration(const HostRegistration&) = delete;
   HostRegistration& operator=(const HostRegistration&) = delete;
+  // Lets go of the memory so slowly that an engine that works hardly notices; no copy may use it any more. What is left
+  // when it returns, as `hurry` says so, is let go at the end.
+  virtual void let_go_gently(const std::stop_token& /*hurry*/) {}
 };
 
 // Thread safety: all members, any thread.

@@ -16,16 +16,20 @@ constexpr std::uint64_t page_bytes = 4096;
 
 }  // namespace
 
-int populate(std::byte* begin, std::uint64_t bytes) {
+int try_populate(std::byte* begin, std::uint64_t bytes) {
+  const std::uint64_t skew = reinterpret_cast<std::uintptr_t>(begin) % page_bytes;
   int result = 0;
   do {
-    result = ::madvise(begin, bytes, MADV_POPULATE_WRITE);
+    result = ::madvise(begin - skew, bytes + skew, MADV_POPULATE_WRITE);
   } while (result != 0 && errno == EINTR);
-  if (result == 0) return 0;
-  const int error = errno;
-  const bool is_known = ::madvise(begin, 0, MADV_POPULATE_WRITE) == 0;
+  return result == 0 ? 0 : errno;
+}
+
+int populate(std::byte* begin, std::uint64_t bytes) {
+  const int error = try_populate(begin, bytes);
+  const bool is_known = ::madvise(nullptr, 0, MADV_POPULATE_WRITE) == 0;
   if (is_known || error != EINVAL) return error;
-  for (std::uint64_t offset = 0; offset < bytes; offset += page_bytes) {  // a kernel before 5.14
+  for (std::uint64_t offset = 0; offset < bytes; offset += page_bytes) {
     std::atomic_ref(reinterpret_cast<unsigned char&>(begin[offset])).fetch_or(0, std::memory_order_relaxed);
   }
   return 0;
