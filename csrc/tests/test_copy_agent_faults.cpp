@@ -264,7 +264,11 @@ void memory_of_a_manager_that_died_is_let_go_gently() {
   }
 }
 
-void run_all() {
+}  // namespace
+}  // namespace flexkv
+
+int main() {
+  using namespace flexkv;
   a_lost_connection_is_made_again();
   a_restarted_engine_is_found_again();
   stop_does_not_wait_for_an_engine_that_does_not_read();
@@ -273,13 +277,6 @@ void run_all() {
   a_pool_that_cannot_be_is_not_mapped();
   a_forked_child_leaves_the_agent_alone();
   memory_of_a_manager_that_died_is_let_go_gently();
-}
-
-}  // namespace
-}  // namespace flexkv
-
-int main() {
-  flexkv::run_all();
   std::puts("test_copy_agent_faults: ok");
   return 0;
 }
