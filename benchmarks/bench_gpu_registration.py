@@ -3,9 +3,9 @@
 Unit: GB/s (10^9 bytes) of pool from the call that begins to register it until the last slot is usable; how long it
 takes to let it go again; and the longest time that one small kernel took meanwhile, from its launch until it was done,
 beside the longest without (ms). Three pools: one that is prefaulted already, one that its own threads prefault
-meanwhile, and one of the first kind beside an engine that works: steps of a few ms, one launched ahead, whose times
-are compared with those alone. Contents are compared: blocks are stored to slots from all over the pool, overwritten on
-the GPU, and loaded.
+meanwhile, and one of the first kind beside an engine that works: steps of a few ms, launched one ahead or each behind
+the end of the last, whose times are compared with those alone. Contents are compared: blocks are stored to slots from
+all over the pool, overwritten on the GPU, and loaded.
 
     python -m benchmarks.bench_gpu_registration             8 GiB each, under a minute
     python -m benchmarks.bench_gpu_registration --tiny      a smoke test; without a GPU it says so and does nothing
@@ -62,12 +62,13 @@ class Kernels:
 
 
 class Steps:
-    """Steps of an engine: a long kernel and some short ones, the next one launched before one is waited for."""
+    """Steps of an engine: a long kernel and some short ones; `ahead`: the next one is launched before one has ended."""
 
     CYCLES = 10_000_000  # 5 ms
     SHORT_KERNELS = 20
 
-    def __init__(self) -> None:
+    def __init__(self, *, ahead: bool) -> None:
+        self._ahead = ahead
         self._memory = torch.zeros(1024, device="cuda")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -112,7 +113,9 @@ class Steps:
                 if copies is not None:
                     copies.record_step(step, stream.cuda_stream)
                 ends[step % 2].record(stream)
-                if step > 1:
+                if not self._ahead:
+                    ends[step % 2].synchronize()
+                elif step > 1:
                     ends[(step - 1) % 2].synchronize()
                 now_ns = time.perf_counter_ns()
                 self._taken_ms.append((now_ns - begin_ns) / 1e6)
@@ -160,13 +163,13 @@ def measure(total: int, memory: Any, *, is_prefaulted: bool) -> dict[str, Any]:
     }
 
 
-def measure_beside_steps(total: int, memory: Any) -> dict[str, Any]:
+def measure_beside_steps(total: int, memory: Any, *, ahead: bool) -> dict[str, Any]:
     """Register a prefaulted pool and let it go while an engine's steps run."""
     num_slots = total // SLOT_BYTES
     planes = planes_in(memory.data_ptr(), 1, NUM_BLOCKS, SLOT_BYTES)
     pool = prefaulted_pool(num_slots, SLOT_BYTES, PREFAULT_THREADS)
     host, stride = address_of(pool), pool.stride_bytes(0)
-    with Steps() as steps:
+    with Steps(ahead=ahead) as steps:
         steps.taken()  # what is made at first use is made
         steps.begin()
         threading.Event().wait(0.05 if total < GIB else 1.0)
@@ -190,6 +193,19 @@ def measure_beside_steps(total: int, memory: Any) -> dict[str, Any]:
         "step_ms": mean_ms, "longest_step_ms": longest_ms,
         "step_let_go_ms": let_go_ms, "longest_step_let_go_ms": let_go_longest_ms,
     }  # fmt: skip
+
+
+def step_figures(row: dict[str, Any], step: str, gib: str) -> list[Figure]:
+    """Return how long steps took, beside those alone."""
+    registered = f"registered, {number(row['gbs'])} GB/s"
+    return [
+        Figure(
+            question=f"{step} while {gib} GiB are {what}", unit="ms", ours=row[name],
+            peer=f"longest {number(row[f'longest_{name}'])}; alone {number(row['step_alone_ms'])}, longest",
+            peers=row["longest_step_alone_ms"],
+        )
+        for what, name in ((registered, "step_ms"), (f"let go, {number(row['let_go_s'])} s", "step_let_go_ms"))
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -217,16 +233,11 @@ def main() -> None:
         )
         for row in rows
     ]
-    beside = measure_beside_steps(total, memory)
-    for what, name in (("registered", "step_ms"), (f"let go, {number(beside['let_go_s'])} s", "step_let_go_ms")):
-        figures.append(
-            Figure(
-                question=f"a step while {number(total / GIB)} GiB are {what}", unit="ms", ours=beside[name],
-                peer=f"longest {number(beside[f'longest_{name}'])}; alone {number(beside['step_alone_ms'])}, longest",
-                peers=beside["longest_step_alone_ms"],
-            )
-        )  # fmt: skip
-    emit("gpu_registration", arguments, figures, [*rows, beside])
+    for ahead in (True, False):
+        beside = measure_beside_steps(total, memory, ahead=ahead)
+        figures += step_figures(beside, "a step launched ahead" if ahead else "a step", number(total / GIB))
+        rows.append({"ahead": ahead} | beside)
+    emit("gpu_registration", arguments, figures, rows)
 
 
 if __name__ == "__main__":
