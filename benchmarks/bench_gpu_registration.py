@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,54 +34,62 @@ NUM_BLOCKS = 64
 PREFAULT_THREADS = 4
 
 
-class Kernels:
-    """Small kernels one after the other, on a thread: the longest from launch to end."""
+class Background:
+    """What runs in a thread of its own until the block ends; the end of the block raises what it raised."""
 
     def __init__(self) -> None:
         self._memory = torch.zeros(1024, device="cuda")
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.longest_ms = 0.0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run_and_tell)
 
-    def __enter__(self) -> Kernels:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._stop.set()
         self._thread.join(WAIT_S)
+        if self._thread.is_alive():
+            raise RuntimeError(f"kernels did not end within {WAIT_S:.0f} s")
+        if self._error is not None:
+            raise self._error
 
-    def _run(self) -> None:
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            while not self._stop.is_set():
-                begin_ns = time.perf_counter_ns()
-                self._memory += 1
-                stream.synchronize()
-                self.longest_ms = max(self.longest_ms, (time.perf_counter_ns() - begin_ns) / 1e6)
+    def _run_and_tell(self) -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                self._run(torch.cuda.current_stream())
+        except BaseException as error:  # noqa: BLE001  raised by __exit__
+            self._error = error
+
+    def _run(self, stream: Any) -> None:
+        raise NotImplementedError
 
 
-class Steps:
+class Kernels(Background):
+    """Small kernels one after the other: the longest from launch to end."""
+
+    longest_ms = 0.0
+
+    def _run(self, stream: Any) -> None:
+        while not self._stop.is_set():
+            begin_ns = time.perf_counter_ns()
+            self._memory += 1
+            stream.synchronize()
+            self.longest_ms = max(self.longest_ms, (time.perf_counter_ns() - begin_ns) / 1e6)
+
+
+class Steps(Background):
     """Steps of an engine: a long kernel and some short ones; `ahead`: the next one is launched before one has ended."""
 
     CYCLES = 10_000_000  # 5 ms
     SHORT_KERNELS = 20
 
     def __init__(self, *, ahead: bool) -> None:
+        super().__init__()
         self._ahead = ahead
-        self._memory = torch.zeros(1024, device="cuda")
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self._copies: _core.BlockCopies | None = None
         self._taken_ms: list[float] = []
-
-    def __enter__(self) -> Steps:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        self._thread.join(WAIT_S)
 
     def tell(self, copies: _core.BlockCopies) -> None:
         """Tell copies of each step from now on."""
@@ -92,34 +100,33 @@ class Steps:
         self._taken_ms = []
 
     def taken(self) -> tuple[float, float]:
-        """Return mean and longest of the steps since `begin`, ms; waits for one."""
+        """Return mean and longest of the steps since `begin`, ms; waits for one. Raises RuntimeError when none ends."""
         limit_s = time.monotonic() + WAIT_S
-        while not self._taken_ms and time.monotonic() < limit_s:
+        while not self._taken_ms:
+            if not self._thread.is_alive() or time.monotonic() > limit_s:
+                raise RuntimeError(f"no step of the engine's ended within {WAIT_S:.0f} s") from self._error
             self._stop.wait(0.01)
         taken = list(self._taken_ms)
         return sum(taken) / len(taken), max(taken)
 
-    def _run(self) -> None:
-        stream = torch.cuda.Stream()
+    def _run(self, stream: Any) -> None:
         ends = [torch.cuda.Event(), torch.cuda.Event()]
         step, begin_ns = 0, time.perf_counter_ns()
-        with torch.cuda.stream(stream):
-            while not self._stop.is_set():
-                step += 1
-                torch.cuda._sleep(self.CYCLES)
-                for _ in range(self.SHORT_KERNELS):
-                    self._memory += 1
-                copies = self._copies
-                if copies is not None:
-                    copies.record_step(step, stream.cuda_stream)
-                ends[step % 2].record(stream)
-                if not self._ahead:
-                    ends[step % 2].synchronize()
-                elif step > 1:
-                    ends[(step - 1) % 2].synchronize()
-                now_ns = time.perf_counter_ns()
-                self._taken_ms.append((now_ns - begin_ns) / 1e6)
-                begin_ns = now_ns
+        while not self._stop.is_set():
+            step += 1
+            torch.cuda._sleep(self.CYCLES)
+            for _ in range(self.SHORT_KERNELS):
+                self._memory += 1
+            if self._copies is not None:
+                self._copies.record_step(step, stream.cuda_stream)
+            ends[step % 2].record(stream)
+            if not self._ahead:
+                ends[step % 2].synchronize()
+            elif step > 1:
+                ends[(step - 1) % 2].synchronize()
+            now_ns = time.perf_counter_ns()
+            self._taken_ms.append((now_ns - begin_ns) / 1e6)
+            begin_ns = now_ns
 
 
 def verify(copies: _core.BlockCopies, memory: Any, num_slots: int) -> None:
@@ -181,7 +188,7 @@ def measure_beside_steps(total: int, memory: Any, *, ahead: bool) -> dict[str, A
         assert copies.wait_usable(WAIT_S)
         taken_s = time.perf_counter() - begin_s
         mean_ms, longest_ms = steps.taken()
-        copies.wait_tuned(WAIT_S)
+        assert copies.wait_tuned(WAIT_S)
         steps.begin()
         begin_s = time.perf_counter()
         copies.release_host()

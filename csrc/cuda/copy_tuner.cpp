@@ -7,6 +7,7 @@
 #include <numeric>
 #include <ranges>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "cuda/layout_sample.h"
@@ -34,7 +35,11 @@ DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
 std::unique_ptr<HostPool> slots_for(std::uint64_t slot_bytes, std::int64_t count) {
   auto pool = std::make_unique<HostPool>(HostPoolConfig{count, {slot_bytes}, 1, false});
   if (pool->wait_prefaulted(count, prefault_limit_s)) return pool;
-  throw Error(error_out_of_memory, "no host memory for measuring, errno " + std::to_string(pool->prefault_error()));
+  const int error = pool->prefault_error();
+  throw Error(error_out_of_memory,
+              "no host memory of " + std::to_string(static_cast<std::uint64_t>(count) * slot_bytes) +
+                  " bytes for measuring: " +
+                  (error != 0 ? std::generic_category().message(error) : std::string("not there in time")));
 }
 
 // 0 .. count-1, over and over, with few neighbours.

@@ -39,6 +39,8 @@ inline std::vector<std::byte> random_bytes(std::size_t count) {
 
 class GpuRig {
  public:
+  static constexpr TunerLimits small = {std::chrono::milliseconds(150), 1 << 20, 1 << 20};
+
   GpuRig(FakeCuda& cuda, Choices& choices, std::vector<std::uint64_t> chunks, std::uint64_t num_blocks,
          std::int64_t num_slots, std::uint64_t gap = 0, bool in_one_tensor = false, const TunerLimits& limits = small)
       : cuda_(cuda), choices_(choices), in_one_tensor_(in_one_tensor) {
@@ -188,8 +190,6 @@ class GpuRig {
   [[nodiscard]] const std::byte* slot(std::uint64_t number) const { return host_.data() + number * stride_; }
 
  private:
-  static constexpr TunerLimits small = {std::chrono::milliseconds(150), 1 << 20, 1 << 20};
-
   static std::uint64_t aligned(const std::vector<std::byte>& tensor) {
     return (reinterpret_cast<std::uintptr_t>(tensor.data()) + 63) / 64 * 64;
   }

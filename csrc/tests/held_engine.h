@@ -13,11 +13,12 @@ struct HeldGpu {
   std::uint64_t free_bytes = std::uint64_t{96} << 10;  // stages of 16 KiB
   bool has_slim_kernels = true;
   int num_multiprocessors = 132;
+  TunerLimits limits = GpuRig::small;
 };
 
 struct HeldEngine {
   explicit HeldEngine(std::vector<std::uint64_t> chunks = {4096, 4096}, const HeldGpu& gpu = {})
-      : rig(set_up(cuda, gpu), choices, std::move(chunks), 80, 80) {
+      : rig(set_up(cuda, gpu), choices, std::move(chunks), 80, 80, 0, false, gpu.limits) {
     cuda.hold(engine, true);
   }
   ~HeldEngine() {

@@ -10,6 +10,7 @@
 #include "cuda/host_runs.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
+#include "tests/held_engine.h"
 
 using namespace flexkv;
 using namespace flexkv::cuda;
@@ -220,41 +221,33 @@ void without_time_nothing_is_measured_and_the_usual_way_stays() {
   CHECK(rig.backend().choices().choose({Direction::load, 3, true}, Beside::nothing) == MechanismKind::staged);
 }
 
+// With a step of the engine's that does not end, and memory that is registered and measured over.
+struct BusyEngine : HeldEngine {
+  BusyEngine() : HeldEngine({1024, 1024}, {.free_bytes = few_bytes, .limits = no_hurry}) {
+    record_step(1);
+    rig.use_host();
+  }
+};
+
 // Copies beside which the engine's step runs do not count.
 void nothing_is_concluded_beside_a_busy_engine() {
-  Choices choices(std::uint64_t{1});
-  FakeCuda cuda(1);
-  cuda.set_free_bytes(few_bytes);
-  GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
-  Stream engine = cuda.make_stream();
-  cuda.hold(engine, true);
-  rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-  rig.use_host();
-  CHECK(rig.backend().choices().report().figures == CopyFigures{});
-  CHECK(rig.backend().choices().report().state == TuningState::failed);  // so that nobody keeps this for later
-  cuda.hold(engine, false);
-  CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  BusyEngine busy;
+  CHECK(busy.rig.backend().choices().report().figures == CopyFigures{});
+  CHECK(busy.rig.backend().choices().report().state == TuningState::failed);  // so that nobody keeps this for later
 }
 
 // Whoever calls the driver would wait with it for all that the engine has the GPU do.
 void memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet() {
   for (const bool is_left_before : {false, true}) {
-    Choices choices(std::uint64_t{1});
-    FakeCuda cuda(1);
-    cuda.set_free_bytes(few_bytes);
-    GpuRig rig(cuda, choices, {1024, 1024}, 8, 8, 0, false, no_hurry);
-    Stream engine = cuda.make_stream();
-    cuda.hold(engine, true);
-    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-    rig.use_host();
+    BusyEngine busy;
+    FakeCuda& cuda = busy.cuda;
     cuda.await_calls("cuEventQuery", cuda.num_calls("cuEventQuery") + 20);  // looks for quiet
     CHECK(cuda.num_registered() == 2 && cuda.num_calls("cuMemFree") == 0);
-    if (is_left_before) rig.leave_host();
-    cuda.hold(engine, false);
+    if (is_left_before) busy.rig.leave_host();
+    busy.go_on();
     cuda.await_registered(is_left_before ? 0 : 1);
-    rig.leave_host();
+    busy.rig.leave_host();
     CHECK(cuda.num_registered() == 0 && cuda.num_calls("cuMemFree") == 2);  // the blocks and their table
-    CHECK(cuda.api().cuStreamDestroy(engine) == success);
   }
 }
 
