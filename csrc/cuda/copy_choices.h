@@ -5,7 +5,8 @@
 // measured: what stands for it would have to be the engine's own kernels. Beside a busy engine no kernel reads or
 // writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do; and
 // the copy engine alone is preferred to stages, as it waits for no room and takes none, and moves each byte once
-// (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones a twentieth.
+// (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones a twentieth;
+// and for long ones where it takes more, a mixture of both where that does not.
 // Thread safety: all members, any thread.
 #pragma once
 #include <array>
@@ -23,10 +24,10 @@
 
 namespace flexkv::cuda {
 
-enum class MechanismKind : std::uint8_t { staged, direct, strided, batched, zero_copy };
-inline constexpr std::size_t num_mechanisms = 5;
-inline constexpr std::array<std::string_view, num_mechanisms> mechanism_names = {"staged", "direct", "strided",
-                                                                                 "batched", "zero_copy"};
+enum class MechanismKind : std::uint8_t { staged, direct, strided, batched, zero_copy, mixed };
+inline constexpr std::size_t num_mechanisms = 6;
+inline constexpr std::array<std::string_view, num_mechanisms> mechanism_names = {"staged",  "direct",    "strided",
+                                                                                 "batched", "zero_copy", "mixed"};
 
 // Ops of one kind. `size` is an index into blocks_of_size: ops of at least so many blocks and fewer than of the next.
 // Scattered: their slots lie in runs of less than 4 on average; an op of one block is not.

@@ -20,6 +20,10 @@ struct CopyOp {
   std::uint64_t after_step = 0;          // whatever touches the map's blocks comes behind that step's work
 
   [[nodiscard]] bool is_whole() const { return part == map.whole(); }
+  // The same of these blocks only.
+  [[nodiscard]] CopyOp blocks_at(std::size_t first, std::size_t count) const {
+    return {map, host, slots.subspan(first, count), blocks.subspan(first, count), part, after_step};
+  }
 };
 
 class CopyMechanism {

@@ -2,30 +2,13 @@
 
 #include <algorithm>
 
-#include "cuda/host_runs.h"
 #include "cuda/step_wait.h"
+#include "cuda/whole_copies.h"
 
 namespace flexkv::cuda {
 namespace {
 
 constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
-
-std::byte* slot_of(const CopyOp& op, std::size_t i) {
-  return op.host.base + static_cast<std::uint64_t>(op.slots[i]) * op.host.stride_bytes;
-}
-
-DevicePtr chunk_of(const CopyOp& op, const Plane& plane, std::size_t i) {
-  return plane.base + static_cast<std::uint64_t>(op.blocks[i]) * plane.block_stride_bytes;
-}
-
-// Whether the copy of the block before may go on with this one. REQUIRES: i > 0.
-bool goes_on(const CopyOp& op, std::size_t i) {
-  if (op.map.layout.planes.size() > 1) return false;
-  const Plane& plane = op.map.layout.planes.front();
-  return plane.chunk_bytes == plane.block_stride_bytes && plane.chunk_bytes == op.host.stride_bytes &&
-         op.blocks[i] == op.blocks[i - 1] + 1 &&
-         follows(op.slots[i - 1], op.slots[i], slots_per_piece(op.host.stride_bytes));
-}
 
 }  // namespace
 
@@ -42,7 +25,7 @@ void EngineCopies::copy(const CopyOp& op) {
   for (std::size_t first = 0; first < op.slots.size(); first += most, ++number) {
     if (in_flight_.is_full()) finish_oldest();
     const std::size_t count = std::min(most, op.slots.size() - first);
-    issue({op.map, op.host, op.slots.subspan(first, count), op.blocks.subspan(first, count), op.part, op.after_step});
+    issue(op.blocks_at(first, count));
     const GpuEvent& end = *ends_[number % most_in_flight];
     end.record(stream());
     in_flight_.push_back({&end, (first + count) * op.map.slot_bytes});
@@ -61,30 +44,13 @@ void EngineCopies::finish_oldest() {
   in_flight_.pop_front();
 }
 
-bool DirectCopies::takes(const CopyOp& op) const {
-  return op.map.layout.planes.size() == 1 && op.map.chunks_are_within_allocations && op.is_whole();
-}
+bool DirectCopies::takes(const CopyOp& op) const { return are_pieces(op); }
 
-void DirectCopies::issue(const CopyOp& op) {
-  const Plane& plane = op.map.layout.planes.front();
-  for (std::size_t i = 0; i < op.slots.size();) {
-    std::size_t end = i + 1;
-    while (end < op.slots.size() && goes_on(op, end)) ++end;
-    streams().move(slot_of(op, i), chunk_of(op, plane, i), (end - i) * plane.chunk_bytes, stream());
-    i = end;
-  }
-}
+void DirectCopies::issue(const CopyOp& op) { move_whole(streams(), op); }
 
-bool StridedCopies::takes(const CopyOp& op) const { return op.map.plane_pitch_bytes != 0 && op.is_whole(); }
+bool StridedCopies::takes(const CopyOp& op) const { return are_rows(op); }
 
-void StridedCopies::issue(const CopyOp& op) {
-  const auto& planes = op.map.layout.planes;
-  const std::uint64_t chunk_bytes = planes.front().chunk_bytes;
-  for (std::size_t i = 0; i < op.slots.size(); ++i) {
-    streams().move_rows(slot_of(op, i), chunk_of(op, planes.front(), i),
-                        {chunk_bytes, planes.size(), chunk_bytes, op.map.plane_pitch_bytes}, stream());
-  }
-}
+void StridedCopies::issue(const CopyOp& op) { move_whole(streams(), op); }
 
 BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams)
     : EngineCopies(shared, streams), shared_(shared), batch_(streams) {}

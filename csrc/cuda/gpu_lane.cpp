@@ -19,7 +19,8 @@ struct GpuLane::Mechanisms {
         direct(shared, streams),
         strided(shared, streams),
         batched(shared, streams),
-        zero_copy(shared, streams) {}
+        zero_copy(shared, streams),
+        mixed(staged) {}
 
   [[nodiscard]] CopyMechanism& of(MechanismKind kind) {
     switch (kind) {
@@ -32,9 +33,11 @@ struct GpuLane::Mechanisms {
       case MechanismKind::batched:
         return batched;
       case MechanismKind::zero_copy:
+        return zero_copy;
+      case MechanismKind::mixed:
         break;
     }
-    return zero_copy;
+    return mixed;
   }
 
   StagedCopies staged;
@@ -42,6 +45,7 @@ struct GpuLane::Mechanisms {
   StridedCopies strided;
   BatchedCopies batched;
   ZeroCopies zero_copy;
+  MixedCopies mixed;
 };
 
 GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction direction)

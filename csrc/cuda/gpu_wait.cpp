@@ -16,6 +16,9 @@ constexpr std::size_t num_close_looks = 24;
 constexpr nanoseconds close_sleep = microseconds(5);
 constexpr nanoseconds leisurely_sleep = microseconds(50);
 constexpr nanoseconds longest_sleep = microseconds(1000);
+// Of the time that is expected.
+constexpr double share_before_close_looks = 0.75;
+constexpr double share_before_leisurely_looks = 0.9;
 
 void pause(nanoseconds duration) {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(duration);
@@ -40,12 +43,13 @@ bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseco
   return true;
 }
 
-nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes) const {
+nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes, Looks looks) const {
   Sample sum;
   for (const Sample& sample : samples_) sum = {sum.ns + sample.ns, sum.bytes + sample.bytes};
   if (sum.bytes == 0 || passed_bytes <= last_bytes_) return nanoseconds(0);
   const double expected_ns = sum.ns / sum.bytes * static_cast<double>(passed_bytes - last_bytes_);
-  const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * 0.75, 1e9)));
+  const double share = looks == Looks::close ? share_before_close_looks : share_before_leisurely_looks;
+  const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * share, 1e9)));
   return std::clamp<nanoseconds>(most_of_it - (now - last_), nanoseconds(0), longest_sleep);
 }
 
@@ -62,7 +66,7 @@ bool StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks look
                      const std::function<bool()>& is_enough) {
   if (end.is_done()) return true;
   if (is_enough()) return false;
-  const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes);
+  const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes, looks);
   if (first > nanoseconds(0)) pause(first);
   // Of an end that a look finds it is taken that it came just behind the look before: whoever took it for later would
   // come late to the next one, too. There at the first look after a sleep, it may have been there for most of that.

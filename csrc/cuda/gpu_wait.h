@@ -42,7 +42,7 @@ class StagePace {
 
   // The parts of these, for tests: what to sleep before the second look, and an end that was waited for.
   void begin(WaitClock::time_point now) { last_ = now, last_bytes_ = 0; }
-  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes) const;
+  [[nodiscard]] nanoseconds first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes, Looks looks) const;
   void ended(WaitClock::time_point at, std::uint64_t passed_bytes);
 
  private:

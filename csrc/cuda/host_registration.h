@@ -59,7 +59,8 @@ class GpuHostRegistration final : public HostRegistration {
   void unregister_pieces();
   void stop_registering();
   [[nodiscard]] bool is_engine_at_work() const noexcept;
-  // Calls with `turn_` held, behind the pause. False: `ends` before.
+  // Calls with `turn_` held, behind the pause. False: `ends` before. One at a time is no slower: the driver takes no
+  // two such calls at once, and keeps all others of the process waiting meanwhile.
   bool in_turn(const std::stop_token& ends, nanoseconds longest, const std::function<void()>& call);
   [[nodiscard]] bool settle(std::size_t piece, Result result);  // whether it was the last
 
@@ -68,7 +69,7 @@ class GpuHostRegistration final : public HostRegistration {
   const std::function<void(const HostProgress&)> progress_;
   const std::function<void(const std::stop_token&)> then_;
   std::stop_source ends_;
-  std::mutex turn_;  // of one piece, while the engine works
+  std::mutex turn_;  // of one piece
   std::condition_variable_any never_;
   WaitClock::time_point not_before_{};  // guarded by turn_
   std::atomic<std::size_t> next_ = 0;   // the piece that the next thread takes

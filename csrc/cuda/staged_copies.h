@@ -4,6 +4,9 @@
 //   store:  gather -> filled -> copies to the host -> done
 //   load:   copies from the host -> filled -> scatter -> done
 //
+// No byte moves over the link while the first stage of a store is gathered, and the last one of a load scattered: for
+// so long some blocks, the edge, go straight: the copy engine alone moves them, where it can.
+//
 // A kernel waits where the engine's leave it no room, as many do not leave it to slim ones (csrc/cuda/slim.cu). Kernels
 // of several stages wait in streams of their own: all of them get in at the same moment, so that the stages, not one
 // stage, bound what is moved in between. Of parts of slots a stage holds the parts only, one behind the other.
@@ -14,6 +17,9 @@
 // that product more. For the same reason a load beside the engine's work has its kernels launched by the host, when it
 // has seen that a stage is filled; otherwise, and for the last stage, the device waits for that, as the host would come
 // some microseconds later.
+//
+// MixedCopies: a third of all blocks goes straight, so that less passes through stages beside the engine's work, and
+// costs that less.
 #pragma once
 #include <cstddef>
 
@@ -28,10 +34,12 @@ namespace flexkv::cuda {
 
 class StagedCopies final : public CopyMechanism {
  public:
-  StagedCopies(GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams), batch_(streams) {}
+  StagedCopies(GpuShared& shared, const LaneStreams& streams)
+      : shared_(shared), streams_(streams), batch_(streams), straight_(shared.device) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
-  void copy(const CopyOp& op) override;
+  void copy(const CopyOp& op) override { copy(op, false); }
+  void copy(const CopyOp& op, bool is_mixed);  // REQUIRES: mixed: can_go_straight
   void settle() noexcept override;
 
   // The same in steps: begin, any number of issues, all behind the same step of the engine's, finish. What is issued
@@ -64,7 +72,10 @@ class StagedCopies final : public CopyMechanism {
     bool is_beside_work = false;  // of the engine's
     bool is_host_to_launch = false;
   };
+  void pass_stages(const CopyOp& op, bool is_mixed);
   void pass(const CopyOp& op, const Batch& batch, Way way);
+  [[nodiscard]] bool may_go_straight(const CopyOp& op) const;
+  void go_straight(const CopyOp& op);  // REQUIRES: it may
   void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
   void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
   void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory);
@@ -81,9 +92,27 @@ class StagedCopies final : public CopyMechanism {
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
   std::uint64_t issued_bytes_ = 0;  // since `begin`
   std::uint64_t step_ = 0;          // that this op's scatters come behind, until it is seen to be done
+  bool awaits_straight_ = false;    // of a load, whose stages do not tell of what went straight behind them
+  const GpuEvent straight_;
   StagePace fills_;
   StagePace ends_;
 };
+
+// Thread safety: as of the other one, of the same lane.
+class MixedCopies final : public CopyMechanism {
+ public:
+  explicit MixedCopies(StagedCopies& staged) : staged_(staged) {}
+
+  [[nodiscard]] bool takes(const CopyOp& op) const override;
+  void copy(const CopyOp& op) override { staged_.copy(op, true); }
+  void settle() noexcept override { staged_.settle(); }
+
+ private:
+  StagedCopies& staged_;
+};
+
+// How many blocks the edge of an op of so many has: none where they cannot go straight, or of short ops. Pure.
+[[nodiscard]] std::size_t length_of_edge(const CopyOp& op);
 
 // How many blocks the next batch of an op has, of those left: at most `most`. A store's first batch has only `least`,
 // as no byte moves while it is gathered, and a load's last one, as none does while it is scattered; unless the op is

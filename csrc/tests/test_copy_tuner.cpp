@@ -69,6 +69,22 @@ void beside_a_busy_engine_the_copy_engine_alone_is_preferred() {
   CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::direct);
 }
 
+void beside_a_busy_engine_long_ops_are_mixed_where_the_copy_engine_alone_is_too_slow() {
+  CellFigures figures{};
+  of(figures, MechanismKind::staged) = 100;
+  of(figures, MechanismKind::strided) = 112;
+  of(figures, MechanismKind::mixed) = 104;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::mixed);
+  of(figures, MechanismKind::strided) = 104;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::strided);
+  of(figures, MechanismKind::strided) = 160;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::staged);
+  of(figures, MechanismKind::mixed) = 106;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::staged);
+}
+
 void an_op_belongs_to_the_cell_of_its_size_and_runs() {
   const auto cell = [](std::vector<std::int64_t> slots) { return cell_of(Direction::store, slots); };
   const auto run = [](std::int64_t first, std::size_t count) {
@@ -389,6 +405,7 @@ int main() {
   a_mechanism_is_changed_only_for_a_clear_gain();
   no_kernel_reads_the_host_beside_a_busy_engine();
   beside_a_busy_engine_the_copy_engine_alone_is_preferred();
+  beside_a_busy_engine_long_ops_are_mixed_where_the_copy_engine_alone_is_too_slow();
   an_op_belongs_to_the_cell_of_its_size_and_runs();
   figures_are_given_once_and_followed();
   every_cell_is_measured_over_memory_of_its_own();

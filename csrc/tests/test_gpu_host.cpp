@@ -89,15 +89,9 @@ struct Nine : HeldEngine {
   Told told;  // outlives the registration
 };
 
-// Has the first piece wait until the others are registered: several threads do it.
-void pieces_are_registered_at_once_and_told_of_in_order() {
+void all_pieces_are_registered_and_told_of_in_order() {
   Nine nine;
   CHECK(slots_per_piece(gib) == 1);
-  nine.cuda.on_register([&](void* piece) {
-    if (piece != nine.shard.base) return;
-    const HostProgress before = nine.told.wait(8 * gib);
-    CHECK(before.num_slots == 0 && !before.is_complete && before.registered_bytes == 8 * gib);
-  });
   auto registration = nine.begin();
   const HostProgress all = nine.told.wait(9 * gib);
   CHECK(all.num_slots == 9 && all.is_complete && all.registered_bytes == 9 * gib && all.unregistered_bytes == 0 &&
@@ -218,20 +212,23 @@ class Calls {
   nanoseconds shortest_pause_ = 1h;
 };
 
-// Each call keeps the engine's own waiting: it gets a turn between them.
-void beside_the_engine_pieces_are_dealt_with_one_at_a_time() {
-  Nine nine;
-  nine.keep_busy();
-  Calls registering;
-  Calls unregistering;
-  nine.cuda.on_register(registering.counted());
-  nine.cuda.on_unregister(unregistering.counted());
-  auto registration = nine.begin();
-  CHECK(nine.told.wait(9 * gib).is_complete && nine.cuda.num_registered() == 9);
-  CHECK(registering.most_at_once() == 1 && registering.shortest_pause() >= 6ms);
-  registration->let_go_gently({});
-  CHECK(nine.cuda.num_registered() == 0);
-  CHECK(unregistering.most_at_once() == 1 && unregistering.shortest_pause() >= 6ms);
+// Each call keeps all others of the process waiting: they get a turn between two, the engine's work a longer one.
+void pieces_are_dealt_with_one_at_a_time() {
+  for (const bool is_busy : {false, true}) {
+    Nine nine;
+    if (is_busy) nine.keep_busy();
+    Calls registering;
+    Calls unregistering;
+    nine.cuda.on_register(registering.counted());
+    nine.cuda.on_unregister(unregistering.counted());
+    auto registration = nine.begin();
+    CHECK(nine.told.wait(9 * gib).is_complete && nine.cuda.num_registered() == 9);
+    registration->let_go_gently({});
+    CHECK(nine.cuda.num_registered() == 0);
+    for (const Calls* calls : {&registering, &unregistering}) {
+      CHECK(calls->most_at_once() == 1 && calls->shortest_pause() >= (is_busy ? nanoseconds(6ms) : nanoseconds(200us)));
+    }
+  }
 }
 
 // Who is in a hurry gets what is left at once; whoever ends the registration, too.
@@ -311,13 +308,13 @@ void pages_are_there_before_the_driver_asks_for_them() {
 }  // namespace
 
 int main() {
-  pieces_are_registered_at_once_and_told_of_in_order();
+  all_pieces_are_registered_and_told_of_in_order();
   what_the_driver_refuses_is_usable_and_said();
   a_thread_that_cannot_use_the_device_registers_nothing_and_says_so();
   what_somebody_else_has_registered_is_left_to_him();
   a_registration_that_ends_early_waits_for_what_is_being_registered();
   a_pool_is_registered_while_it_is_prefaulted();
-  beside_the_engine_pieces_are_dealt_with_one_at_a_time();
+  pieces_are_dealt_with_one_at_a_time();
   a_hurry_ends_the_pauses();
   a_registration_that_ends_waits_for_no_turn();
   an_engine_between_two_steps_works();

@@ -12,8 +12,8 @@ using namespace flexkv::cuda;
 
 namespace {
 
-constexpr std::array all_kinds = {MechanismKind::staged, MechanismKind::direct, MechanismKind::strided,
-                                  MechanismKind::batched, MechanismKind::zero_copy};
+constexpr std::array all_kinds = {MechanismKind::staged,  MechanismKind::direct,    MechanismKind::strided,
+                                  MechanismKind::batched, MechanismKind::zero_copy, MechanismKind::mixed};
 
 constexpr std::uint64_t few_bytes = std::uint64_t{2} << 20;  // so that stages are quickly made
 
@@ -22,6 +22,7 @@ std::uint64_t calls_of(const FakeCuda& cuda, MechanismKind kind) {
   switch (kind) {
     case MechanismKind::staged:
     case MechanismKind::zero_copy:
+    case MechanismKind::mixed:
       return cuda.num_calls("cuLaunchKernel");
     case MechanismKind::direct:
       return cuda.num_calls("cuMemcpyDtoHAsync") + cuda.num_calls("cuMemcpyHtoDAsync");
@@ -55,22 +56,24 @@ void each_copies_any_layout_that_it_takes() {
       cuda.set_free_bytes(few_bytes);
       const std::uint64_t unit = std::array<std::uint64_t, 3>{1, 4, 16}[choices.below(3)];
       const std::uint64_t chunk = unit * (1 + choices.below(1500));
+      const bool is_regular = kind == MechanismKind::strided || kind == MechanismKind::mixed;
       std::vector<std::uint64_t> chunks(kind == MechanismKind::direct ? 1 : 2 + choices.below(5), chunk);
-      if (kind != MechanismKind::strided) chunks.back() = unit * (1 + choices.below(1500));
+      if (kind == MechanismKind::mixed && choices.one_in(4)) chunks = {chunk};
+      if (!is_regular) chunks.back() = unit * (1 + choices.below(1500));
       if (kind == MechanismKind::direct && choices.one_in(2)) chunks = {4096 * (1 + choices.below(3))};  // they touch
       const std::uint64_t num_blocks = 1 + choices.below(60);
       const std::uint64_t num_slots = num_blocks + choices.below(20);
       const std::uint64_t gap = choices.one_in(2) ? unit * choices.below(20) : 0;
-      GpuRig rig(cuda, choices, chunks, num_blocks, static_cast<std::int64_t>(num_slots), gap,
-                 kind == MechanismKind::strided);
+      GpuRig rig(cuda, choices, chunks, num_blocks, static_cast<std::int64_t>(num_slots), gap, is_regular);
       rig.backend().choices().force(kind);
       rig.use_host();
       const std::uint64_t before = calls_of(cuda, kind);
       const std::uint64_t kernels_before = cuda.num_calls("cuLaunchKernel");
       check_copies(rig, choices, num_blocks, num_slots);
       CHECK(calls_of(cuda, kind) > before && cuda.is_idle());
-      const bool is_kernel = kind == MechanismKind::staged || kind == MechanismKind::zero_copy;
-      CHECK(is_kernel || cuda.num_calls("cuLaunchKernel") == kernels_before);
+      const bool has_kernels = is_regular ? kind != MechanismKind::strided
+                                          : kind == MechanismKind::staged || kind == MechanismKind::zero_copy;
+      CHECK(has_kernels || cuda.num_calls("cuLaunchKernel") == kernels_before);
     }
   }
 }
@@ -154,7 +157,8 @@ void what_is_not_taken_goes_through_stages() {
       goes_through_stages(cuda, rig, choices);
     }
   }
-  for (const MechanismKind kind : {MechanismKind::strided, MechanismKind::batched, MechanismKind::direct}) {
+  for (const MechanismKind kind :
+       {MechanismKind::strided, MechanismKind::batched, MechanismKind::direct, MechanismKind::mixed}) {
     Choices choices(std::uint64_t{2});
     FakeCuda cuda(2);
     cuda.set_free_bytes(few_bytes);

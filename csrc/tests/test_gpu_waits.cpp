@@ -49,27 +49,29 @@ void the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took() {
   StagePace pace;
   WaitClock::time_point now{1h};
   pace.begin(now);
-  CHECK(pace.first_sleep(now, stage) == 0ns);  // nothing is known
+  const auto first_sleep = [&](auto at, std::uint64_t bytes) { return pace.first_sleep(at, bytes, Looks::close); };
+  CHECK(first_sleep(now, stage) == 0ns);  // nothing is known
   now += 600us;
   pace.ended(now, stage);
-  CHECK(pace.first_sleep(now, 2 * stage) == 450us && pace.first_sleep(now + 400us, 2 * stage) == 50us);
-  CHECK(pace.first_sleep(now, stage + stage / 2) == 225us);
-  CHECK(pace.first_sleep(now, 3 * stage) == 900us);      // one behind the next
-  CHECK(pace.first_sleep(now + 2ms, 2 * stage) == 0ns);  // due long since
+  CHECK(first_sleep(now, 2 * stage) == 450us && first_sleep(now + 400us, 2 * stage) == 50us);
+  CHECK(pace.first_sleep(now, 2 * stage, Looks::leisurely) == 540us);
+  CHECK(first_sleep(now, stage + stage / 2) == 225us);
+  CHECK(first_sleep(now, 3 * stage) == 900us);      // one behind the next
+  CHECK(first_sleep(now + 2ms, 2 * stage) == 0ns);  // due long since
   now += 1200us;
   pace.ended(now, 3 * stage);
-  CHECK(pace.first_sleep(now, 4 * stage) == 450us);
+  CHECK(first_sleep(now, 4 * stage) == 450us);
   now += 1h;
   pace.begin(now);  // another op: the time between them says nothing
-  CHECK(pace.first_sleep(now, stage) == 450us);
+  CHECK(first_sleep(now, stage) == 450us);
   for (std::uint64_t i = 1; i <= 4; ++i) {
     now += 800us;
     pace.ended(now, i * stage);
   }
-  CHECK(pace.first_sleep(now, 5 * stage) == 600us);  // what was before is long ago
+  CHECK(first_sleep(now, 5 * stage) == 600us);  // what was before is long ago
   now += 1h;
   pace.ended(now, 5 * stage);
-  CHECK(pace.first_sleep(now, 6 * stage) == 1ms);
+  CHECK(first_sleep(now, 6 * stage) == 1ms);
 }
 
 // Else the sleep before the next end, which may come soon, would be too long by the time between two looks.
@@ -93,7 +95,7 @@ void an_end_that_a_look_finds_came_behind_the_look_before() {
   CHECK(pace.wait(end, stage, Looks::close));
   const auto now = WaitClock::now();
   other.join();
-  CHECK(pace.first_sleep(now - 4us, stage + 1) < 1us);  // looks are 5 us apart
+  CHECK(pace.first_sleep(now - 4us, stage + 1, Looks::close) < 1us);  // looks are 5 us apart
   CHECK(cuda.api().cuStreamDestroy(stream) == success);
 }
 

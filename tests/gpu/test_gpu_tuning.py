@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 LOAD, STORE = 0, 1
 WAIT_S = 60.0
-MECHANISMS = ("staged", "direct", "strided", "batched", "zero_copy")
+MECHANISMS = ("staged", "direct", "strided", "batched", "zero_copy", "mixed")
 NUM_BLOCKS = 200
 
 
@@ -47,7 +47,7 @@ class Copies:
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-@pytest.mark.parametrize(("num_planes", "chunk_bytes"), [(7, 4096), (3, 1020), (2, 37), (1, 8192), (1, 3000)])
+@pytest.mark.parametrize(("num_planes", "chunk_bytes"), [(7, 4096), (3, 1020), (2, 37), (1, 8192), (1, 3000), (2, 65536)])
 def test_each_mechanism_copies_what_it_takes(mechanism: str, num_planes: int, chunk_bytes: int) -> None:
     copies = Copies(num_planes, chunk_bytes)
     copies.native.use_mechanism(mechanism)

@@ -244,7 +244,7 @@ def test_without_a_gpu_there_is_no_tuning(tmp_path: Path) -> None:
         planes=planes,
     )
     assert agent.tuning() == {}
-    assert not agent.give_copy_figures(np.zeros((16, 5)))
+    assert not agent.give_copy_figures(np.zeros((16, 6)))
     tuning = CopyTuning(agent, str(tmp_path / "cache"))
     tuning.begin()
     tuning.finish(1)
