@@ -230,8 +230,12 @@ def beside(
         for mover in movers:
             mover()
         first = timeline.begin()
-        result[f"{name}_gbs"] = rate(movers, seconds, warm_calls=0).gbs
-        beside_s = timeline.since(first)
+        rates = timeline.windows(first, lambda movers=movers: rate(movers, seconds, warm_calls=0).gbs)
+        result[f"{name}_gbs"] = statistics.median(rates)
+        try:
+            beside_s = timeline.since(first)
+        except RuntimeError as error:
+            raise RuntimeError(f"beside {name}: {error}") from error
         alone_s.append(timeline.wait(timeline.begin(), alone_bundles))
         result[f"{name}_slower"] = beside_s / statistics.fmean(alone_s[-2:]) - 1
     result["alone"] = running.speed(statistics.median(alone_s))

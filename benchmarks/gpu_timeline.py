@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import threading
+from collections.abc import Callable
 
 from benchmarks.gpu_rate import WAIT_S
 
 LEAST_BUNDLES = 3
+MAX_WINDOWS = 50
 
 
 class Timeline:
@@ -46,6 +48,19 @@ class Timeline:
             if not is_there:
                 raise RuntimeError(f"the engine's work did not go on within {WAIT_S:.0f} s")
             return statistics.fmean(self._taken_s[first : first + num])
+
+    def windows(self, first: int, measure: Callable[[], float]) -> list[float]:
+        """Return what `measure` found in window after window, until enough bundles from `first` on have ended.
+
+        What hardly lets the engine go on is measured for longer; not for ever, see `since`.
+        """
+        found = [measure()]
+        while len(found) < MAX_WINDOWS:
+            with self._changed:
+                if len(self._taken_s) >= first + LEAST_BUNDLES:
+                    break
+            found.append(measure())
+        return found
 
     def since(self, first: int) -> float:
         """Return the mean of the bundles from `first` on that have ended by now.

@@ -1,21 +1,16 @@
 #include "cuda/copy_batch.h"
 
 namespace flexkv::cuda {
-namespace {
-
-constexpr std::size_t most_copies_in_batch = 4096;
-
-}  // namespace
 
 CopyBatch::CopyBatch(const LaneStreams& streams) : streams_(streams) {
   if (!is_there()) return;
-  to_.reserve(most_copies_in_batch);
-  from_.reserve(most_copies_in_batch);
-  sizes_.reserve(most_copies_in_batch);
+  to_.reserve(most_copies);
+  from_.reserve(most_copies);
+  sizes_.reserve(most_copies);
 }
 
 void CopyBatch::add(std::byte* host, DevicePtr device, std::uint64_t bytes) {
-  if (to_.size() == most_copies_in_batch) flush();
+  if (to_.size() == most_copies) flush();
   const auto at_host = static_cast<DevicePtr>(reinterpret_cast<std::uintptr_t>(host));
   to_.push_back(streams_.is_store() ? at_host : device);
   from_.push_back(streams_.is_store() ? device : at_host);

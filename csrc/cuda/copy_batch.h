@@ -12,6 +12,9 @@ namespace flexkv::cuda {
 
 class CopyBatch {
  public:
+  // Of one call: one for thousands takes the driver milliseconds, in which the engine's calls may wait.
+  static constexpr std::size_t most_copies = 256;
+
   explicit CopyBatch(const LaneStreams& streams);
 
   // Whether the driver has them (12.8 and newer).

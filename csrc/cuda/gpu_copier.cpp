@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "cuda/copy_batch.h"
 #include "cuda/host_runs.h"
 #include "cuda/layer_parts.h"
 
@@ -34,6 +35,11 @@ bool is_sound(MechanismKind kind, const CopyOp& op, const CopyCell& cell) {
   return !is_long(op) || (is_long_piece && cell.is_scattered);
 }
 
+// Beside the engine's work, whose launches call the driver, too.
+bool is_sound_beside_work(MechanismKind kind, const CopyOp& op) {
+  return kind != MechanismKind::batched || op.map.layout.planes.size() * op.slots.size() <= CopyBatch::most_copies;
+}
+
 }  // namespace
 
 GpuCopier::GpuCopier(std::shared_ptr<GpuShared> shared, std::shared_ptr<GpuLane> lane,
@@ -49,6 +55,7 @@ MechanismKind GpuCopier::choose(const CopyOp& op) const {
     MechanismKind beside_work = choices_->choose(cell, is_long(op) ? Beside::work_and_long : Beside::work);
     if (!figures_tell_of(op, cell)) kind = beside_work = usual;
     if (!is_sound(kind, op, cell)) kind = usual;
+    if (!is_sound_beside_work(beside_work, op)) beside_work = usual;
     if (kind != beside_work && shared_->steps.is_engine_busy()) kind = waits_for_its_step(op) ? usual : beside_work;
   }
   if (lane_->takes(kind, op)) return kind;

@@ -12,7 +12,7 @@ namespace {
 
 using std::chrono::microseconds;
 
-constexpr std::size_t num_close_looks = 24;
+constexpr std::size_t num_close_looks = 40;
 constexpr nanoseconds close_sleep = microseconds(5);
 constexpr nanoseconds leisurely_sleep = microseconds(50);
 constexpr nanoseconds longest_sleep = microseconds(1000);
@@ -69,9 +69,10 @@ bool StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks look
   const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes, looks);
   if (first > nanoseconds(0)) pause(first);
   // Of an end that a look finds it is taken that it came just behind the look before: whoever took it for later would
-  // come late to the next one, too. There at the first look after a sleep, it may have been there for most of that.
+  // come late to the next one, too. There at the first look after a sleep, it came in the last part of that, as a rule:
+  // whoever took it for much sooner would look for the next one long before that is due.
   bool has_ended = false;
-  WaitClock::time_point look = WaitClock::now() - first / 2;
+  WaitClock::time_point look = WaitClock::now() - first / 8;
   WaitClock::time_point look_before;
   const auto is_over = [&] {
     look_before = look;

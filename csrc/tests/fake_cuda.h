@@ -101,7 +101,7 @@ class FakeCuda {
   // Device memory [begin, end) is one allocation; an address in none of them is in one that has everything.
   void add_allocation(std::uint64_t begin, std::uint64_t end) {
     const std::lock_guard lock(mutex_);
-    allocations_.emplace_back(begin, end);
+    allocations_.emplace(allocations_.begin(), begin, end);  // what was there before is gone
   }
   // The GPU has other addresses for the host's memory than the process.
   void move_host_memory() { moves_host_memory_ = true; }

@@ -53,6 +53,7 @@ class GpuRig {
       if (!in_one_tensor_) {
         tensors_.emplace_back(num_blocks * (chunk + gap) + 64);
         base = aligned(tensors_.back());
+        cuda.add_allocation(base, base + num_blocks * (chunk + gap));  // however near the next one lies
       }
       layout_.planes.push_back({base, chunk + gap, chunk});
       base += num_blocks * (chunk + gap);

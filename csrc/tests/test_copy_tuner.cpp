@@ -319,7 +319,14 @@ void figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured() {
   HeldStep held;
   CHECK(held.kind(256) == MechanismKind::zero_copy && held.kind(257) == MechanismKind::staged);
   held.record_step();
-  CHECK(held.kind(256) == MechanismKind::batched && held.kind(257) == MechanismKind::staged);
+  CHECK(held.kind(257) == MechanismKind::staged);
+}
+
+// A batch of many takes the driver a while, in which the engine's launches may wait.
+void batches_beside_a_busy_engine_are_short() {
+  HeldStep held;
+  held.record_step();
+  CHECK(held.kind(128) == MechanismKind::batched && held.kind(129) == MechanismKind::staged);  // of two chunks each
 }
 
 // The copy engine alone would stand still until the step is done: stages are filled meanwhile.
@@ -418,6 +425,7 @@ int main() {
   memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet();
   an_op_beside_a_busy_engine_takes_the_way_for_that();
   figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured();
+  batches_beside_a_busy_engine_are_short();
   a_short_load_behind_the_step_that_runs_fills_stages();
   ops_run_beside_a_measurement();
   a_measurement_ends_with_its_registration();

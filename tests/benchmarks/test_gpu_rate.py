@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.gpu_plan import Plan
 from benchmarks.gpu_rate import LOAD, STORE, parts_of, rate
-from benchmarks.gpu_timeline import LEAST_BUNDLES, Timeline
+from benchmarks.gpu_timeline import LEAST_BUNDLES, MAX_WINDOWS, Timeline
 
 WAIT_S = 20.0
 
@@ -86,6 +86,21 @@ def test_a_window_with_too_few_bundles_is_an_error() -> None:
         timeline.add(1.0)
     with pytest.raises(RuntimeError, match="only 2 bundles"):
         timeline.since(first)
+
+
+def test_what_hardly_lets_the_engine_go_on_is_measured_in_more_windows() -> None:
+    timeline = Timeline()
+    first = timeline.begin()
+    timeline.add(1.0)  # ran already
+
+    def measure() -> float:
+        timeline.add(5.0)
+        return 2.0
+
+    assert timeline.windows(first, measure) == [2.0] * LEAST_BUNDLES
+    assert timeline.since(first) == pytest.approx(5.0)
+    assert timeline.windows(first, lambda: 3.0) == [3.0]
+    assert len(timeline.windows(timeline.begin(), lambda: 3.0)) == MAX_WINDOWS
 
 
 def test_who_waits_for_bundles_is_told_when_there_will_be_none() -> None:
