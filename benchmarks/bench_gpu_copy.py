@@ -5,6 +5,7 @@ the same rounds and in turns: contiguous copies of pinned memory by the driver's
 spinning. Medians over the rounds. Before, after and between, destinations are poisoned and every byte is compared.
 
     copies    chunks of 4 KiB to 2 MiB; 64 MiB, 1 GiB, 8 GiB (of three chunks); one way each, and both at once
+    calls     64 MiB, one way: call by call in turns with DMA, neither's next to its own last
     load      1 GiB beside bf16 products of 8192^3, and beside decode steps (many small kernels): also how much longer
               the engine's work takes beside ours and beside DMA, its own speed measured around each window
     latency   one block of 2 MiB, of 64 KiB: the call, beside a DMA waited for by spinning, by interrupt
@@ -39,7 +40,7 @@ CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
 LARGE_BYTES, LARGE_CHUNKS_KIB = 4 * GIB, (8, 32, 2048)
 """So much is measured with these chunks only, unless chunks are named."""
 LOADS = ("product", "decode")
-SIZES_MIB = {"copies": (64, 1024, 8192), "load": (1024,), "pools": (1024,), "cpu": (1024,)}
+SIZES_MIB = {"copies": (64, 1024, 8192), "calls": (64,), "load": (1024,), "pools": (1024,), "cpu": (1024,)}
 QUICK_CHUNKS_KIB, TINY_CHUNKS_KIB = (4, 32, 2048), (4, 2048)
 LEAST_BLOCKS = 4
 
@@ -54,7 +55,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
     made.add_argument("--rounds", type=int, help="of which the median counts (5)")
     made.add_argument("--seconds", type=float, help="of one measurement (0.25)")
-    made.add_argument("--samples", type=int, help="of one latency (2000)")
+    made.add_argument("--samples", type=int, help="calls of one latency (2000)")
     made.add_argument("--register-gib", type=int, help="GiB of host memory (8)")
     made.add_argument("--budget-s", type=float, default=math.inf, help="measure nothing more after so many seconds")
     made.add_argument("--trace", type=Path, help="ages the pool (see bench_trace_replay); default: a made one")

@@ -15,7 +15,7 @@ import torch
 from benchmarks import gpu_agent, gpu_load
 from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, usable_copies
 from benchmarks.gpu_plan import Plan
-from benchmarks.gpu_rate import LOAD, STORE, WAIT_S, Mover, rate
+from benchmarks.gpu_rate import DIRECTION, LOAD, STORE, WAIT_S, Mover, rate
 from benchmarks.gpu_rig import Arena, Dma, Rig, check_room
 from benchmarks.gpu_rows import CopyRow, CpuRow, LatencyRow, RegisterRow, name_of_bytes
 from benchmarks.gpu_slots import Aged, fresh, mean_run, random_slots
@@ -114,6 +114,29 @@ def copies(plan: Plan) -> None:
                             rig.verify(way)
                             row = _row("copies", rig, size, way, rounds, load="idle", slots="fresh")
                             plan.add(row, _told(row))
+
+
+def calls(plan: Plan) -> None:
+    """Single calls one way on an idle GPU, in turns with the limit's."""
+    for size in plan.sizes["calls"]:
+        with Arena(plan.driver, size, size) as arena:
+            for chunk in plan.chunks[size]:
+                with _rig(plan, arena, chunk) as rig:
+                    for way in DIRECTION:
+                        if way in plan.ways and plan.has_time(f"calls: {name_of_bytes(chunk)}, {way}"):
+                            movers_of = {"ours": rig.movers(way), "limit": arena.dma.movers(way)}
+                            row = _calls_row(rig, size, way, _in_turns(movers_of, max(20, plan.samples // 8)))
+                            rig.verify(way)
+                            plan.add(row, _told(row))
+
+
+def _calls_row(rig: Rig, size: int, way: str, taken: dict[str, list[float]]) -> CopyRow:
+    limit_us, ours_us = percentile(taken["limit"], 50), percentile(taken["ours"], 50)
+    return CopyRow(
+        part="calls", chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots), load="idle",
+        slots="fresh", ours_gbs=size / ours_us / 1e3, limit_gbs=size / limit_us / 1e3, ratio=limit_us / ours_us,
+        ratio_low=limit_us / percentile(taken["ours"], 75), ratio_high=limit_us / percentile(taken["ours"], 25),
+    )  # fmt: skip
 
 
 def engine_of(name: str, *, is_tiny: bool) -> gpu_load.Engine:
@@ -236,12 +259,17 @@ def _latencies(dma: Dma, rig: Rig, direction: int, block_bytes: int, samples: in
         "spin": [dma.mover(direction, *extent) for extent in extents],
         "blocking": [dma.mover(direction, *extent, is_blocking=True) for extent in extents],
     }
+    return _in_turns(movers, samples)
+
+
+def _in_turns(movers: dict[str, list[Mover]], samples: int) -> dict[str, list[float]]:
+    """Time single calls, us, those of each name by turns over its movers. Each name is first as often as the others."""
     names = list(movers)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for sample in range(-32, samples):
         for turn in range(len(names)):
             name = names[(sample + turn) % len(names)]
-            mover = movers[name][sample % count]
+            mover = movers[name][sample % len(movers[name])]
             begin_ns = time.perf_counter_ns()
             mover()
             passed_us = (time.perf_counter_ns() - begin_ns) / 1e3

@@ -29,7 +29,7 @@ class CopyRow:
     """Blocks moved one way or both, beside contiguous DMA in the same rounds."""
 
     part: str
-    """copies, load or pools"""
+    """copies, calls, load or pools"""
     chunk_bytes: int
     size_bytes: int
     way: str
@@ -42,8 +42,9 @@ class CopyRow:
     ours_gbs: float
     limit_gbs: float
     ratio: float
-    """Median over the rounds, as are the others; each round has both."""
+    """Median over the rounds, as are the others; each round has both. Of calls: of the medians."""
     ratio_low: float
+    """The lowest and highest of the rounds; of calls: by their slower and faster quarter, beside DMA's median."""
     ratio_high: float
     engine_unit: str = ""
     engine_alone: float = 0.0
@@ -183,6 +184,7 @@ def _register_figures(row: Row) -> list[Figure]:
 
 FIGURES_OF = {
     "copies": _copy_figures,
+    "calls": _copy_figures,
     "load": _copy_figures,
     "pools": _copy_figures,
     "latency": _latency_figures,

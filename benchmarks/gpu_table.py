@@ -47,7 +47,9 @@ def _copies(rows: Sequence[Row]) -> list[Grid]:
                 line.append(own[0]["sm_mhz"] or "unknown")
             lines.append(line)
         header = ["chunk", "size", *WAYS, *(["engine alone", "SM MHz"] if load != "idle" else [])]
-        name = "an idle GPU" if load == "idle" else f"beside the {load}: how much longer its work takes, too"
+        name = f"beside the {load}: how much longer its work takes, too"
+        if load == "idle":
+            name = "an idle GPU" + (", call by call" if of_load[0]["part"] == "calls" else "")
         grids.append((f"{name}: GB/s of contiguous DMA's", header, lines))
     return grids
 
@@ -103,6 +105,7 @@ def _register(rows: Sequence[Row]) -> list[Grid]:
 
 GRIDS_OF = {
     "copies": _copies,
+    "calls": _copies,
     "load": _copies,
     "pools": _pools,
     "latency": _latency,
