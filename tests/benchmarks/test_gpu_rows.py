@@ -83,17 +83,6 @@ def result_of(*rows: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ({"load": "decode"}, None),
     ],
 )
-def test_single_calls_are_judged_like_copies_and_have_a_table_of_their_own() -> None:
-    row = copy_row(part="calls", size_bytes=64 * MIB, ratio=0.979)
-    (figure,) = figures_of([row])
-    assert (figure.must, figure.missed_by is not None) == (0.98, True)
-    (title, _, lines), *others = grids_of([row])
-    assert "call by call" in title
-    assert lines[0][:2] == ["4 KiB", "64 MiB"]
-    assert not others
-    assert "call by call" not in grids_of([copy_row()])[0][0]
-
-
 def test_a_ratio_must_be_what_the_targets_say(changes: dict[str, str], must: float | None) -> None:
     assert must_of(copy_row(**changes)) == must
 
@@ -242,3 +231,14 @@ def test_results_that_do_not_belong_together_are_refused(
 @pytest.mark.parametrize(("size", "name"), [(512, "512 B"), (18 * KIB, "18 KiB"), (3 * MIB, "3 MiB"), (GIB, "1 GiB")])
 def test_sizes_are_named_as_people_do(size: int, name: str) -> None:
     assert name_of_bytes(size) == name
+
+
+def test_single_calls_are_judged_like_copies_and_have_a_table_of_their_own() -> None:
+    row = copy_row(part="calls", size_bytes=64 * MIB, ratio=0.979)
+    (figure,) = figures_of([row])
+    assert (figure.must, figure.missed_by is not None) == (0.98, True)
+    (title, _, lines), *others = gpu_table.grids_of([row])
+    assert "call by call" in title
+    assert lines[0][:2] == ["4 KiB", "64 MiB"]
+    assert not others
+    assert "call by call" not in gpu_table.grids_of([copy_row()])[0][0]
