@@ -24,6 +24,7 @@ from benchmarks.report import GIB, KIB, MIB, percentile
 
 NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
 BUNDLES_IN_WINDOW = 8
+CALLS_BYTES, LEAST_CALLS = 32 * GIB, 20
 LATENCY_BLOCKS = ((2 * MIB, 64), (64 * KIB, 16))
 """Bytes of a block, and its chunks."""
 
@@ -119,13 +120,14 @@ def copies(plan: Plan) -> None:
 def calls(plan: Plan) -> None:
     """Single calls one way on an idle GPU, in turns with the limit's."""
     for size in plan.sizes["calls"]:
+        samples = int(min(max(plan.samples // 8, LEAST_CALLS), max(CALLS_BYTES // size, LEAST_CALLS)))
         with Arena(plan.driver, size, size) as arena:
             for chunk in plan.chunks[size]:
                 with _rig(plan, arena, chunk) as rig:
                     for way in DIRECTION:
                         if way in plan.ways and plan.has_time(f"calls: {name_of_bytes(chunk)}, {way}"):
                             movers_of = {"ours": rig.movers(way), "limit": arena.dma.movers(way)}
-                            row = _calls_row(rig, size, way, _in_turns(movers_of, max(20, plan.samples // 8)))
+                            row = _calls_row(rig, size, way, _in_turns(movers_of, samples))
                             rig.verify(way)
                             plan.add(row, _told(row))
 
@@ -266,7 +268,7 @@ def _in_turns(movers: dict[str, list[Mover]], samples: int) -> dict[str, list[fl
     """Time single calls, us, those of each name by turns over its movers. Each name is first as often as the others."""
     names = list(movers)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for sample in range(-32, samples):
+    for sample in range(-min(32, samples), samples):
         for turn in range(len(names)):
             name = names[(sample + turn) % len(names)]
             mover = movers[name][sample % len(movers[name])]

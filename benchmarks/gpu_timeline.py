@@ -43,8 +43,7 @@ class Timeline:
             is_there = self._changed.wait_for(
                 lambda: self._error is not None or len(self._taken_s) >= first + num, WAIT_S
             )
-            if self._error is not None:
-                raise RuntimeError("the engine's work ended") from self._error
+            self._raise_error()
             if not is_there:
                 raise RuntimeError(f"the engine's work did not go on within {WAIT_S:.0f} s")
             return statistics.fmean(self._taken_s[first : first + num])
@@ -52,15 +51,21 @@ class Timeline:
     def windows(self, first: int, measure: Callable[[], float]) -> list[float]:
         """Return what `measure` found in window after window, until enough bundles from `first` on have ended.
 
-        What hardly lets the engine go on is measured for longer; not for ever, see `since`.
+        What hardly lets the engine go on is measured for longer, not for ever. Raises what `fail` was told.
         """
         found = [measure()]
-        while len(found) < MAX_WINDOWS:
-            with self._changed:
-                if len(self._taken_s) >= first + LEAST_BUNDLES:
-                    break
+        while len(found) < MAX_WINDOWS and not self._has(first, LEAST_BUNDLES):
             found.append(measure())
         return found
+
+    def _has(self, first: int, num: int) -> bool:
+        with self._changed:
+            self._raise_error()
+            return len(self._taken_s) >= first + num
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise RuntimeError("the engine's work ended") from self._error
 
     def since(self, first: int) -> float:
         """Return the mean of the bundles from `first` on that have ended by now.
@@ -69,7 +74,9 @@ class Timeline:
             RuntimeError: they are too few; what was measured beside them was too short.
         """
         with self._changed:
+            self._raise_error()
             taken = self._taken_s[first:]
         if len(taken) < LEAST_BUNDLES:
-            raise RuntimeError(f"only {len(taken)} bundles of the engine's ran in a window: more --seconds are needed")
+            few = f"only {len(taken)} bundles of the engine's ended while it was measured"
+            raise RuntimeError(f"{few}: what ran beside hardly lets it go on, or more --seconds are needed")
         return statistics.fmean(taken)

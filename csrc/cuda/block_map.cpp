@@ -98,13 +98,14 @@ std::string strides_of(const DeviceLayout& layout) {
 
 }  // namespace
 
-BlockMap::BlockMap(const GpuDevice& device, DeviceLayout layout_in, std::uint32_t most_word_bytes)
+BlockMap::BlockMap(const GpuDevice& device, DeviceLayout layout_in, const BlockMap* like)
     : layout(std::move(layout_in)),
       table(unit_table(layout)),
-      word_bytes(std::min(most_word_bytes, table.word_bytes)),
+      word_bytes(like == nullptr ? table.word_bytes : std::min(like->word_bytes, table.word_bytes)),
       slot_bytes(layout.slot_bytes()),
-      chunks_are_within_allocations(are_within_allocations(device.api(), layout)),
-      plane_pitch_bytes(plane_pitch(device.api(), layout)),
+      chunks_are_within_allocations((like == nullptr || like->chunks_are_within_allocations) &&
+                                    are_within_allocations(device.api(), layout)),
+      plane_pitch_bytes(like != nullptr && like->plane_pitch_bytes == 0 ? 0 : plane_pitch(device.api(), layout)),
       device_table(device, room_for(device, table.units.size() * sizeof(Unit))) {
   upload(device, table.units, device_table.address());
 }

@@ -22,9 +22,9 @@ struct SlotPart {
 };
 
 struct BlockMap {
-  // `most_word_bytes`: of 16, 4 and 1, what kernels may use at most. Throws Error, std::invalid_argument.
+  // `like`: its blocks are copied in no way in which those of that one are not. Throws Error, std::invalid_argument.
   // REQUIRES: the thread has entered, as for the destructor.
-  BlockMap(const GpuDevice& device, DeviceLayout layout_in, std::uint32_t most_word_bytes = 16);
+  BlockMap(const GpuDevice& device, DeviceLayout layout_in, const BlockMap* like = nullptr);
   BlockMap(const BlockMap&) = delete;
   BlockMap& operator=(const BlockMap&) = delete;
 

@@ -6,7 +6,8 @@
 // writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do; and
 // the copy engine alone is preferred to stages, as it waits for no room and takes none, and moves each byte once
 // (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones a twentieth;
-// and for long ones where it takes more, a mixture of both where that does not.
+// and for long ones where it takes more, a mixture of both where that does not. Nor are many chunks copied in batches
+// there, each of which keeps the driver for a while.
 // Thread safety: all members, any thread.
 #pragma once
 #include <array>
@@ -43,6 +44,8 @@ struct CopyCell {
   [[nodiscard]] static CopyCell at(std::size_t index);
   // How many blocks an op has that is measured for the cell, of at most so many bytes unless one block has more.
   static constexpr std::uint64_t most_measured_bytes = std::uint64_t{48} << 20;
+  // Of fewer bytes no figure tells of ops above 32 MiB.
+  static constexpr std::uint64_t least_measured_bytes_for_long = std::uint64_t{16} << 20;
   [[nodiscard]] std::size_t num_measured_blocks(std::uint64_t block_bytes,
                                                 std::uint64_t most_bytes = most_measured_bytes) const;
 };
@@ -59,15 +62,19 @@ using CopyFigures = std::array<CellFigures, CopyCell::count>;
 enum class Beside : std::uint8_t { nothing, work, work_and_long };
 inline constexpr std::size_t num_besides = 3;
 
-// The mechanism that the figures speak for. Pure.
-[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside);
+// The mechanism that the figures speak for, of all or of all but batches. Pure.
+[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside,
+                                    bool may_be_batched = true);
 
 // untuned -> measuring -> measured | failed ; or given. While it is not measured or given, the usual mechanism is used.
 enum class TuningState : std::uint8_t { untuned, measuring, measured, given, failed };
 
 class CopyChoices {
  public:
-  explicit CopyChoices(MechanismKind usual);
+  // By size: whether ops are of so few chunks that they may go as batches beside the engine's work.
+  using AreShort = std::array<bool, CopyCell::blocks_of_size.size()>;
+
+  explicit CopyChoices(MechanismKind usual, const AreShort& are_short = {true, true, true, true});
 
   [[nodiscard]] MechanismKind usual() const { return usual_; }
   [[nodiscard]] MechanismKind choose(const CopyCell& cell, Beside beside) const {
@@ -100,6 +107,7 @@ class CopyChoices {
   void become(TuningState state);        // REQUIRES: mutex_ held
 
   const MechanismKind usual_;
+  const AreShort are_short_;
   std::array<std::array<std::atomic<MechanismKind>, num_besides>, CopyCell::count> chosen_{};
   std::atomic<bool> is_forced_ = false;
   mutable std::mutex mutex_;

@@ -78,8 +78,7 @@ void CopyTuner::take_memory() {
   slots_ = slots_for(shared_.map.slot_bytes, num_blocks_);
   const GpuDevice& device = shared_.device;
   memory_ = std::make_unique<GpuMemory>(device, room_for(device, sample.bytes));
-  map_ = std::make_unique<BlockMap>(device, moved_by(std::move(sample.layout), memory_->address()),
-                                    shared_.map.word_bytes);
+  map_ = std::make_unique<BlockMap>(device, moved_by(std::move(sample.layout), memory_->address()), &shared_.map);
   const std::uint64_t bytes = static_cast<std::uint64_t>(num_blocks_) * stride;
   device.check(device.api().cuMemHostRegister(slots_->base(0), bytes, host_portable_and_mapped),
                "cuMemHostRegister for measuring");
@@ -152,12 +151,14 @@ void CopyTuner::measure_cell(const CopyCell& cell, MechanismKind usual, CellFigu
   const std::size_t way = cell.direction == protocol::Direction::load ? 0 : 1;
   GpuLane& lane = *lanes_[way];
   const Op ids = op_of(cell);
+  const std::uint64_t bytes = ids.slots.size() * map_->slot_bytes;
   const CopyOp op = {*map_, host_, ids.slots, ids.blocks, map_->whole()};
   const CopyOp engines = {shared_.map, host_, ids.slots, ids.blocks, shared_.map.whole()};  // is only asked about
   std::array<bool, num_mechanisms> is_in{};
   for (std::size_t i = 0; i < num_mechanisms; ++i) {
     const auto kind = static_cast<MechanismKind>(i);
     is_in[i] = !is_hopeless_[way][i] && lane.takes(kind, op) && lane.takes(kind, engines);
+    if (kind == MechanismKind::mixed) is_in[i] = is_in[i] && bytes >= CopyCell::least_measured_bytes_for_long;
   }
   Samples samples;
   for (int round = 0; round < rounds_of_size[cell.size]; ++round) {

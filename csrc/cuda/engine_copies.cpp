@@ -6,11 +6,6 @@
 #include "cuda/whole_copies.h"
 
 namespace flexkv::cuda {
-namespace {
-
-constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
-
-}  // namespace
 
 EngineCopies::EngineCopies(const GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams) {
   for (std::size_t i = 0; i < most_in_flight; ++i) ends_.push_back(std::make_unique<GpuEvent>(shared_.device));

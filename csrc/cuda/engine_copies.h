@@ -21,6 +21,8 @@ namespace flexkv::cuda {
 // first ones when to look for that of the last, and no queue of the driver runs full.
 class EngineCopies : public CopyMechanism {
  public:
+  static constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
+
   EngineCopies(const GpuShared& shared, const LaneStreams& streams);  // throws Error
 
   void copy(const CopyOp& op) final;

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "cuda/copy_batch.h"
 #include "cuda/host_runs.h"
 #include "cuda/layer_parts.h"
 
@@ -18,14 +17,14 @@ constexpr std::uint64_t most_bytes_of_zero_copy = std::uint64_t{4} << 20;
 constexpr std::uint64_t long_piece_bytes = std::uint64_t{1} << 20;
 // Figures tell of ops up to so many times as long as what was measured: of small blocks 64 have few bytes.
 constexpr std::uint64_t reach_of_figures = 4;
-constexpr std::uint64_t least_measured_bytes_for_long = std::uint64_t{16} << 20;
 
 std::uint64_t bytes_of(const CopyOp& op) { return op.part.bytes * op.slots.size(); }
 bool is_long(const CopyOp& op) { return bytes_of(op) > most_bytes_of_short; }
 
 bool figures_tell_of(const CopyOp& op, const CopyCell& cell) {
   const std::uint64_t measured = cell.num_measured_blocks(op.map.slot_bytes) * op.map.slot_bytes;
-  return is_long(op) ? measured >= least_measured_bytes_for_long : bytes_of(op) <= reach_of_figures * measured;
+  return is_long(op) ? measured >= CopyCell::least_measured_bytes_for_long
+                     : bytes_of(op) <= reach_of_figures * measured;
 }
 
 // Beside an idle engine.
@@ -33,11 +32,6 @@ bool is_sound(MechanismKind kind, const CopyOp& op, const CopyCell& cell) {
   if (kind == MechanismKind::zero_copy) return bytes_of(op) <= most_bytes_of_zero_copy;
   const bool is_long_piece = op.map.layout.planes.size() == 1 && op.map.slot_bytes >= long_piece_bytes;
   return !is_long(op) || (is_long_piece && cell.is_scattered);
-}
-
-// Beside the engine's work, whose launches call the driver, too.
-bool is_sound_beside_work(MechanismKind kind, const CopyOp& op) {
-  return kind != MechanismKind::batched || op.map.layout.planes.size() * op.slots.size() <= CopyBatch::most_copies;
 }
 
 }  // namespace
@@ -55,7 +49,6 @@ MechanismKind GpuCopier::choose(const CopyOp& op) const {
     MechanismKind beside_work = choices_->choose(cell, is_long(op) ? Beside::work_and_long : Beside::work);
     if (!figures_tell_of(op, cell)) kind = beside_work = usual;
     if (!is_sound(kind, op, cell)) kind = usual;
-    if (!is_sound_beside_work(beside_work, op)) beside_work = usual;
     if (kind != beside_work && shared_->steps.is_engine_busy()) kind = waits_for_its_step(op) ? usual : beside_work;
   }
   if (lane_->takes(kind, op)) return kind;

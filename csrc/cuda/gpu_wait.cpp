@@ -43,6 +43,10 @@ bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseco
   return true;
 }
 
+// In the last part of it, as a rule: whoever took it for much sooner would look for the next one long before that is
+// due.
+WaitClock::time_point end_during_sleep(WaitClock::time_point look, nanoseconds slept) { return look - slept / 4; }
+
 nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t passed_bytes, Looks looks) const {
   Sample sum;
   for (const Sample& sample : samples_) sum = {sum.ns + sample.ns, sum.bytes + sample.bytes};
@@ -69,10 +73,9 @@ bool StagePace::wait(const GpuEvent& end, std::uint64_t passed_bytes, Looks look
   const nanoseconds first = first_sleep(WaitClock::now(), passed_bytes, looks);
   if (first > nanoseconds(0)) pause(first);
   // Of an end that a look finds it is taken that it came just behind the look before: whoever took it for later would
-  // come late to the next one, too. There at the first look after a sleep, it came in the last part of that, as a rule:
-  // whoever took it for much sooner would look for the next one long before that is due.
+  // come late to the next one, too.
   bool has_ended = false;
-  WaitClock::time_point look = WaitClock::now() - first / 8;
+  WaitClock::time_point look = end_during_sleep(WaitClock::now(), first);
   WaitClock::time_point look_before;
   const auto is_over = [&] {
     look_before = look;

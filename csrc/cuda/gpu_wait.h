@@ -29,6 +29,9 @@ enum class Looks : std::uint8_t { close, leisurely };
 // Looks until `has_happened` says yes: true. False once `limit` has passed. Throws what `has_happened` does.
 [[nodiscard]] bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseconds limit);
 
+// When something ended that was there at the first look after such a sleep. Pure.
+[[nodiscard]] WaitClock::time_point end_during_sleep(WaitClock::time_point look, nanoseconds slept);
+
 // Waits for the stages of ops, or any other parts of them that end one after the other: from how fast bytes passed of
 // late it knows when a stage ends, and sleeps for most of that. A stage is named by the op's bytes that have passed
 // with its end. Thread safety: one thread at a time.

@@ -11,19 +11,33 @@
 namespace flexkv::cuda {
 namespace {
 
+std::size_t pieces_of(const HostShard& host) {
+  const std::int64_t at_once = slots_per_piece(host.stride_bytes);
+  return static_cast<std::size_t>((host.num_slots + at_once - 1) / at_once);
+}
+
 constexpr int pause_factor = 3;
 constexpr std::chrono::microseconds breath{200};  // for dozens of calls of others: who knows whether the engine begins
 
 }  // namespace
+
+std::size_t Settled::add(std::size_t piece) {
+  is_settled_[piece] = true;
+  while (without_gap_ < is_settled_.size() && is_settled_[without_gap_]) ++without_gap_;
+  return without_gap_;
+}
 
 nanoseconds pause_after(nanoseconds taken, nanoseconds longest) { return std::min(pause_factor * taken, longest); }
 
 GpuHostRegistration::GpuHostRegistration(std::shared_ptr<GpuShared> shared, const HostShard& host,
                                          std::function<void(const HostProgress&)> progress,
                                          std::function<void(const std::stop_token& ends)> then)
-    : shared_(std::move(shared)), host_(host), progress_(std::move(progress)), then_(std::move(then)) {
-  const std::int64_t at_once = slots_per_piece(host_.stride_bytes);
-  pieces_.resize(static_cast<std::size_t>((host_.num_slots + at_once - 1) / at_once), Piece::waiting);
+    : shared_(std::move(shared)),
+      host_(host),
+      progress_(std::move(progress)),
+      then_(std::move(then)),
+      pieces_(pieces_of(host), Piece::waiting),
+      settled_(pieces_.size()) {
   start_threads(&GpuHostRegistration::register_pieces);
   if (threads_.empty()) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
 }
@@ -117,7 +131,8 @@ bool GpuHostRegistration::in_turn(const std::stop_token& ends, nanoseconds longe
   const auto begin = WaitClock::now();
   call();
   const auto end = WaitClock::now();
-  not_before_ = end + (is_engine_at_work() ? pause_after(end - begin, longest) : breath);
+  not_before_ =
+      end + (is_engine_at_work() ? pause_after(end - begin, longest) : std::min<nanoseconds>(breath, longest));
   return true;
 }
 
@@ -132,9 +147,9 @@ bool GpuHostRegistration::settle(std::size_t piece, Result result) {
     told_.unregistered_bytes += bytes;
     if (told_.error.empty()) told_.error = error_text(shared_->device.api(), result, "cuMemHostRegister");
   }
-  while (num_settled_ < pieces_.size() && pieces_[num_settled_] != Piece::waiting) ++num_settled_;
-  if (num_settled_ > 0) told_.num_slots = range(num_settled_ - 1).end_slot;
-  told_.is_complete = num_settled_ == pieces_.size();
+  const std::size_t without_gap = settled_.add(piece);
+  if (without_gap > 0) told_.num_slots = range(without_gap - 1).end_slot;
+  told_.is_complete = without_gap == pieces_.size();
   progress_(told_);
   return told_.is_complete;
 }

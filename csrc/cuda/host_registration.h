@@ -1,14 +1,17 @@
-// GpuHostRegistration: a shard's host memory, registered with the driver in pieces by a few threads, while copies run.
+// GpuHostRegistration: a shard's host memory, registered with the driver in pieces, while copies run.
 //
 // While the driver registers a piece, whoever else calls it waits, the engine with each launch, too (H100, 64 MiB: 2.6
 // ms; longer where pages are still to be had); and while it unregisters one, for all that the GPU has to do besides.
-// Hence pieces are short, and their pages there before the driver asks for them; and while the engine works, there is
-// one at a time, behind a pause. The pauses of letting go come to `gentle_time` at most: somebody may need the memory.
+// Hence pieces are short, and a few threads have their pages there before the driver is asked, for one at a time,
+// behind a pause: a long one while the engine works, and else a short one, as who knows whether it begins. Several at
+// once were no faster: the driver takes one after the other. The pauses of letting go come to `gentle_time` at most:
+// somebody may need the memory.
 //
 // A piece is waiting -> being registered -> ours | another's (registered already) | refused. Slots are usable up to the
 // first piece that is not settled yet. Where the driver refuses a piece, copies to and from it are slower, but right:
 // it is usable all the same, and the progress says how many bytes there are of it, and why. The end unregisters what is
-// ours and not let go yet, by as many threads. Thread safety: made, let go and ended by one thread.
+// ours and not let go yet, at once and without a pause: nobody is served any more. Thread safety: made, let go and
+// ended by one thread.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -26,6 +29,18 @@
 #include "transfer/block_copier.h"
 
 namespace flexkv::cuda {
+
+// Which pieces are settled: in any order. Pure.
+class Settled {
+ public:
+  explicit Settled(std::size_t count) : is_settled_(count) {}
+  // This one is, too. Returns how many are from the first one on without a gap.
+  std::size_t add(std::size_t piece);
+
+ private:
+  std::vector<bool> is_settled_;
+  std::size_t without_gap_ = 0;
+};
 
 // What to leave the engine between two pieces, the first of which kept it waiting for so long: at most `longest`. Pure.
 [[nodiscard]] nanoseconds pause_after(nanoseconds taken, nanoseconds longest);
@@ -59,8 +74,7 @@ class GpuHostRegistration final : public HostRegistration {
   void unregister_pieces();
   void stop_registering();
   [[nodiscard]] bool is_engine_at_work() const noexcept;
-  // Calls with `turn_` held, behind the pause. False: `ends` before. One at a time is no slower: the driver takes no
-  // two such calls at once, and keeps all others of the process waiting meanwhile.
+  // Calls with `turn_` held, behind the pause. False: `ends` before.
   bool in_turn(const std::stop_token& ends, nanoseconds longest, const std::function<void()>& call);
   [[nodiscard]] bool settle(std::size_t piece, Result result);  // whether it was the last
 
@@ -74,9 +88,9 @@ class GpuHostRegistration final : public HostRegistration {
   WaitClock::time_point not_before_{};  // guarded by turn_
   std::atomic<std::size_t> next_ = 0;   // the piece that the next thread takes
   std::mutex mutex_;
-  std::vector<Piece> pieces_;    // guarded by mutex_ until the threads have ended
-  std::size_t num_settled_ = 0;  // guarded by mutex_; from the first piece on
-  HostProgress told_;            // guarded by mutex_
+  std::vector<Piece> pieces_;  // guarded by mutex_ until the threads have ended
+  Settled settled_;            // guarded by mutex_
+  HostProgress told_;          // guarded by mutex_
   std::vector<std::thread> threads_;
 };
 

@@ -16,11 +16,13 @@ constexpr unsigned most_groups_beside_work = 32;  // each takes a multiprocessor
 constexpr unsigned most_slim_groups = 128;
 constexpr std::uint64_t part_alignment = 512;
 constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
-// The copy engine needs so long for a row beyond its bytes, and a stage's kernel so long to be launched and done (H100;
-// on a slower link an edge takes longer than it must, and as long as its bytes take anyway).
-constexpr double row_ns = 45;
+// The copy engine needs so long for a row, and for a block, beyond their bytes; and a stage's kernel so long to be
+// launched and done (H100; on a slower link an edge takes longer than it must, and as long as its bytes take anyway).
 constexpr double link_ns_per_byte = 0.018;
-constexpr double edge_ns = 14'000;
+constexpr double row_ns = 45;
+constexpr double block_ns = 2'000;
+constexpr double edge_ns = 16'000;
+constexpr std::size_t most_blocks_at_edge = 8;  // one call of the driver each
 
 // Whole slots are as far apart in a stage as in the host's memory, so that a run of them is one piece in both.
 std::uint64_t pitch_of(const CopyOp& op) {
@@ -40,67 +42,67 @@ std::size_t length_of_batch(bool is_store, bool is_first, std::size_t left, std:
   return std::min(most, left - least);
 }
 
+Cut next_cut(bool is_store, bool is_first, std::size_t left, std::size_t least, std::size_t most, Straight straight) {
+  const std::size_t whole = length_of_batch(is_store, is_first, left, least, most);
+  const std::size_t beside = straight == Straight::third ? std::min(whole / 2, left - 1) : 0;
+  return {beside, length_of_batch(is_store, is_first, left - beside, least, most)};
+}
+
 std::size_t length_of_edge(const CopyOp& op) {
   if (!can_go_straight(op)) return 0;
   const auto num_rows = static_cast<double>(op.map.layout.planes.size());
-  const double block_ns = static_cast<double>(op.map.slot_bytes) * link_ns_per_byte + num_rows * row_ns;
-  const auto length = static_cast<std::size_t>(std::ceil(edge_ns / block_ns));
-  return op.slots.size() < 2 * length ? 0 : length;
+  const double taken_ns = static_cast<double>(op.map.slot_bytes) * link_ns_per_byte + num_rows * row_ns + block_ns;
+  const auto length = static_cast<std::size_t>(std::ceil(edge_ns / taken_ns));
+  return length > most_blocks_at_edge || op.slots.size() < 2 * length ? 0 : length;
 }
 
 bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op); }
 
-void StagedCopies::copy(const CopyOp& op, bool is_mixed) {
+// A store's edge comes first: bytes move while the host launches the first stage's kernel.
+void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const bool is_store = streams_.is_store();
   if (is_store) shared_.steps.wait(op.after_step, shared_.start_limit);  // before it counts as one that shares stages
   begin(op.after_step);
-  const std::size_t num_at_edge = length_of_edge(op);
+  const std::size_t num_at_edge = may_go_straight(op) ? length_of_edge(op) : 0;
   const std::size_t num_others = op.slots.size() - num_at_edge;
-  const CopyOp edge = op.blocks_at(is_store ? 0 : num_others, num_at_edge);  // both are used until `finish` returns
-  const CopyOp others = op.blocks_at(is_store ? num_at_edge : 0, num_others);
+  const CopyOp edge = op.blocks_at(is_store ? 0 : num_others, num_at_edge);
+  const CopyOp others = op.blocks_at(is_store ? num_at_edge : 0, num_others);  // is used until `finish` returns
   if (is_store) go_straight(edge);
-  pass_stages(others, is_mixed);
-  if (!is_store && may_go_straight(op)) {
+  pass_stages(others, straight);
+  if (!is_store && num_at_edge > 0) {
     go_straight(edge);
-  } else if (!is_store) {
-    pass_stages(edge, false);
+    edge_.record(streams_.copies().get());
+    awaits_edge_ = true;
   }
   finish();
 }
 
-void StagedCopies::pass_stages(const CopyOp& op, bool is_mixed) {
+void StagedCopies::pass_stages(const CopyOp& op, Straight straight) {
   const std::uint64_t pitch_bytes = pitch_of(op);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
   for (std::size_t first = 0; first < op.slots.size();) {
-    std::size_t left = op.slots.size() - first;
-    std::size_t count = length_of_batch(streams_.is_store(), first == 0, left, least, most);
-    if (is_mixed && may_go_straight(op)) {
-      const std::size_t straight = std::min(count / 2, left - 1);
-      go_straight(op.blocks_at(first, straight));
-      first += straight;
-      left -= straight;
-      count = std::min(count, left);
-    }
+    const bool has_third = straight == Straight::third && may_go_straight(op);
+    const Cut cut = next_cut(streams_.is_store(), first == 0, op.slots.size() - first, least, most,
+                             has_third ? Straight::third : Straight::edge);
+    go_straight(op.blocks_at(first, cut.straight));
+    first += cut.straight;
     const bool is_busy = shared_.steps.is_engine_busy();
-    const bool is_host_to_launch = is_busy && !streams_.is_store() && count < left;
-    pass(op, batch_of(op, first, count, pitch_bytes),
+    const bool is_host_to_launch = is_busy && !streams_.is_store() && first + cut.staged < op.slots.size();
+    pass(op, batch_of(op, first, cut.staged, pitch_bytes),
          {.is_beside_work = is_busy, .is_host_to_launch = is_host_to_launch});
-    first += count;
+    first += cut.staged;
   }
 }
 
 // A store has waited for the step. A load is not to: stages are filled meanwhile, and those behind would wait, too.
 bool StagedCopies::may_go_straight(const CopyOp& op) const { return shared_.steps.is_done(op.after_step); }
 
-// A store's blocks have moved when the stage behind them has.
+// They have moved when the stage behind them has: its copies come behind them in the stream.
 void StagedCopies::go_straight(const CopyOp& op) {
   if (op.slots.empty()) return;
   move_whole(streams_, op);
-  issued_bytes_ += op.slots.size() * op.map.slot_bytes;
-  if (streams_.is_store()) return;
-  straight_.record(streams_.copies().get());
-  awaits_straight_ = true;
+  issued_bytes_ += op.slots.size() * pitch_of(op);
 }
 
 void StagedCopies::begin(std::uint64_t after_step) {
@@ -108,7 +110,7 @@ void StagedCopies::begin(std::uint64_t after_step) {
   fills_.begin();
   ends_.begin();
   issued_bytes_ = 0;
-  awaits_straight_ = false;
+  awaits_edge_ = false;
   step_ = after_step;
 }
 
@@ -130,7 +132,7 @@ void StagedCopies::record(const PartEvents& events) const {
 
 void StagedCopies::finish() {
   while (!in_flight_.empty()) finish_oldest();
-  if (awaits_straight_) (void)ends_.wait(straight_, issued_bytes_, Looks::close);
+  if (awaits_edge_) (void)ends_.wait(edge_, issued_bytes_, Looks::close);
   shared_.stages.end(side());
 }
 

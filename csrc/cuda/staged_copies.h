@@ -32,14 +32,17 @@
 
 namespace flexkv::cuda {
 
+// What goes straight of an op, where it can: blocks at the edge; a third of the others, too.
+enum class Straight : std::uint8_t { edge, third };
+
 class StagedCopies final : public CopyMechanism {
  public:
   StagedCopies(GpuShared& shared, const LaneStreams& streams)
-      : shared_(shared), streams_(streams), batch_(streams), straight_(shared.device) {}
+      : shared_(shared), streams_(streams), batch_(streams), edge_(shared.device) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
-  void copy(const CopyOp& op) override { copy(op, false); }
-  void copy(const CopyOp& op, bool is_mixed);  // REQUIRES: mixed: can_go_straight
+  void copy(const CopyOp& op) override { copy(op, Straight::edge); }
+  void copy(const CopyOp& op, Straight straight);  // REQUIRES: a third: they can
   void settle() noexcept override;
 
   // The same in steps: begin, any number of issues, all behind the same step of the engine's, finish. What is issued
@@ -72,7 +75,7 @@ class StagedCopies final : public CopyMechanism {
     bool is_beside_work = false;  // of the engine's
     bool is_host_to_launch = false;
   };
-  void pass_stages(const CopyOp& op, bool is_mixed);
+  void pass_stages(const CopyOp& op, Straight straight);
   void pass(const CopyOp& op, const Batch& batch, Way way);
   [[nodiscard]] bool may_go_straight(const CopyOp& op) const;
   void go_straight(const CopyOp& op);  // REQUIRES: it may
@@ -92,8 +95,8 @@ class StagedCopies final : public CopyMechanism {
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
   std::uint64_t issued_bytes_ = 0;  // since `begin`
   std::uint64_t step_ = 0;          // that this op's scatters come behind, until it is seen to be done
-  bool awaits_straight_ = false;    // of a load, whose stages do not tell of what went straight behind them
-  const GpuEvent straight_;
+  bool awaits_edge_ = false;        // of a load: it comes behind the last stage
+  const GpuEvent edge_;
   StagePace fills_;
   StagePace ends_;
 };
@@ -104,14 +107,24 @@ class MixedCopies final : public CopyMechanism {
   explicit MixedCopies(StagedCopies& staged) : staged_(staged) {}
 
   [[nodiscard]] bool takes(const CopyOp& op) const override;
-  void copy(const CopyOp& op) override { staged_.copy(op, true); }
+  void copy(const CopyOp& op) override { staged_.copy(op, Straight::third); }
   void settle() noexcept override { staged_.settle(); }
 
  private:
   StagedCopies& staged_;
 };
 
-// How many blocks the edge of an op of so many has: none where they cannot go straight, or of short ops. Pure.
+// Which of the blocks left come next: some that go straight, and the batch of a stage behind them. Pure. REQUIRES: as
+// of length_of_batch.
+struct Cut {
+  std::size_t straight = 0;
+  std::size_t staged = 0;
+};
+[[nodiscard]] Cut next_cut(bool is_store, bool is_first, std::size_t left, std::size_t least, std::size_t most,
+                           Straight straight);
+
+// How many blocks the edge of an op has: none where they cannot go straight, or are too small, or the op too short.
+// Pure.
 [[nodiscard]] std::size_t length_of_edge(const CopyOp& op);
 
 // How many blocks the next batch of an op has, of those left: at most `most`. A store's first batch has only `least`,

@@ -270,11 +270,13 @@ void memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet() {
 // Figures that speak for a batch beside a busy engine, and for a kernel over the host's memory otherwise; and a step of
 // the engine's, the first, that does not end while it is held.
 struct HeldStep {
-  HeldStep() {
+  explicit HeldStep(std::vector<std::uint64_t> chunks = {1024, 1024},
+                    MechanismKind without_kernels = MechanismKind::batched)
+      : rig(with_few_bytes(cuda), choices, std::move(chunks), 400, 400) {
     CopyFigures figures{};
     for (CellFigures& cell : figures) {
       of(cell, MechanismKind::staged) = 100;
-      of(cell, MechanismKind::batched) = 80;
+      of(cell, without_kernels) = 80;
       of(cell, MechanismKind::zero_copy) = 50;
     }
     CHECK(rig.backend().choices().give(figures));
@@ -298,7 +300,7 @@ struct HeldStep {
 
   Choices choices{std::uint64_t{1}};
   FakeCuda cuda{1};
-  GpuRig rig{with_few_bytes(cuda), choices, {1024, 1024}, 400, 400};
+  GpuRig rig;
   Stream engine = cuda.make_stream();
 };
 
@@ -316,17 +318,56 @@ void an_op_beside_a_busy_engine_takes_the_way_for_that() {
 }
 
 void figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured() {
-  HeldStep held;
+  HeldStep held({1024}, MechanismKind::direct);
   CHECK(held.kind(256) == MechanismKind::zero_copy && held.kind(257) == MechanismKind::staged);
   held.record_step();
-  CHECK(held.kind(257) == MechanismKind::staged);
+  CHECK(held.kind(256) == MechanismKind::direct && held.kind(257) == MechanismKind::staged);
 }
 
 // A batch of many takes the driver a while, in which the engine's launches may wait.
 void batches_beside_a_busy_engine_are_short() {
-  HeldStep held;
-  held.record_step();
-  CHECK(held.kind(128) == MechanismKind::batched && held.kind(129) == MechanismKind::staged);  // of two chunks each
+  {
+    HeldStep held;
+    held.record_step();
+    CHECK(held.kind(63) == MechanismKind::batched && held.kind(64) == MechanismKind::staged);  // two chunks each
+  }
+  CellFigures figures{};
+  of(figures, MechanismKind::staged) = 100;
+  of(figures, MechanismKind::batched) = 90;
+  of(figures, MechanismKind::strided) = 104;
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long, false) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long, true) == MechanismKind::batched);
+  using Sizes = CopyChoices::AreShort;
+  CHECK((are_short(1, std::uint64_t{2} << 20) == Sizes{true, true, true, true}));  // 16 in a segment, however many
+  CHECK((are_short(64, std::uint64_t{2} << 20) == Sizes{true, false, false, false}));
+  CHECK((are_short(2, 2048) == Sizes{true, true, true, false}) && !are_short(300, 4096)[0]);
+}
+
+GpuLanes lanes_of(GpuShared& shared) {
+  const std::shared_ptr<GpuShared> not_owned(&shared, [](GpuShared*) {});
+  return {std::make_shared<GpuLane>(not_owned, Direction::load),
+          std::make_shared<GpuLane>(not_owned, Direction::store)};
+}
+
+// A sample lies in one allocation and may be regular where the engine's planes are not: they lie in one each.
+void nothing_is_measured_going_straight_that_cannot_in_service() {
+  constexpr std::uint64_t chunk = std::uint64_t{64} << 10;
+  constexpr std::uint64_t num_blocks = 70;
+  for (const bool in_one_allocation : {false, true}) {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    cuda.set_free_bytes(std::uint64_t{64} << 20);
+    GpuRig rig(cuda, choices, {chunk, chunk, chunk}, num_blocks, num_blocks, 0, true);
+    const DeviceLayout& layout = rig.map().layout;
+    for (const Plane& plane : layout.planes) {
+      if (!in_one_allocation) cuda.add_allocation(plane.base, plane.base + num_blocks * chunk);
+    }
+    GpuShared shared(cuda.api(), 0, layout, 3 * chunk);
+    CopyChoices chosen(MechanismKind::staged);
+    tune(shared, lanes_of(shared), chosen, {}, {std::chrono::milliseconds(60000), 32 << 20, 32 << 20});
+    CHECK(chosen.report().state == TuningState::measured);
+    CHECK((cuda.num_calls("cuMemcpy2DAsync") > 0) == in_one_allocation);
+  }
 }
 
 // The copy engine alone would stand still until the step is done: stages are filled meanwhile.
@@ -380,9 +421,7 @@ void a_measurement_ends_with_its_registration() {
   std::stop_source ended;
   ended.request_stop();
   GpuShared shared(cuda.api(), 0, rig.map().layout, 4096);
-  const GpuLanes lanes = {
-      std::make_shared<GpuLane>(std::shared_ptr<GpuShared>(&shared, [](GpuShared*) {}), Direction::load),
-      std::make_shared<GpuLane>(std::shared_ptr<GpuShared>(&shared, [](GpuShared*) {}), Direction::store)};
+  const GpuLanes lanes = lanes_of(shared);
   CopyChoices chosen(MechanismKind::staged);
   tune(shared, lanes, chosen, ended.get_token(), no_hurry);
   CHECK(chosen.report().state == TuningState::untuned);
@@ -426,6 +465,7 @@ int main() {
   an_op_beside_a_busy_engine_takes_the_way_for_that();
   figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured();
   batches_beside_a_busy_engine_are_short();
+  nothing_is_measured_going_straight_that_cannot_in_service();
   a_short_load_behind_the_step_that_runs_fills_stages();
   ops_run_beside_a_measurement();
   a_measurement_ends_with_its_registration();

@@ -203,112 +203,6 @@ void a_load_that_the_host_launches_waits_for_its_step() {
   busy.rig.check(want);
 }
 
-// Blocks of 128 KiB in one tensor, stages of 1 MiB, and an engine's stream that is held.
-struct Blocks {
-  explicit Blocks(std::vector<std::uint64_t> chunks_kib, MechanismKind kind = MechanismKind::staged)
-      : rig(with_few_bytes(cuda), choices, in_bytes(std::move(chunks_kib)), 80, 80, 0, true) {
-    rig.backend().choices().force(kind);
-    cuda.hold(engine, true);
-  }
-  ~Blocks() {
-    cuda.hold(engine, false);
-    CHECK(cuda.api().cuStreamDestroy(engine) == success);
-  }
-  Blocks(const Blocks&) = delete;
-  Blocks& operator=(const Blocks&) = delete;
-
-  static FakeCuda& with_few_bytes(FakeCuda& cuda) {
-    cuda.set_free_bytes(std::uint64_t{8} << 20);
-    return cuda;
-  }
-  static std::vector<std::uint64_t> in_bytes(std::vector<std::uint64_t> kib) {
-    for (std::uint64_t& each : kib) each *= 1024;
-    return kib;
-  }
-  // Copies as many, checks all bytes; returns how many went straight: copies beyond the one of each stage.
-  std::uint64_t num_straight(Direction direction, std::size_t count) {
-    const char* const piece = direction == Direction::store ? "cuMemcpyDtoHAsync" : "cuMemcpyHtoDAsync";
-    const auto copies = [&] { return cuda.num_calls("cuMemcpy2DAsync") + cuda.num_calls(piece); };
-    const std::uint64_t before = copies();
-    const std::uint64_t stages = cuda.num_calls("cuLaunchKernel");
-    const Ids slots = numbered(0, count);
-    const Ids blocks = reversed(count);
-    rig.randomize();
-    auto want = rig.contents();
-    rig.expect(want, rig.now(), direction, slots, blocks);
-    CHECK(rig.copy(direction, slots, blocks) == count * 128 * 1024);
-    rig.check(want);
-    return copies() - before - (cuda.num_calls("cuLaunchKernel") - stages);
-  }
-  // The engine has a step, the first, that does not end.
-  void begin_step() {
-    cuda.add_work(engine, [] {});
-    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-  }
-  static Ids reversed(std::size_t count) {
-    Ids ids = numbered(0, count);
-    std::ranges::reverse(ids);
-    return ids;
-  }
-
-  Choices choices{std::uint64_t{9}};
-  FakeCuda cuda{9};
-  GpuRig rig;
-  Stream engine = cuda.make_stream();
-};
-
-// While a store's first stage is gathered, and a load's last one scattered. 128 KiB take the copy engine 2.4 us.
-void the_edge_of_an_op_goes_straight() {
-  for (const std::vector<std::uint64_t>& chunks_kib : {std::vector<std::uint64_t>{128}, {64, 64}}) {
-    Blocks blocks(chunks_kib);
-    for (const Direction direction : {Direction::load, Direction::store}) {
-      CHECK(blocks.num_straight(direction, 80) == 6);
-      CHECK(blocks.num_straight(direction, 12) == 6);
-      CHECK(blocks.num_straight(direction, 11) == 0);
-      CHECK(blocks.num_straight(direction, 1) == 0);
-      const char* const piece = direction == Direction::store ? "cuMemcpyDtoHAsync" : "cuMemcpyHtoDAsync";
-      blocks.cuda.fail(chunks_kib.size() == 2 ? "cuMemcpy2DAsync" : piece, 3);
-      CHECK_THROWS(blocks.num_straight(direction, 80), Error);
-      blocks.cuda.fail("", 0);
-      CHECK(blocks.cuda.is_idle());
-      CHECK(blocks.num_straight(direction, 80) == 6);
-    }
-  }
-  Blocks irregular({64, 32, 32});
-  CHECK(irregular.num_straight(Direction::load, 80) == 0);
-  CHECK(irregular.num_straight(Direction::store, 80) == 0);
-}
-
-// It writes the engine's blocks; and while the step is not done stages can be filled, for which it would be in the way.
-void nothing_of_a_load_goes_straight_before_its_step_is_done() {
-  for (const MechanismKind kind : {MechanismKind::staged, MechanismKind::mixed}) {
-    Blocks blocks({64, 64}, kind);
-    blocks.begin_step();
-    const Ids ids = numbered(0, 20);  // fewer than stages hold
-    const auto before = blocks.rig.contents();
-    auto want = before;
-    blocks.rig.expect(want, {before.tensors, before.host}, Direction::load, ids, ids);
-    const std::uint64_t looks = blocks.cuda.num_calls("cuEventQuery");
-    std::thread load([&] { (void)blocks.rig.copy(Direction::load, ids, ids, 1); });
-    blocks.cuda.await_calls("cuEventQuery", looks + 30);
-    blocks.rig.check(before);
-    blocks.cuda.hold(blocks.engine, false);
-    load.join();
-    blocks.rig.check(want);
-    CHECK(blocks.cuda.num_calls("cuMemcpy2DAsync") == 0);
-  }
-}
-
-void a_third_of_a_mixed_op_goes_straight() {
-  Blocks blocks({64, 64}, MechanismKind::mixed);
-  blocks.begin_step();  // not that of these ops
-  for (const Direction direction : {Direction::load, Direction::store}) {
-    const std::uint64_t of_74 = blocks.num_straight(direction, 80) - 6;  // without the edge
-    CHECK(of_74 >= 22 && of_74 <= 25);
-    CHECK(blocks.num_straight(direction, 1) == 0);
-  }
-}
-
 void stages_come_back_after_a_launch_that_fails() {
   for (const std::uint64_t number : {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{5}}) {
     BusyEngine busy;
@@ -354,9 +248,6 @@ int main() {
   pieces_of_scattered_slots_go_as_one_batch();
   slim_groups_are_as_many_as_the_bytes_want_and_the_gpu_has_room_for();
   a_load_that_the_host_launches_waits_for_its_step();
-  the_edge_of_an_op_goes_straight();
-  nothing_of_a_load_goes_straight_before_its_step_is_done();
-  a_third_of_a_mixed_op_goes_straight();
   stages_come_back_after_a_launch_that_fails();
   the_copy_engine_moves_long_ops_in_segments();
   std::puts("test_gpu_batches: ok");

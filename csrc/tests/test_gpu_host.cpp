@@ -101,6 +101,13 @@ void all_pieces_are_registered_and_told_of_in_order() {
   CHECK(nine.cuda.num_registered() == 0 && nine.cuda.num_calls("cuMemHostUnregister") == 9);
 }
 
+// Threads make pages present beside each other, and whose piece is first is registered first.
+void slots_are_usable_up_to_the_first_piece_that_is_not_settled() {
+  Settled settled(4);
+  CHECK(settled.add(2) == 0 && settled.add(1) == 0);
+  CHECK(settled.add(0) == 3 && settled.add(3) == 4);
+}
+
 // What becomes of nine pieces one of which the driver does not take. Eight are ours to let go.
 HostProgress progress_when_one_fails(Result result) {
   Nine nine;
@@ -309,6 +316,7 @@ void pages_are_there_before_the_driver_asks_for_them() {
 
 int main() {
   all_pieces_are_registered_and_told_of_in_order();
+  slots_are_usable_up_to_the_first_piece_that_is_not_settled();
   what_the_driver_refuses_is_usable_and_said();
   a_thread_that_cannot_use_the_device_registers_nothing_and_says_so();
   what_somebody_else_has_registered_is_left_to_him();

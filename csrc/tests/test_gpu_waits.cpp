@@ -74,6 +74,32 @@ void the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took() {
   CHECK(first_sleep(now, 6 * stage) == 1ms);
 }
 
+// A link that is twice as fast as it was is slept for too long at first; then ends are found by looks again, a few
+// each.
+void sleeps_follow_a_link_that_has_become_faster() {
+  constexpr std::uint64_t stage = 1000;
+  constexpr nanoseconds look = 50us;
+  StagePace pace;
+  WaitClock::time_point now{1h};
+  pace.begin(now);
+  for (std::uint64_t i = 1; i <= 4; ++i) pace.ended(now + i * 800us, i * stage);
+  now += 4 * 800us;
+  WaitClock::time_point due = now;
+  int num_looks = 0;
+  for (std::uint64_t i = 5; i <= 40; ++i) {
+    due += 400us;
+    if (due <= now) continue;  // there already: not waited for
+    const nanoseconds slept = pace.first_sleep(now, i * stage, Looks::leisurely);
+    now += slept;
+    num_looks = 1;
+    WaitClock::time_point end = end_during_sleep(now, slept);
+    for (; now < due; ++num_looks) end = now, now += look;
+    pace.ended(end, i * stage);
+    CHECK(i < 16 || now - due <= look);
+  }
+  CHECK(num_looks <= 4);
+}
+
 // Else the sleep before the next end, which may come soon, would be too long by the time between two looks.
 void an_end_that_a_look_finds_came_behind_the_look_before() {
   FakeCuda cuda(1);
@@ -202,6 +228,7 @@ void a_direction_that_gets_no_stage_says_so_at_its_limit() {
 int main() {
   sleeps_are_short_at_first_and_grow_with_the_wait();
   a_wait_ends_with_what_it_waits_for_or_at_its_limit();
+  sleeps_follow_a_link_that_has_become_faster();
   the_next_stage_is_slept_for_most_of_the_time_that_the_last_ones_took();
   an_end_that_a_look_finds_came_behind_the_look_before();
   a_load_runs_to_its_end_while_a_store_waits_for_a_step_that_does_not_end();

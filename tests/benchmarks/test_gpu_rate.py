@@ -120,6 +120,9 @@ def test_who_waits_for_bundles_is_told_when_there_will_be_none() -> None:
     thread.start()
     assert begun.wait(WAIT_S)
     timeline.fail(ValueError("out of memory"))
+    for call in (lambda: timeline.since(first), lambda: timeline.windows(first, lambda: 1.0)):
+        with pytest.raises(RuntimeError, match="the engine's work ended"):
+            call()
     thread.join(WAIT_S)
     assert not thread.is_alive()
     assert isinstance(found[0].__cause__, ValueError)
