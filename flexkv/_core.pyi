@@ -778,7 +778,7 @@ class CopyAgent:
     def stats(self) -> dict:
         """Counters since start."""
 
-    def give_copy_figures(self, us: Annotated[NDArray[numpy.float64], dict(shape=(16, 5), order='C', device='cpu', writable=False)]) -> bool:
+    def give_copy_figures(self, us: Annotated[NDArray[numpy.float64], dict(shape=(16, 6), order='C', device='cpu', writable=False)]) -> bool:
         """
         Use figures of an earlier measurement: microseconds, one row for each of tuning()['cells'], in order of tuning()['mechanisms']; 0: not measured. Before start. False without a GPU, or when there are some already.
         """
