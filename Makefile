@@ -34,6 +34,7 @@ help:
 	@echo "stubs         regenerate flexkv/_core.pyi"
 	@echo "unit          tests without vLLM          make unit ARGS='-k pool -x'"
 	@echo "native-test   native tests under ASan+UBSan and TSan"
+	@echo "gpu-test      tests that need NVIDIA GPUs  make gpu-test PYTHON=... ARGS='--bench DIR'"
 	@echo "stress        threads on one KVManager under ASan+UBSan and TSan, each for STRESS_SECONDS (8)"
 	@echo "fuzz          each fuzz target under libFuzzer for FUZZ_SECONDS (60)"
 	@echo "bench         every benchmark, one table   make bench ARGS=--quick TRACE=FILE"
@@ -106,6 +107,11 @@ test-long: build install
 native-test: setup
 	@JOBS=$(JOBS) scripts/native_test.sh address,undefined
 	@JOBS=$(JOBS) scripts/native_test.sh thread
+
+# On a machine with a GPU: PYTHON has torch and what scripts/gpu_test.sh names.
+.PHONY: gpu-test
+gpu-test:
+	@scripts/gpu_test.sh $(ARGS) $(or $(PYTHON),python3)
 
 .PHONY: stress
 stress: setup
