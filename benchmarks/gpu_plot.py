@@ -49,7 +49,7 @@ def svg(result: Mapping[str, Any]) -> str:
 
 def _panels(rows: Sequence[Row]) -> list[list[str]]:
     panels = []
-    for part in ("copies", "load", "pools"):
+    for part in ("copies", "calls", "load", "pools"):
         of_part = [row for row in rows if row.get("part") == part]
         groups = dict.fromkeys((row["load"], row["slots"], row["size_bytes"]) for row in of_part)
         for load, slots, size in groups:
