@@ -7,21 +7,23 @@
 # what flexkv itself needs; flexkv is not installed, but built for it into the working tree. Tests of ranks get all GPUs,
 # the others one each beside each other. Benchmarks run alone, on the first one, a quarter of an hour.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() { sed -n '4s/^# *//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 results="" trace="" python=python3
 while (($#)); do
   case $1 in
-    --bench) results=${2:?--bench needs a directory}; shift 2 ;;
-    --trace) trace=${2:?--trace needs a file}; shift 2 ;;
+    --bench) results=$(realpath -m -- "${2:?needs a directory}"); shift 2 ;;
+    --trace) trace=$(realpath -m -- "${2:?needs a file}"); shift 2 ;;
     -*) usage ;;
     *) python=$1; shift ;;
   esac
 done
-[[ -z $trace || -f $trace ]] || { echo "gpu_test: no such file: $trace" >&2; exit 2; }
+[[ -z $trace || -f $trace ]] || { echo "gpu_test: --trace $trace is no file" >&2; exit 2; }
+found=$(command -v "$python") || { echo "gpu_test: no such Python: $python" >&2; exit 2; }
+python=$(realpath -s -- "$found")
 num_gpus=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
 ((num_gpus > 0)) || { echo "gpu_test: nvidia-smi names no GPU here" >&2; exit 1; }
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 FLEXKV_BUILD_DIR=build/gpu scripts/dev_build.sh "$python"
 export PYTHONUNBUFFERED=1
@@ -38,14 +40,19 @@ run_tests() {
   return "$status"
 }
 
-run_tests ranks tests/gpu/test_gpu_ranks.py
 copies=(tests/gpu/test_gpu_copies.py tests/gpu/test_gpu_tuning.py)
 engines=(tests/gpu/test_connector_replay.py tests/gpu/test_gpu_model.py)
-CUDA_VISIBLE_DEVICES=0 run_tests copies "${copies[@]}" &
-first=$!
-((num_gpus > 1)) || wait "$first"
-CUDA_VISIBLE_DEVICES=$((num_gpus > 1 ? 1 : 0)) run_tests engines "${engines[@]}"
-((num_gpus == 1)) || wait "$first"
+failed=0
+run_tests ranks tests/gpu/test_gpu_ranks.py || failed=1
+if ((num_gpus > 1)); then
+  CUDA_VISIBLE_DEVICES=0 run_tests copies "${copies[@]}" &
+  CUDA_VISIBLE_DEVICES=1 run_tests engines "${engines[@]}" || failed=1
+  wait $! || failed=1
+else
+  run_tests copies "${copies[@]}" || failed=1
+  run_tests engines "${engines[@]}" || failed=1
+fi
+((failed == 0)) || { echo "gpu_test: FAILED; the tests' output is above and in $logs" >&2; exit 1; }
 if grep -q '^SKIPPED' "$logs"/*.log; then
   echo "gpu_test: passed on $num_gpus GPUs, but for the tests that were skipped"
 else

@@ -63,7 +63,8 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const bool is_store = streams_.is_store();
   if (is_store) shared_.steps.wait(op.after_step, shared_.start_limit);  // before it counts as one that shares stages
   begin(op.after_step);
-  const std::size_t num_at_edge = may_go_straight(op) ? length_of_edge(op) : 0;
+  const std::size_t length = length_of_edge(op);
+  const std::size_t num_at_edge = length > 0 && (is_store || may_go_straight(op)) ? length : 0;
   const std::size_t num_others = op.slots.size() - num_at_edge;
   const CopyOp edge = op.blocks_at(is_store ? 0 : num_others, num_at_edge);
   const CopyOp others = op.blocks_at(is_store ? num_at_edge : 0, num_others);  // is used until `finish` returns
