@@ -295,13 +295,14 @@ bool AgentLink::sleep_on(int fd, int events, std::optional<Clock::time_point> un
   return ready > 0;
 }
 
+// Who finds the link stopping finds the token stopped as well.
 void AgentLink::request_stop(Clock::time_point deadline) {
+  stop_.request_stop();
   {
     const std::lock_guard lock(mutex_);
     stop_deadline_ = deadline;
     if (state_ == AgentState::idle) state_ = AgentState::stopped;  // never started: no thread will say so
   }
-  stop_.request_stop();
   wake_.signal();
 }
 
