@@ -53,8 +53,10 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--chunks", type=int, nargs="+", metavar="KIB", help=f"KiB; default: {CHUNKS_KIB}")
     made.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     made.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
-    made.add_argument("--rounds", type=int, help="of which the median counts (5)")
-    made.add_argument("--seconds", type=float, help="of one measurement (0.25)")
+    made.add_argument(
+        "--rounds", type=int, help="of which the median counts (5; of idle copies of 64 MiB five times as many)"
+    )
+    made.add_argument("--seconds", type=float, help="of one measurement (0.25; of idle copies of 64 MiB a fifth)")
     made.add_argument("--samples", type=int, help="calls of one latency (2000)")
     made.add_argument("--register-gib", type=int, help="GiB of host memory (8)")
     made.add_argument("--budget-s", type=float, default=math.inf, help="measure nothing more after so many seconds")

@@ -25,6 +25,8 @@ from benchmarks.report import GIB, KIB, MIB, percentile
 NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
 BUNDLES_IN_WINDOW = 8
 CALLS_BYTES, LEAST_CALLS = 32 * GIB, 20
+SHORT_BYTES, SPLIT_OF_SHORT = 64 * MIB, 5
+"""Up to how many bytes windows are shorter and more by this factor: a host that is not still drifts within one."""
 LATENCY_BLOCKS = ((2 * MIB, 64), (64 * KIB, 16))
 """Bytes of a block, and its chunks."""
 
@@ -87,13 +89,15 @@ def _told(row: CopyRow) -> str:
     return f"{what} {row.slots}: {copy_cell(asdict(row))}"
 
 
-def _idle_rounds(plan: Plan, limit: list[Mover], ours: list[Mover]) -> list[dict[str, float]]:
-    """Take turns with the limit, who begins as well."""
+def _idle_rounds(plan: Plan, size: int, limit: list[Mover], ours: list[Mover]) -> list[dict[str, float]]:
+    """Take turns with the limit, who begins as well. Short copies take more and shorter turns in the same time."""
+    split = SPLIT_OF_SHORT if size <= SHORT_BYTES else 1
     rounds = []
-    for number in range(plan.rounds):
+    for number in range(split * plan.rounds):
         of_round = {}
         for is_ours in (number % 2 == 1, number % 2 == 0):
-            of_round["ours_gbs" if is_ours else "limit_gbs"] = rate(ours if is_ours else limit, plan.seconds).gbs
+            movers = ours if is_ours else limit
+            of_round["ours_gbs" if is_ours else "limit_gbs"] = rate(movers, plan.seconds / split).gbs
         rounds.append(of_round)
     return rounds
 
@@ -111,7 +115,7 @@ def copies(plan: Plan) -> None:
                 with _rig(plan, arena, chunk) as rig:
                     for way in plan.ways:
                         if plan.has_time(f"{what}, {way}"):
-                            rounds = _idle_rounds(plan, arena.dma.movers(way), rig.movers(way))
+                            rounds = _idle_rounds(plan, size, arena.dma.movers(way), rig.movers(way))
                             rig.verify(way)
                             row = _row("copies", rig, size, way, rounds, load="idle", slots="fresh")
                             plan.add(row, _told(row))
@@ -227,7 +231,7 @@ def pools(plan: Plan, aged: Aged) -> None:
                         if not plan.has_time(f"pools: {name_of_bytes(chunk)}, {name}, {way}"):
                             continue
                         with _rig(plan, arena, chunk, slots=slots) as rig:
-                            rounds = _idle_rounds(plan, arena.dma.movers(way), rig.movers(way))
+                            rounds = _idle_rounds(plan, size, arena.dma.movers(way), rig.movers(way))
                             rig.verify(way)
                             row = _row("pools", rig, size, way, rounds, load="idle", slots=name)
                             plan.add(row, f"{_told(row)}, {row.mean_run:.1f} slots per run")

@@ -47,14 +47,13 @@ CopyCell cell_of(protocol::Direction direction, std::span<const std::int64_t> sl
   return cell;
 }
 
-MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside, bool may_be_batched) {
+MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside) {
   const double usual_us = figures[index_of(usual)];
   if (usual_us <= 0) return usual;
-  const auto fastest = [&figures, may_be_batched](MechanismKind otherwise, double limit_us, auto is_in) {
+  const auto fastest = [&figures](MechanismKind otherwise, double limit_us, auto is_in) {
     MechanismKind found = otherwise;
     for (std::size_t i = 0; i < num_mechanisms; ++i) {
       const auto kind = static_cast<MechanismKind>(i);
-      if (kind == MechanismKind::batched && !may_be_batched) continue;
       if (kind == otherwise || !is_in(kind) || figures[i] <= 0 || figures[i] > limit_us) continue;
       limit_us = figures[i];
       found = kind;
@@ -73,7 +72,7 @@ MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside be
   return fastest(best, limit_us, [](MechanismKind kind) { return kind == MechanismKind::mixed; });
 }
 
-CopyChoices::CopyChoices(MechanismKind usual, const AreShort& are_short) : usual_(usual), are_short_(are_short) {
+CopyChoices::CopyChoices(MechanismKind usual) : usual_(usual) {
   for (auto& cell : chosen_) {
     for (auto& kind : cell) kind = usual_;
   }
@@ -83,9 +82,7 @@ void CopyChoices::use(const CopyFigures& figures) {
   report_.figures = figures;
   for (std::size_t i = 0; i < CopyCell::count; ++i) {
     for (std::size_t beside = 0; beside < num_besides; ++beside) {
-      const auto what = static_cast<Beside>(beside);
-      const bool may_be_batched = what == Beside::nothing || are_short_[CopyCell::at(i).size];
-      chosen_[i][beside] = best_of(figures[i], usual_, what, may_be_batched);
+      chosen_[i][beside] = best_of(figures[i], usual_, static_cast<Beside>(beside));
     }
   }
 }

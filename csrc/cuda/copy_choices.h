@@ -62,19 +62,15 @@ using CopyFigures = std::array<CellFigures, CopyCell::count>;
 enum class Beside : std::uint8_t { nothing, work, work_and_long };
 inline constexpr std::size_t num_besides = 3;
 
-// The mechanism that the figures speak for, of all or of all but batches. Pure.
-[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside,
-                                    bool may_be_batched = true);
+// The mechanism that the figures speak for. Pure.
+[[nodiscard]] MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside beside);
 
 // untuned -> measuring -> measured | failed ; or given. While it is not measured or given, the usual mechanism is used.
 enum class TuningState : std::uint8_t { untuned, measuring, measured, given, failed };
 
 class CopyChoices {
  public:
-  // By size: whether ops are of so few chunks that they may go as batches beside the engine's work.
-  using AreShort = std::array<bool, CopyCell::blocks_of_size.size()>;
-
-  explicit CopyChoices(MechanismKind usual, const AreShort& are_short = {true, true, true, true});
+  explicit CopyChoices(MechanismKind usual);
 
   [[nodiscard]] MechanismKind usual() const { return usual_; }
   [[nodiscard]] MechanismKind choose(const CopyCell& cell, Beside beside) const {
@@ -107,7 +103,6 @@ class CopyChoices {
   void become(TuningState state);        // REQUIRES: mutex_ held
 
   const MechanismKind usual_;
-  const AreShort are_short_;
   std::array<std::array<std::atomic<MechanismKind>, num_besides>, CopyCell::count> chosen_{};
   std::atomic<bool> is_forced_ = false;
   mutable std::mutex mutex_;

@@ -1,11 +1,8 @@
 #include "cuda/gpu_backend.h"
 
-#include <algorithm>
 #include <utility>
 
-#include "cuda/copy_batch.h"
 #include "cuda/copy_tuner.h"
-#include "cuda/engine_copies.h"
 #include "cuda/gpu_copier.h"
 #include "cuda/host_registration.h"
 #include "cuda/part_events.h"
@@ -24,25 +21,13 @@ MechanismKind usual_mechanism(const BlockMap& map) {
 
 }  // namespace
 
-CopyChoices::AreShort are_short(std::size_t num_chunks, std::uint64_t slot_bytes) {
-  constexpr const auto& sizes = CopyCell::blocks_of_size;
-  const std::size_t in_segment = std::max<std::size_t>(1, EngineCopies::bytes_of_segment / slot_bytes);
-  CopyChoices::AreShort found{};
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    const std::size_t most = i + 1 < sizes.size() ? std::min(sizes[i + 1] - 1, in_segment) : in_segment;
-    found[i] = num_chunks * most <= CopyBatch::most_copies;
-  }
-  return found;
-}
-
 GpuBackend::GpuBackend(const Api& api, const DeviceLayout& layout, const TunerLimits& limits)
     : limits_(limits),
       shared_(std::make_shared<GpuShared>(api, device_of(api, layout.planes.front().base), layout,
                                           slot_stride_bytes(layout.slot_bytes()))),
       lanes_({std::make_shared<GpuLane>(shared_, protocol::Direction::load),
               std::make_shared<GpuLane>(shared_, protocol::Direction::store)}),
-      choices_(std::make_shared<CopyChoices>(usual_mechanism(shared_->map),
-                                             are_short(shared_->map.layout.planes.size(), shared_->map.slot_bytes))) {
+      choices_(std::make_shared<CopyChoices>(usual_mechanism(shared_->map))) {
   cuda::check(api, api.cuDriverGetVersion(&driver_version_), "cuDriverGetVersion");
 }
 

@@ -40,7 +40,4 @@ class GpuBackend final : public CopyBackend {
   int driver_version_ = 0;
 };
 
-// By size of ops: whether what one call of the driver takes of their chunks at most is a short batch. Pure.
-[[nodiscard]] CopyChoices::AreShort are_short(std::size_t num_chunks, std::uint64_t slot_bytes);
-
 }  // namespace flexkv::cuda

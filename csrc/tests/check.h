@@ -1,7 +1,9 @@
-// A minimal test kit for the native tests: CHECK prints the expression and its place, and fails the program.
+// A minimal test kit for the native tests: CHECK prints the expression and its place, and fails the program;
+// CHECK_NO_ERROR prints what the errno says that the expression gave, too.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #define CHECK(expr)                                                                 \
   do {                                                                              \
@@ -9,6 +11,15 @@
       std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #expr); \
       std::abort();                                                                 \
     }                                                                               \
+  } while (false)
+
+#define CHECK_NO_ERROR(expr)                                                                           \
+  do {                                                                                                 \
+    const int error_ = (expr);                                                                         \
+    if (error_ != 0) {                                                                                 \
+      std::fprintf(stderr, "%s:%d: %s: from: %s\n", __FILE__, __LINE__, std::strerror(error_), #expr); \
+      std::abort();                                                                                    \
+    }                                                                                                  \
   } while (false)
 
 #define CHECK_THROWS(expr, type)                                                               \

@@ -129,7 +129,7 @@ inline void what_is_written_is_read_back(const DiskIoCase& under_test, unsigned 
   constexpr std::size_t file_bytes = 6 << 20;
   std::mt19937_64 random(depth);
   const auto file = under_test.open("data");
-  CHECK(file->allocate(file_bytes) == 0);
+  CHECK_NO_ERROR(file->allocate(file_bytes));
   Pages out(file_bytes);
   Pages in(file_bytes);
   const auto io = under_test.make({depth, 3, {file.get()}});
@@ -183,14 +183,14 @@ inline void more_buffers_than_a_system_call_takes_are_gone_on_with(const DiskIoC
 inline void the_end_of_the_file_is_an_error(const DiskIoCase& under_test) {
   const auto file = under_test.open("data");
   const auto io = under_test.make({4, 2, {file.get()}});
-  CHECK(file->allocate(4 * page) == 0);
+  CHECK_NO_ERROR(file->allocate(4 * page));
   Pages in(8 * page);
   CHECK(run_one(*io, *file, false, 0, {{in.at(0), 4 * page}}) == 0);
   CHECK(run_one(*io, *file, false, 0, {{in.at(0), 5 * page}}) == ENODATA);
   CHECK(run_one(*io, *file, false, 2 * page, {{in.at(0), page}, {in.at(page), 2 * page}}) == ENODATA);
   CHECK(run_one(*io, *file, false, 4 * page, {{in.at(0), page}}) == ENODATA);
   CHECK(run_one(*io, *file, false, 400 * page, {{in.at(0), page}}) == ENODATA);
-  CHECK(file->allocate(4 * page + 100) == 0);
+  CHECK_NO_ERROR(file->allocate(4 * page + 100));
   CHECK(run_one(*io, *file, false, 3 * page, {{in.at(0), 2 * page}}) == ENODATA);
 }
 
@@ -268,7 +268,7 @@ inline void the_destructor_drains(const DiskIoCase& under_test) {
   constexpr std::size_t bytes = 32 * page;
   std::mt19937_64 random(3);
   const auto file = under_test.open("data");
-  CHECK(file->allocate(num_requests * bytes) == 0);
+  CHECK_NO_ERROR(file->allocate(num_requests * bytes));
   Pages out(num_requests * bytes);
   Pages in(num_requests * bytes);
   out.randomize(random);

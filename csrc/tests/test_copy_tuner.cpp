@@ -270,13 +270,11 @@ void memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet() {
 // Figures that speak for a batch beside a busy engine, and for a kernel over the host's memory otherwise; and a step of
 // the engine's, the first, that does not end while it is held.
 struct HeldStep {
-  explicit HeldStep(std::vector<std::uint64_t> chunks = {1024, 1024},
-                    MechanismKind without_kernels = MechanismKind::batched)
-      : rig(with_few_bytes(cuda), choices, std::move(chunks), 400, 400) {
+  HeldStep() {
     CopyFigures figures{};
     for (CellFigures& cell : figures) {
       of(cell, MechanismKind::staged) = 100;
-      of(cell, without_kernels) = 80;
+      of(cell, MechanismKind::batched) = 80;
       of(cell, MechanismKind::zero_copy) = 50;
     }
     CHECK(rig.backend().choices().give(figures));
@@ -300,7 +298,7 @@ struct HeldStep {
 
   Choices choices{std::uint64_t{1}};
   FakeCuda cuda{1};
-  GpuRig rig;
+  GpuRig rig{with_few_bytes(cuda), choices, {1024, 1024}, 400, 400};
   Stream engine = cuda.make_stream();
 };
 
@@ -318,29 +316,10 @@ void an_op_beside_a_busy_engine_takes_the_way_for_that() {
 }
 
 void figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured() {
-  HeldStep held({1024}, MechanismKind::direct);
+  HeldStep held;
   CHECK(held.kind(256) == MechanismKind::zero_copy && held.kind(257) == MechanismKind::staged);
   held.record_step();
-  CHECK(held.kind(256) == MechanismKind::direct && held.kind(257) == MechanismKind::staged);
-}
-
-// A batch of many takes the driver a while, in which the engine's launches may wait.
-void batches_beside_a_busy_engine_are_short() {
-  {
-    HeldStep held;
-    held.record_step();
-    CHECK(held.kind(63) == MechanismKind::batched && held.kind(64) == MechanismKind::staged);  // two chunks each
-  }
-  CellFigures figures{};
-  of(figures, MechanismKind::staged) = 100;
-  of(figures, MechanismKind::batched) = 90;
-  of(figures, MechanismKind::strided) = 104;
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long, false) == MechanismKind::strided);
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long, true) == MechanismKind::batched);
-  using Sizes = CopyChoices::AreShort;
-  CHECK((are_short(1, std::uint64_t{2} << 20) == Sizes{true, true, true, true}));  // 16 in a segment, however many
-  CHECK((are_short(64, std::uint64_t{2} << 20) == Sizes{true, false, false, false}));
-  CHECK((are_short(2, 2048) == Sizes{true, true, true, false}) && !are_short(300, 4096)[0]);
+  CHECK(held.kind(256) == MechanismKind::batched && held.kind(257) == MechanismKind::staged);
 }
 
 GpuLanes lanes_of(GpuShared& shared) {
@@ -464,7 +443,6 @@ int main() {
   memory_of_a_measurement_is_given_back_when_the_gpu_is_quiet();
   an_op_beside_a_busy_engine_takes_the_way_for_that();
   figures_tell_of_ops_that_are_not_much_longer_than_what_was_measured();
-  batches_beside_a_busy_engine_are_short();
   nothing_is_measured_going_straight_that_cannot_in_service();
   a_short_load_behind_the_step_that_runs_fills_stages();
   ops_run_beside_a_measurement();

@@ -33,7 +33,8 @@ class Files {
   std::unique_ptr<File> open(FileSystem& files, const std::string& name, OpenMode mode) {
     int error = 0;
     auto file = files.open(directory_ + "/" + std::to_string(num_opened_++) + name, mode, error);
-    CHECK(file != nullptr && error == 0);
+    CHECK_NO_ERROR(error);
+    CHECK(file != nullptr);
     return file;
   }
 

@@ -17,7 +17,8 @@ struct Rig {
   explicit Rig(OpenMode mode = OpenMode::direct) {
     int error = 0;
     file = files.open(dir.file("data"), mode, error);
-    CHECK(file != nullptr && file->allocate(file_pages * page) == 0);
+    CHECK(file != nullptr);
+    CHECK_NO_ERROR(file->allocate(file_pages * page));
   }
   int run(bool is_write) { return run_one(*io, *file, is_write, 0, {memory.all()}); }
   void submit(std::uint64_t tag) { io->submit({tag, file.get(), false, tag * page, {{memory.at(tag * page), page}}}); }

@@ -70,7 +70,8 @@ struct Rig {
   explicit Rig(unsigned depth = 16) : depth_(depth) {
     int error = 0;
     file = posix_file_system().open(dir.file("data"), OpenMode::direct, error);
-    CHECK(file != nullptr && file->allocate(file_pages * page) == 0);
+    CHECK(file != nullptr);
+    CHECK_NO_ERROR(file->allocate(file_pages * page));
     out.randomize(random);
   }
   void make() {

@@ -111,7 +111,7 @@ class VolatileDisk {
     return static_cast<std::uint64_t>(size);
   }
   static void set_durable_size(Inode& inode, std::uint64_t size_bytes) {
-    if (durable_size(inode) != size_bytes) CHECK(inode.durable->allocate(size_bytes) == 0);
+    if (durable_size(inode) != size_bytes) CHECK_NO_ERROR(inode.durable->allocate(size_bytes));
   }
   static Sector durable_sector(Inode& inode, std::uint64_t index) {
     Sector sector{};
