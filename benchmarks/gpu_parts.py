@@ -137,11 +137,14 @@ def calls(plan: Plan) -> None:
 
 
 def _calls_row(rig: Rig, size: int, way: str, taken: dict[str, list[float]]) -> CopyRow:
-    limit_us, ours_us = percentile(taken["limit"], 50), percentile(taken["ours"], 50)
+    limit_gbs = size / percentile(taken["limit"], 50) / 1e3
+    ours_gbs, slow_gbs, fast_gbs = (
+        rig.num_blocks * rig.slot_bytes / percentile(taken["ours"], quartile) / 1e3 for quartile in (50, 75, 25)
+    )
     return CopyRow(
         part="calls", chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots), load="idle",
-        slots="fresh", ours_gbs=size / ours_us / 1e3, limit_gbs=size / limit_us / 1e3, ratio=limit_us / ours_us,
-        ratio_low=limit_us / percentile(taken["ours"], 75), ratio_high=limit_us / percentile(taken["ours"], 25),
+        slots="fresh", ours_gbs=ours_gbs, limit_gbs=limit_gbs, ratio=ours_gbs / limit_gbs,
+        ratio_low=slow_gbs / limit_gbs, ratio_high=fast_gbs / limit_gbs,
     )  # fmt: skip
 
 

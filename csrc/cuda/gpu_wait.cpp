@@ -13,12 +13,22 @@ namespace {
 using std::chrono::microseconds;
 
 constexpr std::size_t num_close_looks = 40;
-constexpr nanoseconds close_sleep = microseconds(5);
-constexpr nanoseconds leisurely_sleep = microseconds(50);
 constexpr nanoseconds longest_sleep = microseconds(1000);
-// Of the time that is expected.
-constexpr double share_before_close_looks = 0.75;
-constexpr double share_before_leisurely_looks = 0.9;
+struct Habit {
+  double share;       // of the time that is expected, before the first look
+  nanoseconds sleep;  // between the first looks; 1 us takes about four
+};
+constexpr Habit habit_of(Looks looks) {
+  switch (looks) {
+    case Looks::close:
+      return {0.93, microseconds(1)};
+    case Looks::early:
+      return {0.75, microseconds(5)};
+    case Looks::leisurely:
+      break;
+  }
+  return {0.9, microseconds(50)};
+}
 
 void pause(nanoseconds duration) {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(duration);
@@ -29,8 +39,9 @@ void pause(nanoseconds duration) {
 }  // namespace
 
 nanoseconds sleep_after(Looks looks, std::size_t num_looks, nanoseconds waited) {
-  if (looks == Looks::close && num_looks <= num_close_looks) return close_sleep;
-  return std::clamp(waited / 8, looks == Looks::close ? close_sleep : leisurely_sleep, longest_sleep);
+  const nanoseconds least = habit_of(looks).sleep;
+  if (looks != Looks::leisurely && num_looks <= num_close_looks) return least;
+  return std::clamp(waited / 8, least, longest_sleep);
 }
 
 bool wait_until(const std::function<bool()>& has_happened, Looks looks, nanoseconds limit) {
@@ -52,8 +63,7 @@ nanoseconds StagePace::first_sleep(WaitClock::time_point now, std::uint64_t pass
   for (const Sample& sample : samples_) sum = {sum.ns + sample.ns, sum.bytes + sample.bytes};
   if (sum.bytes == 0 || passed_bytes <= last_bytes_) return nanoseconds(0);
   const double expected_ns = sum.ns / sum.bytes * static_cast<double>(passed_bytes - last_bytes_);
-  const double share = looks == Looks::close ? share_before_close_looks : share_before_leisurely_looks;
-  const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * share, 1e9)));
+  const nanoseconds most_of_it(static_cast<std::int64_t>(std::min(expected_ns * habit_of(looks).share, 1e9)));
   return std::clamp<nanoseconds>(most_of_it - (now - last_), nanoseconds(0), longest_sleep);
 }
 

@@ -19,8 +19,9 @@ class GpuEvent;
 
 inline constexpr nanoseconds no_limit = nanoseconds::max();
 
-// close: what is waited for is next, and whoever waits has nothing else. leisurely: a little later does no harm.
-enum class Looks : std::uint8_t { close, leisurely };
+// close: what is waited for is next, and whoever waits has nothing else. early: the same, and it may come sooner than
+// the pace says. leisurely: a little later does no harm.
+enum class Looks : std::uint8_t { close, early, leisurely };
 
 // How long to sleep after so many looks, and so long a wait. For the time of a short copy close looks follow each
 // other at once; then a wait is too long by an eighth at most, and by 1 ms.

@@ -58,7 +58,8 @@ std::size_t length_of_edge(const CopyOp& op) {
 
 bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op); }
 
-// A store's edge comes first: bytes move while the host launches the first stage's kernel.
+// A store's edge comes first: bytes move while the host launches the first stage's kernel. Of several blocks only one
+// does: the kernel is not to wait until all are issued.
 void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const bool is_store = streams_.is_store();
   if (is_store) shared_.steps.wait(op.after_step, shared_.start_limit);  // before it counts as one that shares stages
@@ -68,7 +69,11 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const std::size_t num_others = op.slots.size() - num_at_edge;
   const CopyOp edge = op.blocks_at(is_store ? 0 : num_others, num_at_edge);
   const CopyOp others = op.blocks_at(is_store ? num_at_edge : 0, num_others);  // is used until `finish` returns
-  if (is_store) go_straight(edge);
+  if (is_store && num_at_edge > 0) {
+    go_straight(edge.blocks_at(0, 1));
+    edge_left_.emplace(edge.blocks_at(1, num_at_edge - 1));
+    issued_bytes_ += edge_left_->slots.size() * pitch_of(op);
+  }
   pass_stages(others, straight);
   if (!is_store && num_at_edge > 0) {
     go_straight(edge);
@@ -133,7 +138,7 @@ void StagedCopies::record(const PartEvents& events) const {
 
 void StagedCopies::finish() {
   while (!in_flight_.empty()) finish_oldest();
-  if (awaits_edge_) (void)ends_.wait(edge_, issued_bytes_, Looks::close);
+  if (awaits_edge_) (void)ends_.wait(edge_, issued_bytes_, Looks::early);
   shared_.stages.end(side());
 }
 
@@ -152,6 +157,8 @@ GpuStage& StagedCopies::next_stage() {
   return *stage;
 }
 
+// The pace of a load is that of stages that are scattered: the last one is short, and sooner so, and an edge not at
+// all.
 void StagedCopies::finish_oldest() {
   scatter_until_the_oldest_ends();
   if (step_ != 0) {  // a wait for it tells nothing of how fast bytes pass
@@ -160,7 +167,8 @@ void StagedCopies::finish_oldest() {
     step_ = 0;
   }
   const InFlight oldest = in_flight_.front();
-  (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? Looks::close : Looks::leisurely);
+  const Looks if_last = streams_.is_store() ? Looks::close : Looks::early;
+  (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? if_last : Looks::leisurely);
   in_flight_.pop_front();
   shared_.stages.give_back(side(), oldest.stage);
 }
@@ -200,6 +208,8 @@ void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
   if (streams_.is_store()) {
     launch(op, batch, stage, way.is_beside_work);
     stage.filled.record(stage.kernels.get());
+    if (edge_left_) move_whole(streams_, *edge_left_);
+    edge_left_.reset();
     copies.wait_for(stage.filled.get());
     move_runs(op, batch, stage.memory);
     stage.done.record(copies.get());
@@ -256,6 +266,7 @@ void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr mem
 
 void StagedCopies::settle() noexcept {
   batch_.clear();
+  edge_left_.reset();
   for (; !in_flight_.empty(); in_flight_.pop_front()) {
     in_flight_.front().stage->kernels.drain();
     shared_.stages.give_back(side(), in_flight_.front().stage);

@@ -22,6 +22,7 @@
 // costs that less.
 #pragma once
 #include <cstddef>
+#include <optional>
 
 #include "cuda/copy_batch.h"
 #include "cuda/copy_mechanism.h"
@@ -93,9 +94,10 @@ class StagedCopies final : public CopyMechanism {
   const LaneStreams& streams_;
   CopyBatch batch_;
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
-  std::uint64_t issued_bytes_ = 0;  // since `begin`
-  std::uint64_t step_ = 0;          // that this op's scatters come behind, until it is seen to be done
-  bool awaits_edge_ = false;        // of a load: it comes behind the last stage
+  std::uint64_t issued_bytes_ = 0;   // since `begin`
+  std::uint64_t step_ = 0;           // that this op's scatters come behind, until it is seen to be done
+  std::optional<CopyOp> edge_left_;  // of a store: it comes behind the first stage's kernel
+  bool awaits_edge_ = false;         // of a load: it comes behind the last stage
   const GpuEvent edge_;
   StagePace fills_;
   StagePace ends_;
