@@ -9,6 +9,7 @@ spinning. Medians over the rounds. Before, after and between, destinations are p
     load      1 GiB beside bf16 products of 8192^3, and beside decode steps (many small kernels): also how much longer
               the engine's work takes beside ours and beside DMA, its own speed measured around each window
     latency   one block of 2 MiB, of 64 KiB: the call, beside a DMA waited for by spinning, by interrupt
+    others    a small copy of the engine's, as of block tables or sampled tokens: how long it waits beside long ones
     cpu       share of a core and seconds per GB at full rate; the copy agent's threads, idle and busy
     pools     host slots of a fresh pool, of one aged by a trace in the cache engine with eviction, and random ones
     register  8 GiB of host memory made usable, beside one call of the driver; GPU memory taken
@@ -40,7 +41,8 @@ CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
 LARGE_BYTES, LARGE_CHUNKS_KIB = 4 * GIB, (8, 32, 2048)
 """So much is measured with these chunks only, unless chunks are named."""
 LOADS = ("product", "decode")
-SIZES_MIB = {"copies": (64, 1024, 8192), "calls": (64,), "load": (1024,), "pools": (1024,), "cpu": (1024,)}
+SIZES_MIB = {"copies": (64, 1024, 8192), "calls": (64,), "load": (1024,), "pools": (1024,), "others": (1024,),
+             "cpu": (1024,)}  # fmt: skip
 QUICK_CHUNKS_KIB, TINY_CHUNKS_KIB = (4, 32, 2048), (4, 2048)
 LEAST_BLOCKS = 4
 
@@ -173,7 +175,7 @@ def why_not() -> str | None:
 
 def measure(options: argparse.Namespace, aged: gpu_slots.Aged | None) -> int:
     """Run the parts. What was measured before an error is printed, too. `aged`: for the part `pools`."""
-    from benchmarks import gpu_parts
+    from benchmarks import gpu_others, gpu_parts
     from benchmarks.gpu_rig import Driver, TooLittleMemoryError, check_room
 
     result: dict[str, Any] = {
@@ -199,6 +201,8 @@ def measure(options: argparse.Namespace, aged: gpu_slots.Aged | None) -> int:
             if part == "pools":
                 assert aged is not None
                 gpu_parts.pools(plan, aged)
+            elif part == "others":
+                gpu_others.others(plan)
             else:
                 getattr(gpu_parts, part)(plan)
         result["verified"] = True

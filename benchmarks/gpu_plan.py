@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.gpu_rows import CopyRow, CpuRow, LatencyRow, RegisterRow
+from benchmarks.gpu_rows import CopyRow, CpuRow, LatencyRow, OthersRow, RegisterRow
 from benchmarks.report import say
 
 
@@ -41,7 +41,7 @@ class Plan:
         self.not_measured.append(what)
         return False
 
-    def add(self, row: CopyRow | LatencyRow | CpuRow | RegisterRow, told: str) -> None:
+    def add(self, row: CopyRow | LatencyRow | OthersRow | CpuRow | RegisterRow, told: str) -> None:
         """Keep a row, and say so."""
         self.rows.append(asdict(row))
         say(told)

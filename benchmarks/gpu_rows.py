@@ -44,7 +44,8 @@ class CopyRow:
     ratio: float
     """Median over the rounds, as are the others; each round has both. Of calls: of the medians."""
     ratio_low: float
-    """The lowest and highest of the rounds; of calls: by their slower and faster quarter, beside DMA's median."""
+    """The lowest and highest of the rounds, which are shorter and more for short copies on an idle GPU; of calls: by
+    their slower and faster quarter, beside DMA's median."""
     ratio_high: float
     engine_unit: str = ""
     engine_alone: float = 0.0
@@ -76,6 +77,32 @@ class LatencyRow:
     """The same, its event waited for by an interrupt."""
     blocking_p99_us: float
     samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OthersRow:
+    """A small copy of the engine's, the way of the long ones, from the call to its end."""
+
+    part: str = "others"
+    chunk_bytes: int
+    size_bytes: int
+    """Of the blocks of a long copy."""
+    way: str
+    engine_bytes: int
+    alone_p50_us: float
+    limit_p50_us: float
+    """Beside contiguous DMA, 64 MiB each; calls of as many bytes as the blocks have, each waited for."""
+    limit_max_us: float
+    limit_gbs: float
+    ours_p50_us: float
+    """Beside ours, while a step of the engine's runs that does nothing."""
+    ours_max_us: float
+    ours_gbs: float
+    mechanism: str
+    """By which ours go there."""
+    samples: int
+    limit_samples: int
+    """Fewer where each waits for longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +185,17 @@ def _latency_figures(row: Row) -> list[Figure]:
     ]  # fmt: skip
 
 
+def _others_figures(row: Row) -> list[Figure]:
+    what = f"the engine's copy of {name_of_bytes(row['engine_bytes'])} beside a {row['way']}"
+    what += f", {name_of_bytes(row['chunk_bytes'])}, {name_of_bytes(row['size_bytes'])}"
+    return [
+        Figure(question=what, unit="us, p50", ours=row["ours_p50_us"], peer="beside contiguous DMA, us",
+               peers=row["limit_p50_us"]),
+        Figure(question=what, unit="us, longest", ours=row["ours_max_us"], peer="beside contiguous DMA, us",
+               peers=row["limit_max_us"]),
+    ]  # fmt: skip
+
+
 def _cpu_figures(row: Row) -> list[Figure]:
     what = f"CPU of {row['who']}, {row['way']}"
     if row["way"] == "idle":
@@ -188,6 +226,7 @@ FIGURES_OF = {
     "load": _copy_figures,
     "pools": _copy_figures,
     "latency": _latency_figures,
+    "others": _others_figures,
     "cpu": _cpu_figures,
     "register": _register_figures,
 }

@@ -78,6 +78,38 @@ def _latency(rows: Sequence[Row]) -> list[Grid]:
     return [("one block, from the call to its end: us, p50 / p99", header, lines)]
 
 
+def others_line(row: Row) -> str:
+    """Return how long the engine's copy waited, and how fast ours were meanwhile."""
+    waited = f"{row['ours_p50_us']:.0f} us, longest {row['ours_max_us']:.0f}; alone {row['alone_p50_us']:.0f}"
+    beside = f"beside DMA {row['limit_p50_us']:.0f}, longest {row['limit_max_us']:.0f}"
+    what = f"{name_of_bytes(row['chunk_bytes'])} {row['way']}, {row['mechanism']}: "
+    what += f"{name_of_bytes(row['engine_bytes'])} of the engine's"
+    return f"{what} {waited}, {beside}; {row['ours_gbs']:.1f} of {row['limit_gbs']:.1f} GB/s"
+
+
+def _others(rows: Sequence[Row]) -> list[Grid]:
+    lines = [
+        [name_of_bytes(row["chunk_bytes"]), name_of_bytes(row["size_bytes"]), row["way"],
+         row["mechanism"], name_of_bytes(row["engine_bytes"]), f"{row['alone_p50_us']:.0f}",
+         f"{row['limit_p50_us']:.0f} / {row['limit_max_us']:.0f}",
+         f"{row['ours_p50_us']:.0f} / {row['ours_max_us']:.0f}",
+         f"{row['ours_gbs']:.1f} of {row['limit_gbs']:.1f}"]
+        for row in rows
+    ]  # fmt: skip
+    header = [
+        "chunk",
+        "size",
+        "way",
+        "ours go",
+        "the engine's copy",
+        "alone",
+        "beside DMA",
+        "beside ours",
+        "GB/s of DMA's",
+    ]
+    return [("small copies of the engine's beside long ones: us, p50 / longest", header, lines)]
+
+
 def _cpu(rows: Sequence[Row]) -> list[Grid]:
     lines = []
     for row in rows:
@@ -109,6 +141,7 @@ GRIDS_OF = {
     "load": _copies,
     "pools": _pools,
     "latency": _latency,
+    "others": _others,
     "cpu": _cpu,
     "register": _register,
 }

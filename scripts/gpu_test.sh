@@ -40,7 +40,7 @@ run_tests() {
   return "$status"
 }
 
-copies=(tests/gpu/test_gpu_copies.py tests/gpu/test_gpu_tuning.py)
+copies=(tests/gpu/test_gpu_copies.py tests/gpu/test_gpu_tuning.py tests/gpu/test_gpu_turns.py)
 engines=(tests/gpu/test_connector_replay.py tests/gpu/test_gpu_model.py)
 failed=0
 run_tests ranks tests/gpu/test_gpu_ranks.py || failed=1
@@ -66,7 +66,7 @@ copy() { "$python" -m benchmarks.bench_gpu_copy "$@"; }
 aged=(${trace:+--trace "$trace" --requests 4000})
 copy --parts copies calls --budget-s 300 --json "$results/copies.json"
 copy --parts load --budget-s 300 --json "$results/load.json"
-copy --parts latency cpu pools register --budget-s 200 "${aged[@]}" --json "$results/rest.json"
+copy --parts latency cpu pools register others --budget-s 260 "${aged[@]}" --json "$results/rest.json"
 copy --merge "$results"/{copies,load,rest}.json --svg "$results/gpu_copies.svg" --markdown "$results/tables.md" >"$results/tables.txt"
 for what in registration model; do
   "$python" -m "benchmarks.bench_gpu_$what" --json "$results/$what.json"

@@ -26,7 +26,8 @@ class CopyBatch {
   void add(std::byte* host, DevicePtr device, std::uint64_t bytes);
   // The last one added goes on with these. REQUIRES: it is there.
   void extend(std::uint64_t bytes) { sizes_.back() += bytes; }
-  // Issues what was added, into the lane's stream of copies. Throws Error.
+  // Issues what was added, into the stream in which the lane copies now. Throws Error. To be called before that
+  // changes.
   void flush();
   void clear() noexcept;  // what was added will not be issued
 

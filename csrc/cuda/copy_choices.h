@@ -6,8 +6,7 @@
 // writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do; and
 // the copy engine alone is preferred to stages, as it waits for no room and takes none, and moves each byte once
 // (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for long ones a twentieth;
-// and for long ones where it takes more, a mixture of both where that does not. Nor are many chunks copied in batches
-// there, each of which keeps the driver for a while.
+// and for long ones where it takes more, a mixture of both where that does not.
 // Thread safety: all members, any thread.
 #pragma once
 #include <array>

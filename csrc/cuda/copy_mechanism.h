@@ -35,10 +35,10 @@ class CopyMechanism {
 
   // Whether it can move this. Depends on the layout, the driver and the slots, and costs little.
   [[nodiscard]] virtual bool takes(const CopyOp& op) const = 0;
-  // Returns once all bytes are there. Throws Error; then the lane's streams must be drained, and `settle` called.
-  // REQUIRES: the thread has entered, and it takes the op, and there is at least one slot.
+  // Returns once all bytes are there. Throws Error; then the lane's own stream must be drained, and `settle` called,
+  // which drains others. REQUIRES: the thread has entered, and it takes the op, and there is at least one slot.
   virtual void copy(const CopyOp& op) = 0;
-  virtual void settle() noexcept {}  // gives back what an op that failed still held
+  virtual void settle() noexcept {}  // waits for what runs in other streams, and gives back what was held
 };
 
 }  // namespace flexkv::cuda

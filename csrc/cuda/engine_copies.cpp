@@ -7,11 +7,14 @@
 
 namespace flexkv::cuda {
 
-EngineCopies::EngineCopies(const GpuShared& shared, const LaneStreams& streams) : shared_(shared), streams_(streams) {
+EngineCopies::EngineCopies(const GpuShared& shared, LaneStreams& streams)
+    : shared_(shared), streams_(streams), turns_(shared.steps, turn_of_one_stream) {
   for (std::size_t i = 0; i < most_in_flight; ++i) ends_.push_back(std::make_unique<GpuEvent>(shared_.device));
 }
 
 void EngineCopies::copy(const CopyOp& op) {
+  streams_.begin_op();
+  turns_.begin();
   wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
   step_ = op.after_step;
   pace_.begin();
@@ -20,11 +23,16 @@ void EngineCopies::copy(const CopyOp& op) {
   for (std::size_t first = 0; first < op.slots.size(); first += most, ++number) {
     if (in_flight_.is_full()) finish_oldest();
     const std::size_t count = std::min(most, op.slots.size() - first);
+    if (turns_.take(count * op.map.slot_bytes, false)) finish_all();
     issue(op.blocks_at(first, count));
     const GpuEvent& end = *ends_[number % most_in_flight];
     end.record(stream());
     in_flight_.push_back({&end, (first + count) * op.map.slot_bytes});
   }
+  finish_all();
+}
+
+void EngineCopies::finish_all() {
   while (!in_flight_.empty()) finish_oldest();
 }
 
@@ -47,7 +55,7 @@ bool StridedCopies::takes(const CopyOp& op) const { return are_rows(op); }
 
 void StridedCopies::issue(const CopyOp& op) { move_whole(streams(), op); }
 
-BatchedCopies::BatchedCopies(const GpuShared& shared, const LaneStreams& streams)
+BatchedCopies::BatchedCopies(const GpuShared& shared, LaneStreams& streams)
     : EngineCopies(shared, streams), shared_(shared), batch_(streams) {}
 
 bool BatchedCopies::takes(const CopyOp& op) const {

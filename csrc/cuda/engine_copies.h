@@ -11,6 +11,7 @@
 
 #include "cuda/copy_batch.h"
 #include "cuda/copy_mechanism.h"
+#include "cuda/copy_turns.h"
 #include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
@@ -18,12 +19,13 @@
 namespace flexkv::cuda {
 
 // All of them copy whole slots only, in segments of an op one behind the other: the host knows from the ends of the
-// first ones when to look for that of the last, and no queue of the driver runs full.
+// first ones when to look for that of the last, and no queue of the driver runs full. At the end of a turn it waits
+// until none is left.
 class EngineCopies : public CopyMechanism {
  public:
   static constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
 
-  EngineCopies(const GpuShared& shared, const LaneStreams& streams);  // throws Error
+  EngineCopies(const GpuShared& shared, LaneStreams& streams);  // throws Error
 
   void copy(const CopyOp& op) final;
   void settle() noexcept final { in_flight_.clear(); }
@@ -36,13 +38,15 @@ class EngineCopies : public CopyMechanism {
 
  private:
   const GpuShared& shared_;
-  const LaneStreams& streams_;
+  LaneStreams& streams_;
+  CopyTurns turns_;
   static constexpr std::size_t most_in_flight = 3;
   struct Segment {
     const GpuEvent* end = nullptr;
     std::uint64_t passed_bytes = 0;  // of the op with its end
   };
   void finish_oldest();
+  void finish_all();
 
   std::vector<std::unique_ptr<GpuEvent>> ends_;  // of segments, by turns
   FixedQueue<Segment, most_in_flight> in_flight_;
@@ -70,7 +74,7 @@ class StridedCopies final : public EngineCopies {
 
 class BatchedCopies final : public EngineCopies {
  public:
-  BatchedCopies(const GpuShared& shared, const LaneStreams& streams);
+  BatchedCopies(const GpuShared& shared, LaneStreams& streams);
   [[nodiscard]] bool takes(const CopyOp& op) const override;
 
  private:

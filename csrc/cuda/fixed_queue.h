@@ -16,6 +16,7 @@ class FixedQueue {
   [[nodiscard]] T& operator[](std::size_t i) { return elements_[(first_ + i) % capacity]; }
   [[nodiscard]] const T& operator[](std::size_t i) const { return elements_[(first_ + i) % capacity]; }
   [[nodiscard]] T& front() { return (*this)[0]; }
+  [[nodiscard]] T& back() { return (*this)[size_ - 1]; }
   // Throws std::length_error when it is full.
   void push_back(const T& element) {
     if (is_full()) throw std::length_error("a queue of fixed length is full");

@@ -14,7 +14,7 @@ using Clock = std::chrono::steady_clock;
 }  // namespace
 
 struct GpuLane::Mechanisms {
-  Mechanisms(GpuShared& shared, const LaneStreams& streams)
+  Mechanisms(GpuShared& shared, LaneStreams& streams)
       : staged(shared, streams),
         direct(shared, streams),
         strided(shared, streams),

@@ -43,7 +43,7 @@ class GpuLane {
   const std::shared_ptr<GpuShared> shared_;
   const protocol::Direction direction_;
   Visit visit_;  // while the members below are made, and given back
-  std::unique_ptr<const LaneStreams> streams_;
+  std::unique_ptr<LaneStreams> streams_;
   std::unique_ptr<Mechanisms> mechanisms_;
   std::mutex mutex_;
   // The parts of the last two loads by layers. Nobody waits for older ones: a load runs once the step before its own

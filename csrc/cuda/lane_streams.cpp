@@ -10,7 +10,14 @@ constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // of the driver; a long
 }  // namespace
 
 LaneStreams::LaneStreams(const GpuDevice& device, protocol::Direction direction)
-    : device_(device), direction_(direction), copies_(device, device.high_priority()) {}
+    : device_(device), direction_(direction), own_(device, device.high_priority()), turn_ends_(device) {}
+
+void LaneStreams::go_on_in(const GpuStream& stream) {
+  if (&stream == current_) return;
+  turn_ends_.record(current_->get());
+  stream.wait_for(turn_ends_.get());
+  current_ = &stream;
+}
 
 void LaneStreams::move(std::byte* host, DevicePtr device, std::uint64_t bytes, Stream stream) const {
   if (is_store()) {

@@ -5,10 +5,11 @@
 // may hold all of them; when the other one copies too, half. Whoever holds more then gives stages back as its copies
 // end.
 //
-// Each stage has the stream in which kernels fill or empty it, for whoever holds it, and which is empty while nobody
-// does. So both directions together keep few streams: where a process has more than the driver has connections to the
-// device for (8, unless CUDA_DEVICE_MAX_CONNECTIONS says otherwise), one stream's work comes to stand behind another's
-// that waits. Thread safety: all members, any thread.
+// Each stage has the stream in which kernels fill or empty it, for whoever holds it, and at times the copy engine does
+// (csrc/cuda/copy_turns.h); nothing in it touches memory while nobody holds it. So both directions together keep few
+// streams: where a process has more than the driver has connections to the device for (8, unless
+// CUDA_DEVICE_MAX_CONNECTIONS says otherwise), one stream's work comes to stand behind another's that waits. Thread
+// safety: all members, any thread.
 #pragma once
 #include <array>
 #include <chrono>

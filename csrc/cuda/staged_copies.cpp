@@ -58,8 +58,8 @@ std::size_t length_of_edge(const CopyOp& op) {
 
 bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op); }
 
-// A store's edge comes first: bytes move while the host launches the first stage's kernel. Of several blocks only one
-// does: the kernel is not to wait until all are issued.
+// A store's edge comes first: bytes move while the host launches the first stage's kernel. Of an edge of several blocks
+// one does, and the others behind the kernel, which need not wait until they are issued.
 void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const bool is_store = streams_.is_store();
   if (is_store) shared_.steps.wait(op.after_step, shared_.start_limit);  // before it counts as one that shares stages
@@ -72,7 +72,6 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
   if (is_store && num_at_edge > 0) {
     go_straight(edge.blocks_at(0, 1));
     edge_left_.emplace(edge.blocks_at(1, num_at_edge - 1));
-    issued_bytes_ += edge_left_->slots.size() * pitch_of(op);
   }
   pass_stages(others, straight);
   if (!is_store && num_at_edge > 0) {
@@ -107,12 +106,16 @@ bool StagedCopies::may_go_straight(const CopyOp& op) const { return shared_.step
 // They have moved when the stage behind them has: its copies come behind them in the stream.
 void StagedCopies::go_straight(const CopyOp& op) {
   if (op.slots.empty()) return;
+  const std::uint64_t bytes = op.slots.size() * pitch_of(op);
+  turns_.add(bytes);
   move_whole(streams_, op);
-  issued_bytes_ += op.slots.size() * pitch_of(op);
+  issued_bytes_ += bytes;
 }
 
 void StagedCopies::begin(std::uint64_t after_step) {
   shared_.stages.begin(side());
+  streams_.begin_op();
+  turns_.begin();
   fills_.begin();
   ends_.begin();
   issued_bytes_ = 0;
@@ -157,8 +160,8 @@ GpuStage& StagedCopies::next_stage() {
   return *stage;
 }
 
-// The pace of a load is that of stages that are scattered: the last one is short, and sooner so, and an edge not at
-// all.
+// The pace of a load is that of long stages, and of each the time its kernel takes is a part. Its last stage is short,
+// and an edge has no kernel: they end earlier than their bytes say.
 void StagedCopies::finish_oldest() {
   scatter_until_the_oldest_ends();
   if (step_ != 0) {  // a wait for it tells nothing of how fast bytes pass
@@ -202,24 +205,39 @@ void StagedCopies::scatter(InFlight& filled) const {
 void StagedCopies::pass(const CopyOp& op, const Batch& batch, Way way) {
   scatter_what_is_filled();
   GpuStage& stage = next_stage();
-  issued_bytes_ += batch.bytes();
-  in_flight_.push_back({&stage, issued_bytes_, way.is_host_to_launch ? &op : nullptr, batch});
-  const GpuStream& copies = streams_.copies();
+  in_flight_.push_back({&stage, 0, way.is_host_to_launch ? &op : nullptr, batch});
   if (streams_.is_store()) {
     launch(op, batch, stage, way.is_beside_work);
     stage.filled.record(stage.kernels.get());
-    if (edge_left_) move_whole(streams_, *edge_left_);
+    if (edge_left_) go_straight(*edge_left_);
     edge_left_.reset();
-    copies.wait_for(stage.filled.get());
+    begin_piece(batch, stage, way);  // only now: a kernel does not wait for a turn
+    streams_.copies().wait_for(stage.filled.get());
     move_runs(op, batch, stage.memory);
-    stage.done.record(copies.get());
+    stage.done.record(streams_.copies().get());
+    end_piece();
     return;
   }
+  begin_piece(batch, stage, way);
   move_runs(op, batch, stage.memory);
-  stage.filled.record(copies.get());
+  stage.filled.record(streams_.copies().get());
+  end_piece();  // already: what comes next does not wait for the kernel
   if (way.is_host_to_launch) return;
   stage.kernels.wait_for(stage.filled.get());
   scatter(op, batch, stage, way.is_beside_work);
+}
+
+// The copies of the stage that was taken last. When a turn is over they are the next one, in the stage's own stream.
+void StagedCopies::begin_piece(const Batch& batch, const GpuStage& stage, Way way) {
+  issued_bytes_ += batch.bytes();
+  in_flight_.back().passed_bytes = issued_bytes_;
+  if (turns_.take(batch.bytes(), way.is_beside_work)) streams_.go_on_in(stage.kernels);
+}
+
+void StagedCopies::end_piece() {
+  if (&streams_.copies() == &streams_.own()) return;
+  streams_.go_on_in(streams_.own());
+  turns_.begin();
 }
 
 // What only fills a stage does not wait for the step, and a store has waited for it.

@@ -18,6 +18,8 @@
 // has seen that a stage is filled; otherwise, and for the last stage, the device waits for that, as the host would come
 // some microseconds later.
 //
+// Turns (csrc/cuda/copy_turns.h) are those of the lane's stream, and in between one stage's copies in its own stream.
+//
 // MixedCopies: a third of all blocks goes straight, so that less passes through stages beside the engine's work, and
 // costs that less.
 #pragma once
@@ -26,6 +28,7 @@
 
 #include "cuda/copy_batch.h"
 #include "cuda/copy_mechanism.h"
+#include "cuda/copy_turns.h"
 #include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
 #include "cuda/lane_streams.h"
@@ -38,8 +41,12 @@ enum class Straight : std::uint8_t { edge, third };
 
 class StagedCopies final : public CopyMechanism {
  public:
-  StagedCopies(GpuShared& shared, const LaneStreams& streams)
-      : shared_(shared), streams_(streams), batch_(streams), edge_(shared.device) {}
+  StagedCopies(GpuShared& shared, LaneStreams& streams)
+      : shared_(shared),
+        streams_(streams),
+        batch_(streams),
+        turns_(shared.steps, turn_between_streams),
+        edge_(shared.device) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
   void copy(const CopyOp& op) override { copy(op, Straight::edge); }
@@ -78,6 +85,8 @@ class StagedCopies final : public CopyMechanism {
   };
   void pass_stages(const CopyOp& op, Straight straight);
   void pass(const CopyOp& op, const Batch& batch, Way way);
+  void begin_piece(const Batch& batch, const GpuStage& stage, Way way);
+  void end_piece();
   [[nodiscard]] bool may_go_straight(const CopyOp& op) const;
   void go_straight(const CopyOp& op);  // REQUIRES: it may
   void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
@@ -91,8 +100,9 @@ class StagedCopies final : public CopyMechanism {
   [[nodiscard]] std::size_t side() const { return streams_.is_store() ? 1 : 0; }
 
   GpuShared& shared_;
-  const LaneStreams& streams_;
+  LaneStreams& streams_;
   CopyBatch batch_;
+  CopyTurns turns_;
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
   std::uint64_t issued_bytes_ = 0;   // since `begin`
   std::uint64_t step_ = 0;           // that this op's scatters come behind, until it is seen to be done

@@ -19,7 +19,7 @@ ZeroCopies::ZeroCopies(const GpuShared& shared, const LaneStreams& streams)
 bool ZeroCopies::takes(const CopyOp& op) const { return shared_.pieces.hold(op.host, op.slots); }
 
 void ZeroCopies::copy(const CopyOp& op) {
-  const GpuStream& stream = streams_.copies();
+  const GpuStream& stream = streams_.own();
   wait_for_step(shared_, streams_, stream, op.after_step);
   const auto memory = static_cast<DevicePtr>(reinterpret_cast<std::uintptr_t>(op.host.base));
   for (std::size_t first = 0; first < op.slots.size(); first += most_blocks) {

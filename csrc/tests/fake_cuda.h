@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <set>
 #include <string>
 #include <thread>
@@ -69,6 +70,26 @@ class FakeCuda {
     const auto found = num_calls_.find(call);
     return found == num_calls_.end() ? 0 : found->second;
   }
+  // Copies of the copy engine since the last `forget_copies`, as they were issued.
+  struct Copied {
+    Stream stream = nullptr;
+    std::uint64_t bytes = 0;
+  };
+  void forget_copies() {
+    const std::lock_guard lock(mutex_);
+    copied_.clear();
+    num_copies_done_ = 0;
+    are_copies_in_order_ = true;
+  }
+  [[nodiscard]] std::vector<Copied> copies() const {
+    const std::lock_guard lock(mutex_);
+    return copied_;
+  }
+  // Whether those that are done were done in that order.
+  [[nodiscard]] bool are_copies_in_order() const {
+    const std::lock_guard lock(mutex_);
+    return are_copies_in_order_;
+  }
   // Of the last copy of rows.
   [[nodiscard]] std::uint64_t last_device_pitch() const { return last_device_pitch_; }
   // While it is held, work of the stream waits.
@@ -120,10 +141,11 @@ class FakeCuda {
   }
   // A driver older than 12.8. Before the first use.
   void take_batches_away() { api_.cuMemcpyBatchAsync = nullptr; }
-  // Nothing that was put into a stream and touches memory is still to be done.
-  [[nodiscard]] bool is_idle() const {
+  // Nothing that was put into a stream, but for this one, and touches memory is still to be done.
+  [[nodiscard]] bool is_idle(Stream left_out = nullptr) const {
     const std::lock_guard lock(mutex_);
     for (const auto& [stream, state] : streams_) {
+      if (stream == left_out) continue;
       if (state.is_touching || std::ranges::any_of(state.queue, &Work::touches)) return false;
     }
     return true;
@@ -177,6 +199,20 @@ class FakeCuda {
     return calls.contains(call);
   }
 
+  void add_copy(Stream stream, std::uint64_t bytes, std::function<void()> work) {
+    std::size_t number = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      number = copied_.size();
+      copied_.push_back({stream, bytes});
+    }
+    add_work(stream, [this, number, work = std::move(work)] {
+      work();
+      const std::lock_guard lock(mutex_);
+      are_copies_in_order_ = are_copies_in_order_ && number == num_copies_done_;
+      ++num_copies_done_;
+    });
+  }
   [[nodiscard]] Result fault_of(const char* call) {
     // A thread in any other mode would break the capture of a graph that the engine makes meanwhile.
     CHECK(!breaks_captures(call) || capture_mode_ == capture_mode_relaxed);
@@ -264,7 +300,7 @@ class FakeCuda {
       CHECK(side.type == memory_type_host || side.type == memory_type_device);
       return side.type == memory_type_host ? reinterpret_cast<std::uintptr_t>(side.host) : side.device;
     };
-    self().add_work(stream, [what, from = address(what.from), to = address(what.to)] {
+    self().add_copy(stream, what.row_bytes * what.num_rows, [what, from = address(what.from), to = address(what.to)] {
       for (std::size_t row = 0; row < what.num_rows; ++row) {
         std::memcpy(reinterpret_cast<void*>(to + row * what.to.pitch_bytes),
                     reinterpret_cast<const void*>(from + row * what.from.pitch_bytes), what.row_bytes);
@@ -283,6 +319,9 @@ class FakeCuda {
   // Guarded by mutex_:
   Choices choices_;
   std::map<Stream, StreamState> streams_;
+  std::vector<Copied> copied_;
+  std::size_t num_copies_done_ = 0;
+  bool are_copies_in_order_ = true;
   std::map<Event, std::shared_ptr<EventState>> events_;  // work in a queue may outlive its event
   std::map<DevicePtr, std::unique_ptr<std::byte[]>> memory_;
   std::map<std::uintptr_t, std::size_t> registered_;  // begin -> bytes
@@ -479,7 +518,7 @@ inline void FakeCuda::fill() {
       const DevicePtr host = self().reaches(reinterpret_cast<const void*>(to[i]), 1) ? to[i] : from[i];
       if (!self().reaches(reinterpret_cast<const void*>(host), bytes[i])) return invalid_value;
     }
-    self().add_work(stream, [targets, sources, sizes] {
+    self().add_copy(stream, std::accumulate(sizes.begin(), sizes.end(), std::uint64_t{0}), [targets, sources, sizes] {
       for (std::size_t i = 0; i < sizes.size(); ++i) {
         std::memcpy(reinterpret_cast<void*>(targets[i]), reinterpret_cast<const void*>(sources[i]), sizes[i]);
       }
@@ -488,12 +527,12 @@ inline void FakeCuda::fill() {
   };
   api_.cuMemcpyHtoDAsync = [](DevicePtr to, const void* from, std::size_t bytes, Stream stream) {
     if (const Result fault = self().fault_of("cuMemcpyHtoDAsync"); fault != success) return fault;
-    self().add_work(stream, [=] { std::memcpy(reinterpret_cast<void*>(to), from, bytes); });
+    self().add_copy(stream, bytes, [=] { std::memcpy(reinterpret_cast<void*>(to), from, bytes); });
     return success;
   };
   api_.cuMemcpyDtoHAsync = [](void* to, DevicePtr from, std::size_t bytes, Stream stream) {
     if (const Result fault = self().fault_of("cuMemcpyDtoHAsync"); fault != success) return fault;
-    self().add_work(stream, [=] { std::memcpy(to, reinterpret_cast<const void*>(from), bytes); });
+    self().add_copy(stream, bytes, [=] { std::memcpy(to, reinterpret_cast<const void*>(from), bytes); });
     return success;
   };
   api_.cuMemcpy2DAsync = [](const Rectangle* what, Stream stream) {

@@ -88,6 +88,19 @@ void the_edge_of_an_op_goes_straight() {
   CHECK(irregular.num_straight(Direction::store, 80) == 0);
 }
 
+// The kernel of a store's first stage is launched behind one block of the edge; what was left of it when the op failed
+// is not taken for another's.
+void a_kernel_does_not_wait_for_all_of_the_edge() {
+  Blocks blocks({64, 64});
+  const Ids ids = numbered(0, 80);
+  const std::uint64_t before = blocks.cuda.num_calls("cuMemcpy2DAsync");
+  blocks.cuda.fail("cuLaunchKernel", 1);
+  CHECK_THROWS(blocks.rig.copy(Direction::store, ids, ids), Error);
+  CHECK(blocks.cuda.num_calls("cuMemcpy2DAsync") == before + 1);
+  CHECK(blocks.num_straight(Direction::store, 1) == 0);
+  CHECK(blocks.num_straight(Direction::store, 80) == 4);
+}
+
 // Each block is a call of the driver: many of them would take the host longer than they are to last.
 void small_blocks_have_no_edge() {
   const auto length = [](std::uint64_t chunk_bytes, std::size_t num_chunks) {
@@ -189,6 +202,7 @@ void an_op_that_fails_leaves_nothing_behind() {
 
 int main() {
   the_edge_of_an_op_goes_straight();
+  a_kernel_does_not_wait_for_all_of_the_edge();
   small_blocks_have_no_edge();
   nothing_of_a_load_goes_straight_before_its_step_is_done();
   a_third_of_a_mixed_op_goes_straight();

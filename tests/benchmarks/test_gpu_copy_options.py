@@ -24,7 +24,8 @@ def test_the_grid_is_that_of_the_targets_unless_told_otherwise() -> None:
 
 def test_chunks_that_are_named_are_measured_at_every_size() -> None:
     options = bench_gpu_copy.options_of(["--sizes", "64", "8192", "--chunks", "4", "2048", "--rounds", "3"])
-    assert options.size_bytes == {part: [64 * MIB, 8 * GIB] for part in ("copies", "calls", "load", "pools", "cpu")}
+    sized = ("copies", "calls", "load", "pools", "others", "cpu")
+    assert options.size_bytes == {part: [64 * MIB, 8 * GIB] for part in sized}
     assert options.chunk_bytes == {size: [4 * KIB, 2 * MIB] for size in (64 * MIB, 8 * GIB)}
     assert options.rounds == 3
 

@@ -18,6 +18,7 @@ from benchmarks.gpu_rows import (
     CopyRow,
     CpuRow,
     LatencyRow,
+    OthersRow,
     RegisterRow,
     figures_of,
     must_of,
@@ -45,6 +46,15 @@ def latency_row(ours_us: float, block_bytes: int = 2 * MIB) -> dict[str, Any]:
     row = LatencyRow(
         block_bytes=block_bytes, chunk_bytes=32 * KIB, way="load", ours_p50_us=ours_us, ours_p99_us=90.0,
         spin_p50_us=46.0, spin_p99_us=50.0, blocking_p50_us=130.0, blocking_p99_us=160.0, samples=2000,
+    )  # fmt: skip
+    return asdict(row)
+
+
+def others_row() -> dict[str, Any]:
+    row = OthersRow(
+        chunk_bytes=8 * KIB, size_bytes=GIB, way="store", engine_bytes=16 * KIB, alone_p50_us=10.0,
+        limit_p50_us=19_000.0, limit_max_us=19_500.0, limit_gbs=54.0, ours_p50_us=50.0, ours_max_us=700.0,
+        ours_gbs=53.0, mechanism="mixed", samples=100, limit_samples=25,
     )  # fmt: skip
     return asdict(row)
 
@@ -117,12 +127,24 @@ def test_a_figure_is_met_up_to_its_bound_and_missed_beyond_it(good: dict[str, An
         loaded_row(9.0, load="decode"),
         copy_row(slots="random", ratio=0.5),
         latency_row(900.0, 64 * KIB),
+        others_row(),
         cpu_row("dma spin", "load", 1.0),
     ],
 )
 def test_what_has_no_target_is_only_stated(row: dict[str, Any]) -> None:
     assert all(figure.must is None for figure in figures_of([row]))
     assert "MISSED" not in gpu_table.text(result_of(row))
+
+
+def test_how_long_the_engine_waits_is_told_beside_ours_and_beside_dma() -> None:
+    ((_, header, lines),) = gpu_table.grids_of([others_row()])
+    assert dict(zip(header, lines[0], strict=True)) == {
+        "chunk": "8 KiB", "size": "1 GiB", "way": "store", "ours go": "mixed", "the engine's copy": "16 KiB",
+        "alone": "10", "beside DMA": "19000 / 19500", "beside ours": "50 / 700", "GB/s of DMA's": "53.0 of 54.0",
+    }  # fmt: skip
+    assert gpu_table.others_line(others_row()).startswith(
+        "8 KiB store, mixed: 16 KiB of the engine's 50 us, longest 700; "
+    )
 
 
 def test_a_row_of_no_known_part_is_refused() -> None:
@@ -159,10 +181,10 @@ def test_beside_a_load_the_engines_own_speed_and_clock_stand_in_the_line() -> No
 
 
 def test_a_document_gets_every_table() -> None:
-    rows = [copy_row(), loaded_row(1.0), copy_row(part="pools", slots="aged"), latency_row(60.0),
+    rows = [copy_row(), loaded_row(1.0), copy_row(part="pools", slots="aged"), latency_row(60.0), others_row(),
             cpu_row("agent", "idle", 0.01), register_row(130.0)]  # fmt: skip
     document = gpu_table.markdown(result_of(*rows))
-    assert sum(line.startswith("| ---") for line in document.splitlines()) == 6
+    assert sum(line.startswith("| ---") for line in document.splitlines()) == 7
     for line in document.splitlines():
         assert not line.startswith("|") or line.endswith("|")
 

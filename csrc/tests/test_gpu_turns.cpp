@@ -1,0 +1,229 @@
+// Long ops take turns, so that the engine's own copies come in between.
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cuda/copy_turns.h"
+#include "cuda/lane_streams.h"
+#include "tests/fake_cuda.h"
+#include "tests/gpu_rig.h"
+
+using namespace flexkv;
+using namespace flexkv::cuda;
+
+namespace {
+
+constexpr TurnBytes few = {30, 100};
+
+void a_turn_has_so_many_bytes_at_most() {
+  FakeCuda cuda(1);
+  const GpuDevice device(cuda.api(), 0);
+  device.enter();
+  StepEvents steps(device);
+  CopyTurns turns(steps, few);
+  for (const bool is_beside_work : {false, true}) {
+    const std::uint64_t most = is_beside_work ? 30 : 100;
+    turns.begin();
+    CHECK(!turns.take(most + 1, is_beside_work));  // a piece is not divided
+    CHECK(turns.take(1, is_beside_work) && !turns.take(most - 1, is_beside_work));
+    CHECK(turns.take(1, is_beside_work));
+    turns.add(most);
+    CHECK(turns.take(1, is_beside_work));
+    turns.begin();
+    CHECK(!turns.take(most, is_beside_work));
+  }
+}
+
+// So that the engine's copies come in wherever it works, also on what the op has nothing to do with.
+void turns_are_shorter_beside_the_engine() {
+  FakeCuda cuda(1);
+  const GpuDevice device(cuda.api(), 0);
+  device.enter();
+  StepEvents steps(device);
+  CopyTurns turns(steps, few);
+  const Stream engine = cuda.make_stream();
+  CHECK(!turns.take(30, false) && !turns.take(60, false));
+  cuda.hold(engine, true);
+  cuda.add_work(engine, [] {});
+  steps.record(1, engine);
+  CHECK(turns.take(1, false) && !turns.take(29, false) && turns.take(1, false));
+  cuda.hold(engine, false);
+  CHECK(cuda.api().cuStreamDestroy(engine) == success);
+}
+
+// Two at the same time would share the link, and each be late.
+void what_goes_on_in_another_stream_comes_behind_all_before() {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    FakeCuda cuda(seed);
+    const GpuDevice device(cuda.api(), 0);
+    device.enter();
+    LaneStreams lane(device, Direction::store);
+    const GpuStream other(device, 0);
+    std::vector<int> done;
+    lane.begin_op();
+    for (int piece = 0; piece < 12; ++piece) {
+      lane.go_on_in(piece % 3 == 1 ? other : lane.own());
+      CHECK(lane.copies().get() == (piece % 3 == 1 ? other : lane.own()).get());
+      cuda.add_work(lane.copies().get(), [&done, piece] { done.push_back(piece); });
+    }
+    other.drain();
+    lane.drain();
+    CHECK(done == std::vector<int>({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}));
+  }
+}
+
+// Blocks of 1 MiB. A stage has one of them, a segment of the copy engine's 32.
+struct Blocks {
+  Blocks(FakeCuda& fake, Choices& choices, MechanismKind kind, std::uint64_t count)
+      : cuda(with_few_bytes(fake)),
+        rig(cuda, choices, std::vector<std::uint64_t>(2, 512 << 10), count, static_cast<std::int64_t>(count), 0, true),
+        ids(numbered(0, count)) {
+    rig.use_host();
+    rig.backend().choices().force(kind);
+  }
+  ~Blocks() {
+    cuda.hold(engine, false);
+    CHECK(cuda.api().cuStreamDestroy(engine) == success);
+  }
+  Blocks(const Blocks&) = delete;
+  Blocks& operator=(const Blocks&) = delete;
+
+  static FakeCuda& with_few_bytes(FakeCuda& cuda) {
+    cuda.set_free_bytes(std::uint64_t{4} << 20);
+    return cuda;
+  }
+  // The engine has a step that does not end, not that of any op.
+  void begin_step() {
+    cuda.hold(engine, true);
+    cuda.add_work(engine, [] {});
+    rig.backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+  }
+  // Copies all, and checks every byte.
+  void copy(Direction direction) {
+    cuda.forget_copies();
+    auto want = rig.contents();
+    rig.expect(want, rig.now(), direction, ids, ids);
+    CHECK(rig.copy(direction, ids, ids) == ids.size() << 20);
+    rig.check(want);
+  }
+  // The most bytes that the last op had in one stream before others had a turn. One copy came behind the other.
+  [[nodiscard]] std::uint64_t longest_turn() const {
+    CHECK(cuda.are_copies_in_order());
+    std::uint64_t longest = 0;
+    std::uint64_t bytes = 0;
+    Stream last = nullptr;
+    for (const FakeCuda::Copied& each : cuda.copies()) {
+      bytes = each.stream == last ? bytes + each.bytes : each.bytes;
+      last = each.stream;
+      longest = std::max(longest, bytes);
+    }
+    return longest;
+  }
+
+  FakeCuda& cuda;
+  GpuRig rig;
+  const Ids ids;
+  Stream engine = cuda.make_stream();
+};
+
+void long_ops_through_stages_take_turns_beside_the_engine() {
+  for (const MechanismKind kind : {MechanismKind::staged, MechanismKind::mixed}) {
+    Choices choices(std::uint64_t{3});
+    FakeCuda cuda(3);
+    Blocks blocks(cuda, choices, kind, 72);
+    for (const bool is_beside_work : {false, true}) {
+      if (is_beside_work) blocks.begin_step();
+      for (const Direction direction : {Direction::load, Direction::store}) {
+        blocks.copy(direction);
+        const std::uint64_t most = turn_between_streams.beside_work + (kind == MechanismKind::mixed ? 1 << 20 : 0);
+        CHECK(is_beside_work ? blocks.longest_turn() <= most : blocks.longest_turn() == blocks.ids.size() << 20);
+      }
+    }
+  }
+}
+
+// In the stage's stream, on the way there or on the way back.
+void an_op_that_fails_at_a_turn_leaves_nothing_behind() {
+  for (const Direction direction : {Direction::load, Direction::store}) {
+    const char* const copy = direction == Direction::load ? "cuMemcpyHtoDAsync" : "cuMemcpyDtoHAsync";
+    Choices choices(std::uint64_t{6});
+    FakeCuda cuda(6);
+    Blocks blocks(cuda, choices, MechanismKind::staged, 36);
+    struct Ignored final : PartSink {
+      void part_issued(std::uint64_t /*end_bytes*/, CopyMark /*mark*/) override {}
+    } sink;
+    blocks.begin_step();
+    for (const char* call : {"cuStreamWaitEvent", "cuEventRecord", copy}) {
+      const std::uint64_t before = cuda.num_calls(call);
+      blocks.copy(direction);
+      const std::uint64_t all = cuda.num_calls(call) - before;
+      std::size_t num_failed = 0;
+      const std::uint64_t tried = std::min<std::uint64_t>(all, 22);  // the turn is among the last
+      for (std::uint64_t nth = all - tried; nth < all; ++nth) {
+        cuda.fail(call, nth + 1);
+        try {
+          blocks.copy(direction);
+        } catch (const Error&) {
+          ++num_failed;
+        }
+        CHECK(cuda.is_idle(blocks.engine));
+      }
+      CHECK(tried >= 2 && 2 * num_failed >= tried);  // how many calls there are depends on when is looked
+    }
+    blocks.copy(direction);
+    (void)blocks.rig.copy_in_parts(blocks.ids, blocks.ids, sink);
+  }
+}
+
+// The queue of the copy engine is seen to be empty every 64 MiB, with the engine at work.
+void long_ops_of_the_copy_engine_alone_take_turns() {
+  constexpr std::uint64_t in_turn = turn_of_one_stream.beside_work >> 20;
+  for (const Direction direction : {Direction::load, Direction::store}) {
+    Choices choices(std::uint64_t{5});
+    FakeCuda cuda(5);
+    Blocks blocks(cuda, choices, MechanismKind::strided, in_turn + 1);
+    blocks.copy(direction);
+    CHECK(blocks.longest_turn() == (in_turn + 1) << 20);
+    const Stream lane = cuda.copies().front().stream;
+    blocks.begin_step();
+    cuda.hold(lane, true);
+    const std::uint64_t copies = cuda.num_calls("cuMemcpy2DAsync");
+    const std::uint64_t looks = cuda.num_calls("cuEventQuery");
+    std::thread op([&] { (void)blocks.rig.copy(direction, blocks.ids, blocks.ids); });
+    cuda.await_calls("cuMemcpy2DAsync", copies + in_turn);
+    cuda.await_calls("cuEventQuery", looks + 20);
+    CHECK(cuda.num_calls("cuMemcpy2DAsync") == copies + in_turn);
+    cuda.hold(lane, false);
+    op.join();
+    CHECK(cuda.num_calls("cuMemcpy2DAsync") == copies + in_turn + 1);
+  }
+}
+
+// The engine computes on it: it is about to copy what it computes with.
+void a_load_by_layers_takes_turns() {
+  struct Ignored final : PartSink {
+    void part_issued(std::uint64_t /*end_bytes*/, CopyMark /*mark*/) override {}
+  };
+  Choices choices(std::uint64_t{4});
+  FakeCuda cuda(4);
+  Blocks blocks(cuda, choices, MechanismKind::staged, 72);
+  Ignored sink;
+  cuda.forget_copies();
+  CHECK(blocks.rig.copy_in_parts(blocks.ids, blocks.ids, sink) == std::uint64_t{72} << 20);
+  CHECK(blocks.longest_turn() <= turn_between_streams.beside_work);
+}
+
+}  // namespace
+
+int main() {
+  a_turn_has_so_many_bytes_at_most();
+  turns_are_shorter_beside_the_engine();
+  what_goes_on_in_another_stream_comes_behind_all_before();
+  long_ops_through_stages_take_turns_beside_the_engine();
+  an_op_that_fails_at_a_turn_leaves_nothing_behind();
+  long_ops_of_the_copy_engine_alone_take_turns();
+  a_load_by_layers_takes_turns();
+  std::puts("test_gpu_turns: ok");
+}
