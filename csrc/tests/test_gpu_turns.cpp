@@ -17,6 +17,10 @@ namespace {
 
 constexpr TurnBytes few = {30, 100};
 
+struct Ignored final : PartSink {
+  void part_issued(std::uint64_t /*end_bytes*/, CopyMark /*mark*/) override {}
+};
+
 void a_turn_has_so_many_bytes_at_most() {
   FakeCuda cuda(1);
   const GpuDevice device(cuda.api(), 0);
@@ -154,9 +158,7 @@ void an_op_that_fails_at_a_turn_leaves_nothing_behind() {
     Choices choices(std::uint64_t{6});
     FakeCuda cuda(6);
     Blocks blocks(cuda, choices, MechanismKind::staged, 34);
-    struct Ignored final : PartSink {
-      void part_issued(std::uint64_t /*end_bytes*/, CopyMark /*mark*/) override {}
-    } sink;
+    Ignored sink;
     blocks.begin_step();
     for (const char* call : {"cuStreamWaitEvent", "cuEventRecord"}) {
       const std::uint64_t before = cuda.num_calls(call);
@@ -207,9 +209,6 @@ void long_ops_of_the_copy_engine_alone_take_turns() {
 
 // The engine computes on it: it is about to copy what it computes with.
 void a_load_by_layers_takes_turns() {
-  struct Ignored final : PartSink {
-    void part_issued(std::uint64_t /*end_bytes*/, CopyMark /*mark*/) override {}
-  };
   Choices choices(std::uint64_t{4});
   FakeCuda cuda(4);
   Blocks blocks(cuda, choices, MechanismKind::staged, 68);
