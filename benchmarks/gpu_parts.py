@@ -20,7 +20,7 @@ from benchmarks.gpu_rig import Arena, Dma, Rig, check_room
 from benchmarks.gpu_rows import CopyRow, CpuRow, LatencyRow, RegisterRow, name_of_bytes
 from benchmarks.gpu_slots import Aged, fresh, mean_run, random_slots
 from benchmarks.gpu_table import copy_cell
-from benchmarks.report import GIB, KIB, MIB, percentile
+from benchmarks.report import GIB, KIB, MIB, percentile, spread
 
 NUM_PLANES, LONG_CHUNK_BYTES = 64, MIB
 BUNDLES_IN_WINDOW = 8
@@ -80,7 +80,8 @@ def _row(part: str, rig: Rig, size: int, way: str, rounds: Sequence[dict[str, fl
     return CopyRow(
         part=part, chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots),
         ours_gbs=_median(rounds, "ours_gbs"), limit_gbs=_median(rounds, "limit_gbs"),
-        ratio=percentile(ratios, 50), ratio_low=min(ratios), ratio_high=max(ratios), **more,
+        ratio=percentile(ratios, 50), ratio_low=min(ratios), ratio_high=max(ratios),
+        limit_spread=spread([each["limit_gbs"] for each in rounds]), **more,
     )  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _calls_row(rig: Rig, size: int, way: str, taken: dict[str, list[float]]) -> 
     return CopyRow(
         part="calls", chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots), load="idle",
         slots="fresh", ours_gbs=ours_gbs, limit_gbs=limit_gbs, ratio=ours_gbs / limit_gbs,
-        ratio_low=slow_gbs / limit_gbs, ratio_high=fast_gbs / limit_gbs,
+        ratio_low=slow_gbs / limit_gbs, ratio_high=fast_gbs / limit_gbs, limit_spread=spread(taken["limit"]),
     )  # fmt: skip
 
 

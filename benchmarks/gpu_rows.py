@@ -47,6 +47,8 @@ class CopyRow:
     """The lowest and highest of the rounds, which are shorter and more for short copies on an idle GPU; of calls: by
     their slower and faster quarter, beside DMA's median."""
     ratio_high: float
+    limit_spread: float = 0.0
+    """How wide the middle half of DMA's own windows, or calls, is beside their median: how still the host is."""
     engine_unit: str = ""
     engine_alone: float = 0.0
     """The engine's own speed in the windows around, in its unit."""

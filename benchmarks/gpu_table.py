@@ -170,6 +170,13 @@ def head_lines(result: Mapping[str, Any]) -> list[str]:
         LIMITS,
         judged + ("" if result.get("verified") else "; ENDED EARLY, not all was verified"),
     ]
+    spreads = sorted(row["limit_spread"] for row in result["rows"] if row.get("limit_spread"))
+    if spreads:
+        usual, widest = 100 * spreads[len(spreads) // 2], 100 * spreads[-1]
+        lines.append(
+            f"how still the host was: half of the windows of contiguous DMA lay within {usual:.1f} % of each other in "
+            f"the median row, within {widest:.1f} % in the worst; differences below that may be chance"
+        )
     lines += [f"slots: {line}" for line in result.get("pools", [])]
     lines += [f"warning: {line}" for line in result.get("warnings", [])]
     if result.get("not_measured"):

@@ -76,6 +76,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
+def spread(values: Sequence[float]) -> float:
+    """Return the width of the values' middle half as a share of their median, which is positive."""
+    low, middle, high = (percentile(values, quarter) for quarter in (25, 50, 75))
+    return (high - low) / middle
+
+
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, memory, kernel, Python, commit."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -24,6 +24,7 @@ from benchmarks.gpu_rows import (
     must_of,
     name_of_bytes,
 )  # fmt: skip
+from benchmarks.report import spread
 
 
 def copy_row(**changes: Any) -> dict[str, Any]:
@@ -162,6 +163,20 @@ def test_the_head_names_the_machine_the_limits_and_how_much_is_met() -> None:
                  "copies: 2 MiB", "aged by a trace", "pageable", "ENDED EARLY"):  # fmt: skip
         assert part in head
     assert "ENDED EARLY" not in gpu_table.text(result_of(copy_row()))
+
+
+def test_the_head_tells_how_still_the_host_was_where_that_is_known() -> None:
+    rows = [copy_row(limit_spread=each) for each in (0.004, 0.012, 0.31)]
+    told = [line for line in gpu_table.head_lines(result_of(*rows, latency_row(60.0))) if "still" in line]
+    assert len(told) == 1
+    assert "within 1.2 %" in told[0]
+    assert "within 31.0 %" in told[0]
+    assert not [line for line in gpu_table.head_lines(result_of(copy_row())) if "still" in line]
+
+
+@pytest.mark.parametrize(("values", "expected"), [([50.0], 0.0), ([4.0, 1.0, 3.0, 2.0], 1.0), ([7.0] * 9, 0.0)])
+def test_a_spread_is_the_middle_half_beside_the_median(values: list[float], expected: float) -> None:
+    assert spread(values) == pytest.approx(expected)
 
 
 def test_the_tables_have_a_line_for_each_chunk_and_a_column_for_each_way() -> None:
