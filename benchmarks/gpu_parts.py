@@ -81,13 +81,13 @@ def _row(part: str, rig: Rig, size: int, way: str, rounds: Sequence[dict[str, fl
         part=part, chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots),
         ours_gbs=_median(rounds, "ours_gbs"), limit_gbs=_median(rounds, "limit_gbs"),
         ratio=percentile(ratios, 50), ratio_low=min(ratios), ratio_high=max(ratios),
-        limit_spread=spread([each["limit_gbs"] for each in rounds]), **more,
+        limit_spread=spread([each["limit_gbs"] for each in rounds]), **({"mechanism": rig.moved_by(way)} | more),
     )  # fmt: skip
 
 
 def _told(row: CopyRow) -> str:
     what = f"{row.part}: {name_of_bytes(row.chunk_bytes)} {name_of_bytes(row.size_bytes)} {row.way} {row.load}"
-    return f"{what} {row.slots}: {copy_cell(asdict(row))}"
+    return f"{what} {row.slots}, {row.mechanism}: {copy_cell(asdict(row))}"
 
 
 def _idle_rounds(plan: Plan, size: int, limit: list[Mover], ours: list[Mover]) -> list[dict[str, float]]:
@@ -146,6 +146,7 @@ def _calls_row(rig: Rig, size: int, way: str, taken: dict[str, list[float]]) -> 
         part="calls", chunk_bytes=rig.chunk_bytes, size_bytes=size, way=way, mean_run=mean_run(rig.slots), load="idle",
         slots="fresh", ours_gbs=ours_gbs, limit_gbs=limit_gbs, ratio=ours_gbs / limit_gbs,
         ratio_low=slow_gbs / limit_gbs, ratio_high=fast_gbs / limit_gbs, limit_spread=spread(taken["limit"]),
+        mechanism=rig.moved_by(way),
     )  # fmt: skip
 
 
@@ -185,6 +186,7 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
     with gpu_load.Running(engine, rig.record_step) as running:
         clock = clock or (_asked(["clocks.sm"]) or ["unknown"])[0]
         seconds = window_s(running, plan.seconds / 2)
+        mechanism = rig.moved_by(way)
         rounds = [
             gpu_load.beside(running, movers_of, seconds, 2 if plan.is_tiny else 6)
             for movers_of in turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
@@ -200,6 +202,7 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
         engine_alone=_median(rounds, "alone"), engine_slower=_median(rounds, "ours_slower"),
         engine_slower_by_limit=_median(rounds, "by_limit"), points=percentile(points, 50),
         points_by_chance=percentile(by_chance, 50), sm_mhz=clock,
+        mechanism=mechanism,
     )  # fmt: skip
     plan.add(row, f"{_told(row)}; alone {row.engine_alone:.1f} {row.engine_unit}, SM {row.sm_mhz} MHz")
     return clock

@@ -259,6 +259,12 @@ class Rig:
                 found.append(name)
         return found
 
+    def moved_by(self, way: str) -> str:
+        """Return the mechanism that moves the way's blocks beside what runs now; `loads/stores` that differ."""
+        parts = parts_of(way, self.num_blocks).items()
+        chosen = [self._copies.mechanism_for(to, self.slots[slice(*part)].copy()) for to, part in parts]
+        return "/".join(dict.fromkeys(chosen))
+
     def chosen_beside_work(self, way: str) -> str:
         """Return the tuner's mechanism for long ops beside the engine's work; for both ways, that of loads."""
         tuning = self._copies.tuning()

@@ -49,6 +49,8 @@ class CopyRow:
     ratio_high: float
     limit_spread: float = 0.0
     """How wide the middle half of DMA's own windows, or calls, is beside their median: how still the host is."""
+    mechanism: str = ""
+    """By which ours go; `loads/stores` where both go and by different ones."""
     engine_unit: str = ""
     engine_alone: float = 0.0
     """The engine's own speed in the windows around, in its unit."""

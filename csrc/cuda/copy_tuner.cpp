@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <limits>
 #include <mutex>
 #include <numeric>
-#include <ranges>
 #include <string>
 #include <system_error>
 #include <utility>
 
+#include "cuda/copy_times.h"
 #include "cuda/layout_sample.h"
 
 namespace flexkv::cuda {
@@ -18,9 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t most_blocks = CopyCell::blocks_of_size.back();
-constexpr std::array<int, CopyCell::blocks_of_size.size()> rounds_of_size = {7, 5, 3, 3};
-constexpr int least_samples = 2;
-constexpr double hopeless = 2.0;  // times the best one's time
 constexpr double prefault_limit_s = 2.0;
 constexpr std::chrono::milliseconds look_for_quiet{20};
 constexpr std::chrono::seconds quiet_limit{60};
@@ -49,16 +45,6 @@ std::vector<std::int64_t> mixed(std::size_t length, std::int64_t count) {
   std::vector<std::int64_t> ids(length);
   for (std::size_t i = 0; i < length; ++i) ids[i] = static_cast<std::int64_t>(i) * step % count;
   return ids;
-}
-
-double least(const std::vector<double>& values) {
-  return values.empty() ? std::numeric_limits<double>::infinity() : std::ranges::min(values);
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
 }
 
 }  // namespace
@@ -146,7 +132,6 @@ CopyFigures CopyTuner::measure(MechanismKind usual, const std::stop_token& ends)
   return figures;
 }
 
-// Mechanisms take turns, so that what changes meanwhile changes for all of them.
 void CopyTuner::measure_cell(const CopyCell& cell, MechanismKind usual, CellFigures& figures) {
   const std::size_t way = cell.direction == protocol::Direction::load ? 0 : 1;
   GpuLane& lane = *lanes_[way];
@@ -154,30 +139,19 @@ void CopyTuner::measure_cell(const CopyCell& cell, MechanismKind usual, CellFigu
   const std::uint64_t bytes = ids.slots.size() * map_->slot_bytes;
   const CopyOp op = {*map_, host_, ids.slots, ids.blocks, map_->whole()};
   const CopyOp engines = {shared_.map, host_, ids.slots, ids.blocks, shared_.map.whole()};  // is only asked about
-  std::array<bool, num_mechanisms> is_in{};
+  AreIn are_in{};
   for (std::size_t i = 0; i < num_mechanisms; ++i) {
     const auto kind = static_cast<MechanismKind>(i);
-    is_in[i] = !is_hopeless_[way][i] && lane.takes(kind, op) && lane.takes(kind, engines);
-    if (kind == MechanismKind::mixed) is_in[i] = is_in[i] && bytes >= CopyCell::least_measured_bytes_for_long;
+    are_in[i] = !is_hopeless_[way][i] && lane.takes(kind, op) && lane.takes(kind, engines);
+    if (kind == MechanismKind::mixed) are_in[i] = are_in[i] && bytes >= CopyCell::least_measured_bytes_for_long;
   }
-  Samples samples;
-  for (int round = 0; round < rounds_of_size[cell.size]; ++round) {
-    for (std::size_t i = 0; i < num_mechanisms; ++i) {
-      if (is_over()) return;
-      if (!is_in[i]) continue;
-      const std::optional<double> taken_us = sample(lane, static_cast<MechanismKind>(i), op);
-      if (taken_us) samples[i].push_back(*taken_us);
-    }
-    const double best_us = std::ranges::min(samples | std::views::transform(&least));
-    for (std::size_t i = 0; i < num_mechanisms; ++i) {
-      const bool is_slow = is_in[i] && !samples[i].empty() && least(samples[i]) > hopeless * best_us;
-      if (!is_slow || static_cast<MechanismKind>(i) == usual || round == 0) continue;
-      is_in[i] = false;
-      is_hopeless_[way][i] = is_hopeless_[way][i] || cell.size > 0;
-    }
-  }
+  const AreIn were_in = are_in;
+  const auto found = times_in_turns(
+      are_in, usual, [&](MechanismKind kind) { return sample(lane, kind, op); }, [this] { return is_over(); });
+  if (!found) return;
+  figures = *found;
   for (std::size_t i = 0; i < num_mechanisms; ++i) {
-    if (samples[i].size() >= least_samples) figures[i] = median(samples[i]);
+    if (cell.size > 0 && were_in[i] && !are_in[i]) is_hopeless_[way][i] = true;
   }
 }
 

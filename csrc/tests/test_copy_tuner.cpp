@@ -1,11 +1,16 @@
 // Which mechanism an op gets, and how that is measured, over a CUDA driver in software.
+#include <array>
 #include <atomic>
+#include <functional>
 #include <numeric>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "cuda/copy_times.h"
 #include "cuda/copy_tuner.h"
 #include "cuda/host_runs.h"
 #include "tests/fake_cuda.h"
@@ -117,6 +122,87 @@ void figures_are_given_once_and_followed() {
   CHECK(choices.report().state == TuningState::given && choices.report().figures == figures);
   choices.force(MechanismKind::batched);
   CHECK(choices.choose(cell, Beside::nothing) == MechanismKind::batched);
+}
+
+// Copies that take so long on a still host, and how often they were asked for.
+struct Host {
+  std::optional<double> sample(MechanismKind kind) {
+    ++num_samples[static_cast<std::size_t>(kind)];
+    if (is_busy && is_busy(kind)) return std::nullopt;
+    const bool is_disturbed = noise != nullptr && !noise->one_in(3);  // by up to as long again
+    return of(still, kind) * (is_disturbed ? 1.0 + static_cast<double>(noise->below(1000)) / 1000 : 1.0);
+  }
+  std::optional<CellFigures> measure(AreIn& are_in, int num_before_it_is_over = 1000) {
+    return times_in_turns(
+        are_in, MechanismKind::staged, [this](MechanismKind kind) { return sample(kind); },
+        [num = num_before_it_is_over]() mutable { return num-- == 0; });
+  }
+
+  CellFigures still{};
+  Choices* noise = nullptr;
+  std::function<bool(MechanismKind)> is_busy;
+  std::array<int, num_mechanisms> num_samples{};
+};
+
+constexpr AreIn staged_strided_and_mixed = {true, false, true, false, false, true};
+
+Host host_of(double staged_us, double strided_us, double mixed_us) {
+  Host host;
+  of(host.still, MechanismKind::staged) = staged_us;
+  of(host.still, MechanismKind::strided) = strided_us;
+  of(host.still, MechanismKind::mixed) = mixed_us;
+  return host;
+}
+
+void a_still_host_is_measured_in_the_fewest_turns() {
+  Host host = host_of(100, 160, 120);
+  AreIn are_in = staged_strided_and_mixed;
+  CHECK(host.measure(are_in) == host.still && are_in == staged_strided_and_mixed);
+  CHECK((host.num_samples == std::array<int, num_mechanisms>{least_turns, 0, least_turns, 0, 0, least_turns}));
+}
+
+// Two copies of three are disturbed: by medians of three, mixed would be taken for about as fast as staged in a third
+// of the histories.
+void a_host_that_is_not_still_is_measured_until_times_are_reached_again() {
+  int num_wrong = 0;
+  int num_turns = 0;
+  constexpr int num_histories = 1000;
+  for (std::uint64_t seed = 1; seed <= num_histories; ++seed) {
+    Choices noise(seed);
+    Host host = host_of(100, 160, 120);
+    host.noise = &noise;
+    AreIn are_in = staged_strided_and_mixed;
+    const CellFigures found = host.measure(are_in).value_or(CellFigures{});
+    num_wrong += best_of(found, MechanismKind::staged, Beside::work_and_long) == MechanismKind::staged ? 0 : 1;
+    num_turns += host.num_samples[0];
+    CHECK(host.num_samples[0] <= most_turns);
+  }
+  CHECK(num_wrong <= num_histories / 200 && num_turns > 2 * least_turns * num_histories);
+}
+
+void what_is_far_slower_takes_no_more_turns_unless_it_is_the_usual_one() {
+  Host host = host_of(100, 201, 199);
+  AreIn are_in = staged_strided_and_mixed;
+  CHECK(host.measure(are_in) == host.still);
+  CHECK((are_in == AreIn{true, false, false, false, false, true}) && host.num_samples[2] == 2);
+  Host other = host_of(500, 100, 300);
+  are_in = staged_strided_and_mixed;
+  CHECK(other.measure(are_in) == other.still);
+  CHECK((are_in == AreIn{true, false, true, false, false, false}) && other.num_samples[0] == least_turns);
+}
+
+void copies_that_do_not_count_and_time_that_is_over_leave_no_figures() {
+  Host host = host_of(100, 160, 120);
+  host.is_busy = [](MechanismKind kind) { return kind == MechanismKind::mixed; };
+  AreIn are_in = staged_strided_and_mixed;
+  CellFigures without_mixed = host.still;
+  of(without_mixed, MechanismKind::mixed) = 0;
+  CHECK(host.measure(are_in) == without_mixed && host.num_samples[5] == most_turns);
+  for (const auto& [num_samples, has_figures] : {std::pair{0, false}, {5, false}, {6, true}, {7, true}}) {
+    Host soon = host_of(100, 160, 120);
+    AreIn still_in = staged_strided_and_mixed;
+    CHECK(soon.measure(still_in, num_samples).has_value() == has_figures);
+  }
 }
 
 // All mechanisms that the layout allows have figures, and neither the engine's blocks nor its slots are touched.
@@ -433,6 +519,10 @@ int main() {
   beside_a_busy_engine_long_ops_are_mixed_where_the_copy_engine_alone_is_too_slow();
   an_op_belongs_to_the_cell_of_its_size_and_runs();
   figures_are_given_once_and_followed();
+  a_still_host_is_measured_in_the_fewest_turns();
+  a_host_that_is_not_still_is_measured_until_times_are_reached_again();
+  what_is_far_slower_takes_no_more_turns_unless_it_is_the_usual_one();
+  copies_that_do_not_count_and_time_that_is_over_leave_no_figures();
   every_cell_is_measured_over_memory_of_its_own();
   rows_are_measured_at_the_engines_pitch();
   planes_too_far_apart_for_a_copy_of_rows_are_not_regular();

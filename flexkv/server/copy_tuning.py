@@ -3,7 +3,7 @@
 The agent measures once, in the background, after its first registration of host memory (csrc/cuda/copy_tuner.h). The
 figures are kept in a file of their own for each GPU, driver and class of layouts: the next start need not measure.
 
-    {"version": 3, "gpu": ..., "driver": ..., "layout": ..., "mechanisms": [...], "cells": [...], "us": [[...], ...]}
+    {"version": 4, "gpu": ..., "driver": ..., "layout": ..., "mechanisms": [...], "cells": [...], "us": [[...], ...]}
 
 A file that is damaged, or speaks of anything else, is left alone and said to be so; the agent then measures, and the
 file is written anew. It only ever names one of several right ways of copying. Thread safety: all methods, any thread.
@@ -30,7 +30,7 @@ from flexkv.common.debug import flexkv_logger
 __all__ = ["OFF", "CopyChoice", "CopyTuning", "CopyTuningReport", "cache_directory"]
 
 _logger = flexkv_logger(__name__)
-FILE_VERSION = 3
+FILE_VERSION = 4
 OFF = "off"
 MAX_FILE_BYTES = 1 << 20
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
