@@ -1,9 +1,10 @@
 // CopyTurns: after how many bytes the copies of an op let others in, the inference engine's above all, which waits in
 // each of its steps for what it computes on and for what came of it. See csrc/cuda/lane_streams.h.
 //
-// What a turn costs (H100): 3 us where the next one is in another stream, 20 us where the host waits for the end. What
-// it is for: beside loads and stores that took no turns a small copy of the engine's waited until the op ended, 19 ms
-// for 1 GiB; with turns of 32 MiB 0.05 to 0.3 ms, of 64 MiB 0.9. Thread safety: one thread at a time.
+// What a turn costs (H100): 3 us where the next one is in another stream, 20 us and more where the host waits for the
+// end. What it is for: beside loads and stores that took no turns a small copy of the engine's waited until the op
+// ended, 19 ms for 1 GiB; with turns of 32 MiB 0.1 to 0.5 ms, of 64 MiB 0.6 to 1.2. Thread safety: one thread at a
+// time.
 #pragma once
 #include <cstdint>
 
@@ -16,8 +17,7 @@ struct TurnBytes {
   std::uint64_t beside_work = 0;
   std::uint64_t alone = 0;
 };
-inline constexpr TurnBytes turn_between_streams = {std::uint64_t{32} << 20, std::uint64_t{96} << 20};
-inline constexpr TurnBytes turn_of_one_stream = {std::uint64_t{64} << 20, std::uint64_t{128} << 20};
+inline constexpr TurnBytes turn_bytes = {std::uint64_t{32} << 20, std::uint64_t{96} << 20};
 
 class CopyTurns {
  public:

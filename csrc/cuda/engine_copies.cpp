@@ -1,14 +1,15 @@
 #include "cuda/engine_copies.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cuda/step_wait.h"
 #include "cuda/whole_copies.h"
 
 namespace flexkv::cuda {
 
-EngineCopies::EngineCopies(const GpuShared& shared, LaneStreams& streams)
-    : shared_(shared), streams_(streams), turns_(shared.steps, turn_of_one_stream) {
+EngineCopies::EngineCopies(GpuShared& shared, LaneStreams& streams)
+    : shared_(shared), streams_(streams), turns_(shared.steps, turn_bytes) {
   for (std::size_t i = 0; i < most_in_flight; ++i) ends_.push_back(std::make_unique<GpuEvent>(shared_.device));
 }
 
@@ -17,19 +18,41 @@ void EngineCopies::copy(const CopyOp& op) {
   turns_.begin();
   wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
   step_ = op.after_step;
+  if (op.map.slot_bytes * op.slots.size() > turn_bytes.beside_work)
+    shared_.stages.begin(streams_.side(), StageUse::one_stream);
   pace_.begin();
   const std::size_t most = std::max<std::size_t>(1, bytes_of_segment / op.map.slot_bytes);
   std::size_t number = 0;
   for (std::size_t first = 0; first < op.slots.size(); first += most, ++number) {
     if (in_flight_.is_full()) finish_oldest();
     const std::size_t count = std::min(most, op.slots.size() - first);
-    if (turns_.take(count * op.map.slot_bytes, false)) finish_all();
+    if (turns_.take(count * op.map.slot_bytes, false)) begin_turn();
     issue(op.blocks_at(first, count));
     const GpuEvent& end = *ends_[number % most_in_flight];
     end.record(stream());
     in_flight_.push_back({&end, (first + count) * op.map.slot_bytes});
   }
   finish_all();
+  end();
+}
+
+// In another stream, behind what was issued: the one before runs empty without the host, who may be late.
+void EngineCopies::begin_turn() {
+  if (elsewhere_ == nullptr) elsewhere_ = shared_.stages.try_take(streams_.side());
+  if (elsewhere_ == nullptr) return finish_all();
+  const bool is_there = &streams_.copies() == &elsewhere_->kernels;
+  streams_.go_on_in(is_there ? streams_.own() : elsewhere_->kernels);
+}
+
+void EngineCopies::end() {
+  if (elsewhere_ != nullptr) shared_.stages.give_back(streams_.side(), std::exchange(elsewhere_, nullptr));
+  shared_.stages.end(streams_.side());
+}
+
+void EngineCopies::settle() noexcept {
+  in_flight_.clear();
+  if (elsewhere_ != nullptr) elsewhere_->kernels.drain();
+  end();
 }
 
 void EngineCopies::finish_all() {
@@ -55,7 +78,7 @@ bool StridedCopies::takes(const CopyOp& op) const { return are_rows(op); }
 
 void StridedCopies::issue(const CopyOp& op) { move_whole(streams(), op); }
 
-BatchedCopies::BatchedCopies(const GpuShared& shared, LaneStreams& streams)
+BatchedCopies::BatchedCopies(GpuShared& shared, LaneStreams& streams)
     : EngineCopies(shared, streams), shared_(shared), batch_(streams) {}
 
 bool BatchedCopies::takes(const CopyOp& op) const {

@@ -19,16 +19,16 @@
 namespace flexkv::cuda {
 
 // All of them copy whole slots only, in segments of an op one behind the other: the host knows from the ends of the
-// first ones when to look for that of the last, and no queue of the driver runs full. At the end of a turn it waits
-// until none is left.
+// first ones when to look for that of the last, and no queue of the driver runs full. Turns are the lane's stream's and
+// a stage's by turns; where no stage is free the host waits at the end of one until nothing is left.
 class EngineCopies : public CopyMechanism {
  public:
   static constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
 
-  EngineCopies(const GpuShared& shared, LaneStreams& streams);  // throws Error
+  EngineCopies(GpuShared& shared, LaneStreams& streams);  // throws Error
 
   void copy(const CopyOp& op) final;
-  void settle() noexcept final { in_flight_.clear(); }
+  void settle() noexcept final;
 
  protected:
   // Puts all copies of the segment into the stream. Throws Error.
@@ -37,16 +37,19 @@ class EngineCopies : public CopyMechanism {
   [[nodiscard]] const LaneStreams& streams() const { return streams_; }
 
  private:
-  const GpuShared& shared_;
+  GpuShared& shared_;
   LaneStreams& streams_;
   CopyTurns turns_;
+  GpuStage* elsewhere_ = nullptr;  // the one of whose stream every other turn is
   static constexpr std::size_t most_in_flight = 3;
   struct Segment {
     const GpuEvent* end = nullptr;
     std::uint64_t passed_bytes = 0;  // of the op with its end
   };
+  void begin_turn();
   void finish_oldest();
   void finish_all();
+  void end();
 
   std::vector<std::unique_ptr<GpuEvent>> ends_;  // of segments, by turns
   FixedQueue<Segment, most_in_flight> in_flight_;
@@ -74,7 +77,7 @@ class StridedCopies final : public EngineCopies {
 
 class BatchedCopies final : public EngineCopies {
  public:
-  BatchedCopies(const GpuShared& shared, LaneStreams& streams);
+  BatchedCopies(GpuShared& shared, LaneStreams& streams);
   [[nodiscard]] bool takes(const CopyOp& op) const override;
 
  private:

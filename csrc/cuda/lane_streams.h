@@ -29,6 +29,7 @@ class LaneStreams {
   [[nodiscard]] const GpuDevice& device() const { return device_; }
   [[nodiscard]] protocol::Direction direction() const { return direction_; }
   [[nodiscard]] bool is_store() const { return direction_ == protocol::Direction::store; }
+  [[nodiscard]] std::size_t side() const { return is_store() ? 1 : 0; }  // of the stages
   [[nodiscard]] const GpuStream& own() const { return own_; }
   [[nodiscard]] const GpuStream& copies() const { return *current_; }  // for what comes next
 

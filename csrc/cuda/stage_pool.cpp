@@ -30,17 +30,19 @@ StagePool::StagePool(const GpuDevice& device, std::uint64_t slot_bytes) : device
 }
 
 std::size_t StagePool::limit(std::size_t side) const {
-  return is_copying_[1 - side] ? std::max<std::size_t>(1, stages_.size() / 2) : stages_.size();
+  const StageUse others = use_[1 - side];
+  if (others == StageUse::none) return stages_.size();
+  return std::max<std::size_t>(1, others == StageUse::all ? stages_.size() / 2 : stages_.size() - 1);
 }
 
-void StagePool::begin(std::size_t side) {
+void StagePool::begin(std::size_t side, StageUse use) {
   const std::lock_guard lock(mutex_);
-  is_copying_[side] = true;
+  use_[side] = use;
 }
 
 void StagePool::end(std::size_t side) {
   const std::lock_guard lock(mutex_);
-  is_copying_[side] = false;
+  use_[side] = StageUse::none;
 }
 
 GpuStage* StagePool::take(std::size_t side, std::chrono::nanoseconds wait_limit) {
@@ -52,6 +54,15 @@ GpuStage* StagePool::take(std::size_t side, std::chrono::nanoseconds wait_limit)
       throw Error(error_not_ready, "no memory to copy through came free: copies of the other direction do not end");
     }
   }
+  return take_free(side);
+}
+
+GpuStage* StagePool::try_take(std::size_t side) {
+  const std::lock_guard lock(mutex_);
+  return free_.empty() ? nullptr : take_free(side);
+}
+
+GpuStage* StagePool::take_free(std::size_t side) {
   GpuStage* const stage = free_.back();
   free_.pop_back();
   ++num_held_[side];
@@ -60,7 +71,7 @@ GpuStage* StagePool::take(std::size_t side, std::chrono::nanoseconds wait_limit)
 
 bool StagePool::are_shared() const {
   const std::lock_guard lock(mutex_);
-  return is_copying_[0] && is_copying_[1];
+  return use_[0] == StageUse::all && use_[1] == StageUse::all;
 }
 
 bool StagePool::holds_too_many(std::size_t side) const {

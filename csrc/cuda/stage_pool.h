@@ -2,8 +2,8 @@
 // share.
 //
 // A stage is free -> held by a direction (filled and emptied by work on the device) -> free. A direction that is alone
-// may hold all of them; when the other one copies too, half. Whoever holds more then gives stages back as its copies
-// end.
+// may hold all of them; when the other one copies through stages too, half; when that one wants a stage's stream only,
+// all but one. Whoever holds more then gives stages back as its copies end.
 //
 // Each stage has the stream in which kernels fill or empty it, for whoever holds it, and at times the copy engine does
 // (csrc/cuda/copy_turns.h); nothing in it touches memory while nobody holds it. So both directions together keep few
@@ -22,6 +22,9 @@
 #include "cuda/gpu_device.h"
 
 namespace flexkv::cuda {
+
+// What a direction has an op use: nothing; one stage, of which it only takes the stream; stages to copy through.
+enum class StageUse : std::uint8_t { none, one_stream, all };
 
 struct GpuStage {
   GpuStage(const GpuDevice& device, std::size_t index_in, DevicePtr memory_in)
@@ -47,18 +50,21 @@ class StagePool {
   [[nodiscard]] std::uint64_t stage_bytes() const { return stage_bytes_; }
   [[nodiscard]] std::size_t num_stages() const { return stages_.size(); }
 
-  void begin(std::size_t side);  // a direction, 0 or 1, copies from now on
-  void end(std::size_t side);    // REQUIRES: it has given all stages back
+  void begin(std::size_t side, StageUse use);  // a direction, 0 or 1, has an op
+  void end(std::size_t side);                  // REQUIRES: it has given all stages back
   // A free stage; nullptr when the direction holds as many as it may, and must give one back first. Waits when it holds
   // none and there is none: throws Error after `wait_limit`, as nothing of the direction's is on its way then.
   [[nodiscard]] GpuStage* take(std::size_t side, std::chrono::nanoseconds wait_limit);
-  [[nodiscard]] bool are_shared() const;  // whether both directions copy
+  [[nodiscard]] GpuStage* try_take(std::size_t side);  // a free stage; nullptr where there is none
+  [[nodiscard]] bool are_shared() const;               // whether both directions copy through stages
   // Whether the direction holds more than it may: then a stage that is done goes back instead of being used again.
   [[nodiscard]] bool holds_too_many(std::size_t side) const;
   void give_back(std::size_t side, GpuStage* stage);
 
  private:
-  [[nodiscard]] std::size_t limit(std::size_t side) const;  // REQUIRES: mutex_ held
+  // REQUIRES: mutex_ held, as for the next one, and that there is a free stage.
+  [[nodiscard]] std::size_t limit(std::size_t side) const;
+  [[nodiscard]] GpuStage* take_free(std::size_t side);
 
   const GpuDevice& device_;
   std::uint64_t stage_bytes_ = 0;
@@ -69,7 +75,7 @@ class StagePool {
   // Guarded by mutex_:
   std::vector<GpuStage*> free_;
   std::array<std::size_t, 2> num_held_{};
-  std::array<bool, 2> is_copying_{};
+  std::array<StageUse, 2> use_{};
 };
 
 }  // namespace flexkv::cuda

@@ -113,7 +113,7 @@ void StagedCopies::go_straight(const CopyOp& op) {
 }
 
 void StagedCopies::begin(std::uint64_t after_step) {
-  shared_.stages.begin(side());
+  shared_.stages.begin(streams_.side(), StageUse::all);
   streams_.begin_op();
   turns_.begin();
   fills_.begin();
@@ -142,7 +142,7 @@ void StagedCopies::record(const PartEvents& events) const {
 void StagedCopies::finish() {
   while (!in_flight_.empty()) finish_oldest();
   if (awaits_edge_) (void)ends_.wait(edge_, issued_bytes_, Looks::early);
-  shared_.stages.end(side());
+  shared_.stages.end(streams_.side());
 }
 
 StagedCopies::Batch StagedCopies::batch_of(const CopyOp& op, std::size_t first, std::size_t count,
@@ -151,11 +151,11 @@ StagedCopies::Batch StagedCopies::batch_of(const CopyOp& op, std::size_t first, 
 }
 
 GpuStage& StagedCopies::next_stage() {
-  while (shared_.stages.holds_too_many(side())) finish_oldest();
-  GpuStage* stage = shared_.stages.take(side(), shared_.start_limit);
+  while (shared_.stages.holds_too_many(streams_.side())) finish_oldest();
+  GpuStage* stage = shared_.stages.take(streams_.side(), shared_.start_limit);
   while (stage == nullptr) {
     finish_oldest();
-    stage = shared_.stages.take(side(), shared_.start_limit);
+    stage = shared_.stages.take(streams_.side(), shared_.start_limit);
   }
   return *stage;
 }
@@ -173,7 +173,7 @@ void StagedCopies::finish_oldest() {
   const Looks if_last = streams_.is_store() ? Looks::close : Looks::early;
   (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? if_last : Looks::leisurely);
   in_flight_.pop_front();
-  shared_.stages.give_back(side(), oldest.stage);
+  shared_.stages.give_back(streams_.side(), oldest.stage);
 }
 
 // What the host is to launch of it: until the oldest stage is done, or none fills any more.
@@ -287,9 +287,9 @@ void StagedCopies::settle() noexcept {
   edge_left_.reset();
   for (; !in_flight_.empty(); in_flight_.pop_front()) {
     in_flight_.front().stage->kernels.drain();
-    shared_.stages.give_back(side(), in_flight_.front().stage);
+    shared_.stages.give_back(streams_.side(), in_flight_.front().stage);
   }
-  shared_.stages.end(side());
+  shared_.stages.end(streams_.side());
 }
 
 }  // namespace flexkv::cuda

@@ -42,11 +42,7 @@ enum class Straight : std::uint8_t { edge, third };
 class StagedCopies final : public CopyMechanism {
  public:
   StagedCopies(GpuShared& shared, LaneStreams& streams)
-      : shared_(shared),
-        streams_(streams),
-        batch_(streams),
-        turns_(shared.steps, turn_between_streams),
-        edge_(shared.device) {}
+      : shared_(shared), streams_(streams), batch_(streams), turns_(shared.steps, turn_bytes), edge_(shared.device) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
   void copy(const CopyOp& op) override { copy(op, Straight::edge); }
@@ -97,7 +93,6 @@ class StagedCopies final : public CopyMechanism {
   void scatter_what_is_filled();
   void scatter_until_the_oldest_ends();
   void scatter(InFlight& filled) const;
-  [[nodiscard]] std::size_t side() const { return streams_.is_store() ? 1 : 0; }
 
   GpuShared& shared_;
   LaneStreams& streams_;

@@ -85,6 +85,12 @@ class FakeCuda {
     const std::lock_guard lock(mutex_);
     return copied_;
   }
+  // Returns when so many of them are in this stream.
+  void await_copies(Stream stream, std::ptrdiff_t count) {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(60),
+                            [&] { return std::ranges::count(copied_, stream, &Copied::stream) >= count; }));
+  }
   // Whether those that are done were done in that order.
   [[nodiscard]] bool are_copies_in_order() const {
     const std::lock_guard lock(mutex_);

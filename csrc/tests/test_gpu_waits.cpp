@@ -207,12 +207,12 @@ void a_direction_that_gets_no_stage_says_so_at_its_limit() {
   FakeCuda cuda(1);
   const GpuDevice device(cuda.api(), 0);
   StagePool pool(device, 4096);
-  pool.begin(0);
+  pool.begin(0, StageUse::all);
   std::vector<GpuStage*> taken;
   for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
   CHECK(pool.take(0, no_limit) == nullptr);  // it has some itself
   CHECK(!pool.are_shared());
-  pool.begin(1);
+  pool.begin(1, StageUse::all);
   CHECK(pool.are_shared());
   CHECK_THROWS(pool.take(1, 2ms), Error);
   std::thread other([&] { pool.give_back(0, taken.front()); });
@@ -223,6 +223,28 @@ void a_direction_that_gets_no_stage_says_so_at_its_limit() {
   for (std::size_t i = 1; i < taken.size(); ++i) pool.give_back(0, taken[i]);
   pool.end(0);
   pool.end(1);
+}
+
+void a_direction_that_wants_one_stream_leaves_the_other_all_stages_but_one() {
+  FakeCuda cuda(1);
+  const GpuDevice device(cuda.api(), 0);
+  StagePool pool(device, 4096);
+  pool.begin(0, StageUse::all);
+  std::vector<GpuStage*> taken;
+  for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
+  pool.begin(1, StageUse::one_stream);
+  CHECK(pool.try_take(1) == nullptr && pool.holds_too_many(0) && !pool.are_shared());
+  pool.give_back(0, taken.back());
+  CHECK(!pool.holds_too_many(0) && pool.take(0, 0ns) == nullptr);
+  GpuStage* const stage = pool.try_take(1);
+  CHECK(stage == taken.back());
+  taken.pop_back();
+  pool.give_back(1, stage);
+  pool.end(1);
+  taken.push_back(pool.take(0, 0ns));
+  CHECK(taken.back() == stage);
+  for (GpuStage* each : taken) pool.give_back(0, each);
+  pool.end(0);
 }
 
 }  // namespace
@@ -238,6 +260,7 @@ int main() {
   a_copy_on_the_device_is_waited_for_beyond_every_limit();
   a_call_that_fails_is_told_of_only_when_what_came_before_it_has_ended();
   a_direction_that_gets_no_stage_says_so_at_its_limit();
+  a_direction_that_wants_one_stream_leaves_the_other_all_stages_but_one();
   std::puts("test_gpu_waits: ok");
   return 0;
 }
