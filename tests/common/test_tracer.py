@@ -145,7 +145,7 @@ def test_a_malformed_line_is_refused_with_its_number(tmp_path: Path) -> None:
         list(read_trace(tmp_path / "trace"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(list(TraceOp)), st.floats(0, 1e6), st.integers(0, 4), st.text(max_size=5))))
 def test_any_records_survive_the_file(tmp_path: Path, records: list[tuple[TraceOp, float, int, str]]) -> None:
     tracer = make_tracer(tmp_path / "trace")

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 def every_run(machine: type[RuleBasedStateMachine], max_examples: int, num_steps: int = 50) -> type[unittest.TestCase]:
     """Return the test of every run, to be bound to a name that starts with Test."""
-    machine.TestCase.settings = settings(max_examples=max_examples, stateful_step_count=num_steps, deadline=None)
+    machine.TestCase.settings = settings(max_examples=max_examples, stateful_step_count=num_steps)
     return machine.TestCase
 
 
@@ -22,7 +22,7 @@ def long_campaign(machine: type[RuleBasedStateMachine], max_examples: int) -> Ca
     @pytest.mark.long
     @pytest.mark.timeout(1800)
     def test() -> None:
-        long = settings(max_examples=max_examples, stateful_step_count=80, deadline=None)
+        long = settings(max_examples=max_examples, stateful_step_count=80)
         run_state_machine_as_test(machine, settings=long)
 
     return test

@@ -199,7 +199,7 @@ def pair() -> Iterator[Pair]:
         pair.engine.shutdown(TIMEOUT_S)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_the_native_engine_schedules_as_the_oracle_does(pair: Pair, data: st.DataObject) -> None:
     pair.finish()  # an example may be given up at any draw
