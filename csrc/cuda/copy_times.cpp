@@ -49,9 +49,9 @@ class Contest {
     }
   }
 
-  [[nodiscard]] bool have_all(bool (LeastTimes::*property)() const) const {
+  [[nodiscard]] bool have_settled() const {
     for (std::size_t i = 0; i < num_mechanisms; ++i) {
-      if (are_in_[i] && !(times_[i].*property)()) return false;
+      if (are_in_[i] && !times_[i].has_settled()) return false;
     }
     return true;
   }
@@ -75,12 +75,9 @@ std::optional<CellFigures> times_in_turns(AreIn& are_in, MechanismKind usual, co
                                           const std::function<bool()>& is_over) {
   Contest contest(are_in);
   for (int turn = 1; turn <= most_turns; ++turn) {
-    if (!contest.take_turn(sample, is_over)) {
-      if (!contest.have_all(&LeastTimes::is_known)) return std::nullopt;
-      break;
-    }
+    if (!contest.take_turn(sample, is_over)) return std::nullopt;
     contest.leave_out_the_hopeless(usual);
-    if (turn >= least_turns && contest.have_all(&LeastTimes::has_settled)) break;
+    if (turn >= least_turns && contest.have_settled()) break;
   }
   return contest.figures();
 }

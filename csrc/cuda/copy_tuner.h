@@ -29,7 +29,7 @@ namespace flexkv::cuda {
 using GpuLanes = std::array<std::shared_ptr<GpuLane>, 2>;  // to the GPU, back
 
 struct TunerLimits {
-  std::chrono::milliseconds time{500};                     // a still host needs 50 to 150
+  std::chrono::milliseconds time{2000};  // a still host needs 50 to 150, the most turns four times as much
   std::uint64_t memory_bytes = std::uint64_t{32} << 20;    // of the GPU, and as much of the host
   std::uint64_t op_bytes = CopyCell::most_measured_bytes;  // no op has more, unless one block has
 };

@@ -18,8 +18,6 @@ void EngineCopies::copy(const CopyOp& op) {
   turns_.begin();
   wait_for_step(shared_, streams_, streams_.copies(), op.after_step);
   step_ = op.after_step;
-  if (op.map.slot_bytes * op.slots.size() > turn_bytes.beside_work)
-    shared_.stages.begin(streams_.side(), StageUse::one_stream);
   pace_.begin();
   const std::size_t most = std::max<std::size_t>(1, bytes_of_segment / op.map.slot_bytes);
   std::size_t number = 0;
@@ -38,15 +36,27 @@ void EngineCopies::copy(const CopyOp& op) {
 
 // In another stream, behind what was issued: the one before runs empty without the host, who may be late.
 void EngineCopies::begin_turn() {
-  if (elsewhere_ == nullptr) elsewhere_ = shared_.stages.try_take(streams_.side());
-  if (elsewhere_ == nullptr) return finish_all();
-  const bool is_there = &streams_.copies() == &elsewhere_->kernels;
-  streams_.go_on_in(is_there ? streams_.own() : elsewhere_->kernels);
+  if (has_place_elsewhere()) {
+    const bool is_there = &streams_.copies() == &elsewhere_->kernels;
+    return streams_.go_on_in(is_there ? streams_.own() : elsewhere_->kernels);
+  }
+  if (is_second_) finish_all();
+  is_second_ = !is_second_;
+}
+
+// Of two stages the other direction needs both.
+bool EngineCopies::has_place_elsewhere() {
+  if (elsewhere_ != nullptr) return true;
+  if (shared_.stages.num_stages() <= 2) return false;
+  shared_.stages.begin(streams_.side(), StageUse::one_stream);
+  elsewhere_ = shared_.stages.try_take(streams_.side());
+  return elsewhere_ != nullptr;
 }
 
 void EngineCopies::end() {
   if (elsewhere_ != nullptr) shared_.stages.give_back(streams_.side(), std::exchange(elsewhere_, nullptr));
   shared_.stages.end(streams_.side());
+  is_second_ = false;
 }
 
 void EngineCopies::settle() noexcept {

@@ -19,8 +19,9 @@
 namespace flexkv::cuda {
 
 // All of them copy whole slots only, in segments of an op one behind the other: the host knows from the ends of the
-// first ones when to look for that of the last, and no queue of the driver runs full. Turns are the lane's stream's and
-// a stage's by turns; where no stage is free the host waits at the end of one until nothing is left.
+// first ones when to look for that of the last, and no queue of the driver runs full. One turn is in the lane's stream,
+// the next in a stage's, and so on; where no stage is to be had the host waits at the end of every other one until
+// nothing is left.
 class EngineCopies : public CopyMechanism {
  public:
   static constexpr std::uint64_t bytes_of_segment = std::uint64_t{32} << 20;
@@ -40,7 +41,8 @@ class EngineCopies : public CopyMechanism {
   GpuShared& shared_;
   LaneStreams& streams_;
   CopyTurns turns_;
-  GpuStage* elsewhere_ = nullptr;  // the one of whose stream every other turn is
+  GpuStage* elsewhere_ = nullptr;  // in whose stream every other turn is
+  bool is_second_ = false;         // of two turns in the lane's stream
   static constexpr std::size_t most_in_flight = 3;
   struct Segment {
     const GpuEvent* end = nullptr;
@@ -49,6 +51,7 @@ class EngineCopies : public CopyMechanism {
   void begin_turn();
   void finish_oldest();
   void finish_all();
+  [[nodiscard]] bool has_place_elsewhere();
   void end();
 
   std::vector<std::unique_ptr<GpuEvent>> ends_;  // of segments, by turns

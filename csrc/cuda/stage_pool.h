@@ -2,8 +2,8 @@
 // share.
 //
 // A stage is free -> held by a direction (filled and emptied by work on the device) -> free. A direction that is alone
-// may hold all of them; when the other one copies through stages too, half; when that one wants a stage's stream only,
-// all but one. Whoever holds more then gives stages back as its copies end.
+// may hold all of them; when the other one copies through stages too, half; when that one uses or wants a stage's
+// stream only, all but one. Whoever holds more then gives stages back as its copies end.
 //
 // Each stage has the stream in which kernels fill or empty it, for whoever holds it, and at times the copy engine does
 // (csrc/cuda/copy_turns.h); nothing in it touches memory while nobody holds it. So both directions together keep few
@@ -62,7 +62,7 @@ class StagePool {
   void give_back(std::size_t side, GpuStage* stage);
 
  private:
-  // REQUIRES: mutex_ held, as for the next one, and that there is a free stage.
+  // REQUIRES: mutex_ held; of `take_free`: there is a free stage.
   [[nodiscard]] std::size_t limit(std::size_t side) const;
   [[nodiscard]] GpuStage* take_free(std::size_t side);
 

@@ -74,6 +74,7 @@ class FakeCuda {
   struct Copied {
     Stream stream = nullptr;
     std::uint64_t bytes = 0;
+    bool was_idle = false;  // all before were done
   };
   void forget_copies() {
     const std::lock_guard lock(mutex_);
@@ -210,7 +211,7 @@ class FakeCuda {
     {
       const std::lock_guard lock(mutex_);
       number = copied_.size();
-      copied_.push_back({stream, bytes});
+      copied_.push_back({stream, bytes, number == num_copies_done_});
     }
     add_work(stream, [this, number, work = std::move(work)] {
       work();
