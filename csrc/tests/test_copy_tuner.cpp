@@ -416,7 +416,7 @@ GpuLanes lanes_of(GpuShared& shared) {
 
 // A sample lies in one allocation and may be regular where the engine's planes are not: they lie in one each.
 void nothing_is_measured_going_straight_that_cannot_in_service() {
-  constexpr std::uint64_t chunk = std::uint64_t{64} << 10;
+  constexpr std::uint64_t chunk = std::uint64_t{16} << 10;
   constexpr std::uint64_t num_blocks = 70;
   for (const bool in_one_allocation : {false, true}) {
     Choices choices(std::uint64_t{1});
