@@ -30,7 +30,7 @@ unset CC CXX CFLAGS CXXFLAGS LDFLAGS
 mkdir -p "$stage" dist
 rm -rf "$stage"/*.whl "$stage"/*.tar.gz
 "$python" -m build --no-isolation --outdir "$stage" \
-  -C cmake.args="-DCMAKE_TOOLCHAIN_FILE=$PWD/scripts/zig_toolchain.cmake" -C cmake.define.FLEXKV_PRECOMPILE=ON . >"$stage/build.log" 2>&1 || {
+  -C cmake.args="-DCMAKE_TOOLCHAIN_FILE=$PWD/scripts/zig_toolchain.cmake" . >"$stage/build.log" 2>&1 || {
   cat "$stage/build.log" >&2
   fail "the build failed"
 }
