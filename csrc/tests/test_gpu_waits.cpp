@@ -203,13 +203,22 @@ void a_call_that_fails_is_told_of_only_when_what_came_before_it_has_ended() {
   held.rig.copy_and_check(Direction::load, held.low, held.low);
 }
 
-void a_direction_that_gets_no_stage_says_so_at_its_limit() {
-  FakeCuda cuda(1);
-  const GpuDevice device(cuda.api(), 0);
-  StagePool pool(device, 4096);
-  pool.begin(0, StageUse::all);
+// By direction 0, all of them.
+struct TakenStages {
+  TakenStages() {
+    pool.begin(0, StageUse::all);
+    for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
+  }
+  FakeCuda cuda{1};
+  const GpuDevice device{cuda.api(), 0};
+  StagePool pool{device, 4096};
   std::vector<GpuStage*> taken;
-  for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
+};
+
+void a_direction_that_gets_no_stage_says_so_at_its_limit() {
+  TakenStages stages;
+  StagePool& pool = stages.pool;
+  std::vector<GpuStage*>& taken = stages.taken;
   CHECK(pool.take(0, no_limit) == nullptr);  // it has some itself
   CHECK(!pool.are_shared());
   pool.begin(1, StageUse::all);
@@ -226,12 +235,9 @@ void a_direction_that_gets_no_stage_says_so_at_its_limit() {
 }
 
 void a_direction_that_wants_one_stream_leaves_the_other_all_stages_but_one() {
-  FakeCuda cuda(1);
-  const GpuDevice device(cuda.api(), 0);
-  StagePool pool(device, 4096);
-  pool.begin(0, StageUse::all);
-  std::vector<GpuStage*> taken;
-  for (std::size_t i = 0; i < pool.num_stages(); ++i) taken.push_back(pool.take(0, 0ns));
+  TakenStages stages;
+  StagePool& pool = stages.pool;
+  std::vector<GpuStage*>& taken = stages.taken;
   pool.begin(1, StageUse::one_stream);
   CHECK(pool.try_take(1) == nullptr && pool.holds_too_many(0) && !pool.are_shared());
   pool.give_back(0, taken.back());
