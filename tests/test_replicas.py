@@ -188,6 +188,9 @@ class ReplicaElsewhere:
     def status(self, task_id: int) -> Status:
         return self.manager.wait(task_id, timeout=READY_TIMEOUT_S)[task_id].status
 
+    def num_slots_mapped(self, rank: int) -> int:
+        return self.manager._engine._transfer.ranks()[rank].slots_mapped  # type: ignore[attr-defined,no-any-return]
+
     def slots(self) -> tuple[int, int]:
         self.manager.check_invariants()
         stats = self.manager.stats()
@@ -228,7 +231,7 @@ def test_a_rank_that_is_dead_matters_only_to_stores_that_it_has_a_share_of(pair:
     stored = [at for at in range(20) if pair.manager.get_match(tokens(1, 1000 * at))[1].any()]
     assert stored == [at for at, status in enumerate(statuses) if status is Status.SUCCESS]
     pair.add_worker()
-    assert eventually(lambda: pair.manager._engine._transfer.ranks()[1].connected)  # type: ignore[attr-defined]
+    assert eventually(lambda: pair.num_slots_mapped(1) == NUM_SLOTS), "until then loads fail"
     load = pair.manager.get_async(tokens(1, 1000 * stored[0]), slots_of([30]))
     assert pair.status(load) is Status.SUCCESS
     for gpu in (pair.gpu, pair.worker.gpu):

@@ -275,7 +275,7 @@ def test_a_worker_killed_with_an_op_in_hand_fails_it_and_frees_its_slots(
     bench.finish(graph_id, OpStatus.FAILED)
     assert bench.engine.num_graphs == 0
     successor = RemoteWorker(address)
-    bench.wait_until(lambda: bench.engine.ranks()[0].connected and bench.engine.slots_available == NUM_SLOTS)
+    bench.wait_until(lambda: bench.engine.ranks()[0].slots_mapped == NUM_SLOTS)
     bench.round_trip(successor)
     assert successor.close()
 
