@@ -13,6 +13,7 @@
 
 #include "fuzz/fuzz_target.h"
 #include "fuzz/raw_peer.h"
+#include "tests/check.h"
 #include "tests/fake_engine.h"
 #include "tests/temp_dir.h"
 #include "transfer/copy_agent.h"

@@ -16,6 +16,7 @@
 
 #include "fuzz/fuzz_target.h"
 #include "fuzz/raw_peer.h"
+#include "tests/check.h"
 #include "tests/fake_disk.h"
 #include "tests/temp_dir.h"
 #include "transfer/op_graph.h"

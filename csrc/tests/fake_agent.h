@@ -3,9 +3,9 @@
 #pragma once
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
-#include <cstring>
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -29,47 +29,20 @@ struct FakeRank {
 class FakeAgent {
  public:
   // Waits while the engine's backlog is full, which connect_unix does not.
-  explicit FakeAgent(const std::string& path) : socket_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    CHECK(socket_.valid() && path.size() < sizeof(address.sun_path));
-    std::memcpy(address.sun_path, path.data(), path.size());
-    CHECK(::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
-  }
+  explicit FakeAgent(const std::string& path);
   FakeAgent(const std::string& path, const FakeRank& rank) : FakeAgent(path) { register_rank(rank); }
 
-  void register_rank(const FakeRank& rank) {
-    const protocol::RegisterBody body = {
-        rank.rank,       rank.num_ranks,        rank.num_blocks,
-        rank.slot_bytes, rank.tokens_per_block, static_cast<std::uint32_t>(rank.tag.size())};
-    send(protocol::FrameType::register_rank, bytes_of(body), std::as_bytes(std::span(rank.tag)));
-  }
+  void register_rank(const FakeRank& rank);
 
   // POOL is answered with MAPPED of all its slots.
-  protocol::PoolBody serve_pool() {
-    const Frame frame = expect(protocol::FrameType::pool);
-    CHECK(frame.fd.valid());
-    const auto pool = read_body<protocol::PoolBody>(frame.body);
-    send_mapped(pool.num_slots);
-    return pool;
-  }
+  protocol::PoolBody serve_pool();
 
   struct Op {
     protocol::OpBody body;
     std::vector<std::int64_t> slots;
     std::vector<std::int64_t> blocks;
   };
-  Op expect_op() {
-    const Frame frame = expect(protocol::FrameType::op);
-    Op op = {read_body<protocol::OpBody>(frame.body), {}, {}};
-    const std::byte* ids = frame.body.data() + sizeof(protocol::OpBody);
-    for (std::vector<std::int64_t>* list : {&op.slots, &op.blocks}) {
-      list->resize(op.body.num_blocks);
-      std::memcpy(list->data(), ids, list->size() * sizeof(std::int64_t));
-      ids += list->size() * sizeof(std::int64_t);
-    }
-    return op;
-  }
+  Op expect_op();
   std::uint64_t expect_op_id() { return expect_op().body.op_id; }
   std::uint64_t expect_cancel() {
     return read_body<protocol::CancelBody>(expect(protocol::FrameType::cancel).body).op_id;
@@ -83,38 +56,16 @@ class FakeAgent {
   }
   void bye() { send(protocol::FrameType::bye); }
 
-  void send(protocol::FrameType type, std::span<const std::byte> head = {}, std::span<const std::byte> tail = {}) {
-    writer_.push(type, head, tail);
-    while (writer_.flush(socket_.get()) == IoStatus::would_block) CHECK(ready(POLLOUT));
-  }
+  void send(protocol::FrameType type, std::span<const std::byte> head = {}, std::span<const std::byte> tail = {});
   // False when the engine has closed.
   bool send_raw(std::span<const std::byte> bytes) {
     return ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
   }
 
-  std::optional<Frame> receive() {
-    Frame frame;
-    while (!reader_.next(frame)) {
-      CHECK(!reader_.failed());
-      CHECK(ready(POLLIN));
-      const IoStatus status = reader_.fill(socket_.get());
-      CHECK(status != IoStatus::error);
-      if (status == IoStatus::closed) return std::nullopt;
-    }
-    return frame;
-  }
-  Frame expect(protocol::FrameType type) {
-    std::optional<Frame> frame = receive();
-    CHECK(frame.has_value() && frame->type == type);
-    return std::move(*frame);
-  }
+  std::optional<Frame> receive();
+  Frame expect(protocol::FrameType type);
   void expect_closed() { CHECK(!receive().has_value()); }
-  void expect_refused(const std::string& part) {
-    const Frame frame = expect(protocol::FrameType::refused);
-    const std::string reason(reinterpret_cast<const char*>(frame.body.data()), frame.body.size());
-    CHECK(reason.find(part) != std::string::npos);
-    expect_closed();
-  }
+  void expect_refused(const std::string& part);
   bool has_input() {  // right now, without waiting
     pollfd entry = {socket_.get(), POLLIN, 0};
     return ::poll(&entry, 1, 0) == 1;
@@ -123,10 +74,7 @@ class FakeAgent {
   [[nodiscard]] int socket_fd() const { return socket_.get(); }
 
  private:
-  bool ready(short events) {
-    pollfd entry = {socket_.get(), events, 0};
-    return ::poll(&entry, 1, 20'000) == 1;
-  }
+  bool ready(short events);
 
   Fd socket_;
   FrameReader reader_{PeerRole::engine};

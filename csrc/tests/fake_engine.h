@@ -2,11 +2,12 @@
 // in poll, at most 20 s, and has a small pool in a sealed memfd.
 #pragma once
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -55,20 +56,7 @@ class FakeEngine {
   explicit FakeEngine(const std::string& path) : listener_(listen_unix(path)) {}
 
   // Takes the next connection and returns its REGISTER body; the tag goes to `tag`.
-  protocol::RegisterBody accept_agent(std::string* tag = nullptr) {
-    wait_for(listener_.get(), POLLIN);
-    socket_ = Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    CHECK(socket_.valid());
-    reader_ = FrameReader(PeerRole::agent);
-    writer_ = FrameWriter();
-    const Frame frame = expect(protocol::FrameType::register_rank);
-    const auto body = read_body<protocol::RegisterBody>(frame.body);
-    if (tag != nullptr) {
-      const auto* text = reinterpret_cast<const char*>(frame.body.data() + sizeof(body));
-      tag->assign(text, frame.body.size() - sizeof(body));
-    }
-    return body;
-  }
+  protocol::RegisterBody accept_agent(std::string* tag = nullptr);
 
   void send_pool(const FakePool& pool, bool share = false) { send_pool(pool.body(share), pool.fd()); }
   void send_pool(const protocol::PoolBody& body, int fd) {
@@ -76,71 +64,33 @@ class FakeEngine {
   }
 
   // The usual beginning: accept, POOL, MAPPED.
-  void serve(const FakePool& pool, bool share = false) {
-    (void)accept_agent();
-    send_pool(pool, share);
-    CHECK(read_body<protocol::MappedBody>(expect(protocol::FrameType::mapped).body).num_slots ==
-          pool.body(share).num_slots);
-  }
+  void serve(const FakePool& pool, bool share = false);
 
   void send_op(std::uint64_t op_id, protocol::Direction direction, const std::vector<std::int64_t>& slots,
-               const std::vector<std::int64_t>& blocks, std::uint64_t after_step = 0) {
-    CHECK(slots.size() == blocks.size());
-    const protocol::OpBody op = {op_id, after_step, 0, direction, static_cast<std::uint32_t>(slots.size())};
-    send(protocol::FrameType::op, bytes_of(op), std::as_bytes(std::span(slots)), std::as_bytes(std::span(blocks)));
-  }
+               const std::vector<std::int64_t>& blocks, std::uint64_t after_step = 0);
 
   void send_cancel(std::uint64_t op_id) { send(protocol::FrameType::cancel, bytes_of(protocol::CancelBody{op_id})); }
 
   void send(protocol::FrameType type, std::span<const std::byte> head = {}, std::span<const std::byte> tail1 = {},
-            std::span<const std::byte> tail2 = {}, int fd = -1) {
-    writer_.push(type, head, tail1, tail2, fd);
-    while (writer_.flush(socket_.get()) == IoStatus::would_block) wait_for(socket_.get(), POLLOUT);
-    CHECK(!writer_.pending());
-  }
+            std::span<const std::byte> tail2 = {}, int fd = -1);
 
   void send_raw(std::span<const std::byte> bytes) {
     CHECK(::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()));
   }
 
   // The next frame, or nothing when the agent has closed.
-  std::optional<Frame> receive() {
-    Frame frame;
-    while (!reader_.next(frame)) {
-      CHECK(!reader_.failed());
-      wait_for(socket_.get(), POLLIN);
-      const IoStatus status = reader_.fill(socket_.get());
-      CHECK(status != IoStatus::error);
-      if (status == IoStatus::closed) return std::nullopt;
-    }
-    return frame;
-  }
-
-  Frame expect(protocol::FrameType type) {
-    std::optional<Frame> frame = receive();
-    CHECK(frame.has_value());
-    CHECK(frame->type == type);
-    return std::move(*frame);
-  }
+  std::optional<Frame> receive();
+  Frame expect(protocol::FrameType type);
 
   protocol::AckBody expect_ack() { return read_body<protocol::AckBody>(expect(protocol::FrameType::ack).body); }
 
-  protocol::AckBody expect_ack(std::uint64_t op_id, protocol::AckStatus status) {
-    const protocol::AckBody ack = expect_ack();
-    CHECK(ack.op_id == op_id);
-    CHECK(ack.status == status);
-    CHECK((ack.error == 0) == (status == protocol::AckStatus::done));
-    return ack;
-  }
+  protocol::AckBody expect_ack(std::uint64_t op_id, protocol::AckStatus status);
 
   void expect_closed() { CHECK(!receive().has_value()); }
   void close_connection() { socket_.reset(); }
 
  private:
-  static void wait_for(int fd, short events) {
-    pollfd poll_fd = {fd, events, 0};
-    CHECK(::poll(&poll_fd, 1, 20'000) == 1);
-  }
+  static void wait_for(int fd, short events);
 
   Fd listener_;
   Fd socket_;

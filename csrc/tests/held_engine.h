@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
 

@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 
+#include "tests/check.h"
 #include "tests/engine_kit.h"
 #include "tests/worker_rig.h"
 

@@ -13,6 +13,7 @@
 #include "cuda/copy_times.h"
 #include "cuda/copy_tuner.h"
 #include "cuda/host_runs.h"
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
 #include "tests/held_engine.h"

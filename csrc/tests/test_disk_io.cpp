@@ -5,6 +5,7 @@
 #include <random>
 
 #include "storage/uring_io.h"
+#include "tests/check.h"
 #include "tests/disk_io_contract.h"
 #include "tests/faulty_file.h"
 #include "tests/faulty_uring.h"

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <random>
 
+#include "tests/check.h"
 #include "tests/disk_io_contract.h"
 #include "tests/faulty_file.h"
 #include "tests/temp_dir.h"

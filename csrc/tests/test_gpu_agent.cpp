@@ -4,6 +4,7 @@
 
 #include "cuda/gpu_backend.h"
 #include "tests/agent_rig.h"
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 
 using namespace flexkv;

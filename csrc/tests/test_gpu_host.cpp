@@ -12,6 +12,7 @@
 
 #include "cuda/host_registration.h"
 #include "cuda/host_runs.h"
+#include "tests/check.h"
 #include "tests/gpu_rig.h"
 #include "tests/held_engine.h"
 

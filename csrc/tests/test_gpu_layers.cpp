@@ -9,6 +9,7 @@
 #include "cuda/gpu_wait.h"
 #include "cuda/host_runs.h"
 #include "cuda/layer_parts.h"
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/staged_copies.h"
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
 

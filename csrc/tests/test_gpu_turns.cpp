@@ -11,6 +11,7 @@
 #include "cuda/copy_turns.h"
 #include "cuda/gpu_lane.h"
 #include "cuda/lane_streams.h"
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
 

@@ -5,6 +5,7 @@
 
 #include "cuda/gpu_wait.h"
 #include "cuda/stage_pool.h"
+#include "tests/check.h"
 #include "tests/fake_cuda.h"
 #include "tests/gpu_rig.h"
 #include "tests/held_engine.h"

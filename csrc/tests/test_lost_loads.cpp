@@ -6,6 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "tests/check.h"
 #include "tests/engine_kit.h"
 #include "tests/op_graph_kit.h"
 #include "tests/worker_rig.h"

@@ -7,6 +7,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "tests/check.h"
 #include "tests/engine_kit.h"
 #include "tests/worker_rig.h"
 #include "transfer/op_graph.h"

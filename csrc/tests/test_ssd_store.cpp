@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "tests/check.h"
 #include "tests/choices.h"
 #include "tests/faulty_file.h"
 #include "tests/ssd_store_kit.h"

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/check.h"
 #include "tests/child_process.h"
 #include "tests/choices.h"
 #include "tests/faulty_file.h"

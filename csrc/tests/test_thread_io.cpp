@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "storage/thread_io.h"
+#include "tests/check.h"
 #include "tests/disk_io_contract.h"
 #include "tests/faulty_file.h"
 #include "tests/temp_dir.h"

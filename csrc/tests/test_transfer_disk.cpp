@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "tests/check.h"
 #include "tests/child_process.h"
 #include "tests/engine_kit.h"
 #include "tests/fake_disk.h"

@@ -1,7 +1,10 @@
 // TransferEngine with well-behaved fake agents: ops, ranks, timeouts, cancel, predecessors, stop, argument errors.
 // Agents that die, lie, stall or flood are in test_transfer_faults.cpp.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -9,6 +12,7 @@
 #include <system_error>
 #include <thread>
 
+#include "tests/check.h"
 #include "tests/engine_kit.h"
 
 using namespace flexkv;

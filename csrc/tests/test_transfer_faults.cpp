@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <random>
 
+#include "tests/check.h"
 #include "tests/engine_kit.h"
 
 using namespace flexkv;

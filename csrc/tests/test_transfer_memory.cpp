@@ -10,6 +10,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "tests/check.h"
 #include "tests/engine_kit.h"
 
 namespace {

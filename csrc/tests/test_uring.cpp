@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "storage/uring_io.h"
+#include "tests/check.h"
 #include "tests/disk_io_contract.h"
 #include "tests/faulty_uring.h"
 #include "tests/temp_dir.h"
