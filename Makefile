@@ -11,6 +11,8 @@ MAKEFLAGS += --no-print-directory
 DEV := .venv/dev/bin
 VLLM := .venv/vllm/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# An engine keeps one core busy, and takes 2 GB.
+E2E_JOBS ?= 2
 SOURCES := $(shell find flexkv csrc -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.h' \) -not -path 'csrc/tests/*' -not -path 'csrc/fuzz/*')
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
@@ -132,7 +134,7 @@ bench-smoke: build
 
 .PHONY: e2e
 e2e: install
-	@$(PYTEST_INSTALLED) -m "vllm and not long" --timeout=300 tests/e2e tests/integration $(ARGS)
+	@$(PYTEST_INSTALLED) -m "vllm and not long" --timeout=300 -n $(E2E_JOBS) --dist loadfile tests/e2e tests/integration $(ARGS)
 	@$(VLLM)/python -P -W ignore -m benchmarks.bench_scheduler_cost --tiny >/dev/null
 
 .PHONY: wheel

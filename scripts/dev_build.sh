@@ -35,7 +35,8 @@ if [[ -f $build/CMakeCache.txt ]] && ! grep -qF "Python_EXECUTABLE:UNINITIALIZED
   rm -f "$build/CMakeCache.txt"
 fi
 if [[ ! -f $build/build.ninja || ! -f $build/CMakeCache.txt ]]; then
-  cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DFLEXKV_WARNINGS_ARE_ERRORS=ON >"$build.configure.log" 2>&1 || {
+  cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DFLEXKV_UNITY="${FLEXKV_UNITY:-OFF}" \
+    -DFLEXKV_WARNINGS_ARE_ERRORS=ON >"$build.configure.log" 2>&1 || {
     cat "$build.configure.log" >&2
     exit 1
   }

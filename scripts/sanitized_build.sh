@@ -17,6 +17,6 @@ precompile=ON
 mkdir -p build
 cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DFLEXKV_PYTHON=ON -DFLEXKV_NATIVE_TESTS=ON \
   -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-Og -g1" \
-  -DFLEXKV_PRECOMPILE=$precompile -DFLEXKV_WARNINGS_ARE_ERRORS=ON -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
+  -DFLEXKV_UNITY=ON -DFLEXKV_PRECOMPILE=$precompile -DFLEXKV_WARNINGS_ARE_ERRORS=ON -DFLEXKV_SANITIZE="$sanitizers" >"$build.configure.log" 2>&1 || { cat "$build.configure.log" >&2; rm -rf "$build"; exit 1; }
 ninja -C "$build" -j "${JOBS:-$(nproc)}" --quiet "$target" >&2
 echo "$build"

@@ -73,6 +73,7 @@ end_all() {
   wait
 }
 
+export FLEXKV_UNITY=ON  # what is built here the first time is built as a whole
 rm -rf "$logs"
 mkdir -p "$logs"
 trap end_all EXIT

@@ -8,8 +8,7 @@
 # LLVM's exception: nothing to reproduce), so that the wheel needs glibc and nothing else. Measured in turns in one process,
 # hashing, match, insert and evict are as fast as GCC's; mixing an array of engine hashes through the binding takes 1.3 times
 # as long, a list 1.1 times, and why is open. Host copies, in separate noisy runs, showed no difference that could be told
-# from the noise of some percent. The library is 1.1 MB against 0.8 MB, which is without libstdc++. Precompiled headers
-# change no byte of it.
+# from the noise of some percent. The library is 1.1 MB against 0.8 MB, which is without libstdc++.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

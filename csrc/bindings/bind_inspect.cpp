@@ -83,7 +83,7 @@ auto check(Inspection& self, std::uint64_t first, std::uint64_t count) {
   return to_column(std::move(states));
 }
 
-void bind_values(nb::module_& m) {
+void bind_findings(nb::module_& m) {
   nb::enum_<HeaderState>(m, "SsdHeaderState", nb::is_arithmetic(), "What the header of a record file says of it.")
       .value("OK", HeaderState::ok)
       .value("EMPTY", HeaderState::empty)
@@ -117,7 +117,7 @@ void bind_values(nb::module_& m) {
 }  // namespace
 
 void bind_inspect(nb::module_& m) {
-  bind_values(m);
+  bind_findings(m);
   m.def("list_ssd_directories", &list_ssd_directories, "root"_a, Release(),
         "What lies below an SSD directory, in the order of fingerprints; nothing where there is no cache. OSError.");
   m.def(

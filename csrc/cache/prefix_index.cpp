@@ -6,6 +6,8 @@
 #include <ranges>
 #include <stdexcept>
 
+#include "cache/bits.h"
+
 namespace flexkv {
 namespace {
 
@@ -18,9 +20,6 @@ std::size_t checked_capacity(std::int64_t capacity) {
   }
   return static_cast<std::size_t>(capacity);
 }
-
-void set_bit(MappedArray<std::uint64_t>& bits, SlotIndex i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
-void clear_bit(MappedArray<std::uint64_t>& bits, SlotIndex i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
 
 }  // namespace
 

@@ -3,14 +3,11 @@
 #include <bit>
 #include <stdexcept>
 
+#include "cache/bits.h"
 #include "cache/prefix_index.h"
 
 namespace flexkv {
-namespace {
-
-bool test_bit(const MappedArray<std::uint64_t>& bits, SlotIndex i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
-
-}  // namespace
+namespace {}  // namespace
 
 std::vector<SlotId> MatchResult::slots(std::int64_t begin, std::int64_t end) const {
   std::vector<SlotId> all(static_cast<std::size_t>(end - begin));

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/bits.h"
 #include "cache/prefix_index.h"
 
 namespace flexkv {
@@ -42,9 +43,6 @@ struct Step {
 // Rows ahead: several memory latencies of a pass. Entries are asked for later than the lines that name them.
 constexpr std::size_t near_rows = 12;
 constexpr std::size_t far_rows = 24;
-
-bool test_bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
-void set_bit(std::vector<std::uint64_t>& bits, std::size_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
 
 std::vector<std::uint64_t> bits_for(std::size_t size) { return std::vector<std::uint64_t>((size + 63) / 64); }
 

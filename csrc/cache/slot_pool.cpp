@@ -5,35 +5,25 @@
 #include <stdexcept>
 #include <string>
 
+#include "cache/bits.h"
+
 namespace flexkv {
 namespace {
 
 constexpr std::size_t word_slots = 64;
 constexpr std::uint64_t full_word = ~std::uint64_t{0};
-constexpr std::int64_t max_capacity = (std::int64_t{1} << 32) - 2;
+constexpr std::int64_t max_slots = (std::int64_t{1} << 32) - 2;
 // Searches for a better place look at this many candidates, so that a request's cost stays bounded.
 constexpr int max_partial_words_tried = 16;
 constexpr int max_stretches_tried = 32;
 
 std::size_t as_index(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-std::int64_t checked_capacity(std::int64_t capacity) {
-  if (capacity <= 0 || capacity > max_capacity) {
+std::int64_t checked_num_slots(std::int64_t capacity) {
+  if (capacity <= 0 || capacity > max_slots) {
     throw std::invalid_argument("capacity must be in [1, 2^32 - 2], got " + std::to_string(capacity));
   }
   return capacity;
-}
-
-bool test_bit(const std::vector<std::uint64_t>& bits, std::size_t i) {
-  return (bits[i / word_slots] >> (i % word_slots) & 1) != 0;
-}
-
-void set_bit(std::vector<std::uint64_t>& bits, std::size_t i) {
-  bits[i / word_slots] |= std::uint64_t{1} << (i % word_slots);
-}
-
-void clear_bit(std::vector<std::uint64_t>& bits, std::size_t i) {
-  bits[i / word_slots] &= ~(std::uint64_t{1} << (i % word_slots));
 }
 
 // First position of a run of `length` set bits in `word`, or 64.
@@ -57,7 +47,7 @@ std::int64_t count_bits(const std::vector<std::uint64_t>& bits) {
 }  // namespace
 
 SlotPool::SlotPool(std::int64_t capacity, std::int64_t available)
-    : capacity_(checked_capacity(capacity)),
+    : capacity_(checked_num_slots(capacity)),
       free_((as_index(capacity) + word_slots - 1) / word_slots),
       used_(free_.size()),
       quarantined_(free_.size()),

@@ -12,15 +12,8 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr std::size_t most_name_chars = 64;
-constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // that the driver takes of a copy of rows
-constexpr std::uint64_t page_bytes = 2u << 20;          // of the GPU
+constexpr std::uint64_t page_bytes = 2u << 20;  // of the GPU
 constexpr nanoseconds upload_limit = std::chrono::seconds(30);
-
-DevicePtr room_for(const GpuDevice& device, std::size_t bytes) {
-  DevicePtr address = 0;
-  device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc of the layout's table");
-  return address;
-}
 
 void upload(const GpuDevice& device, const std::vector<Unit>& units, DevicePtr to) {
   const GpuStream stream(device, device.low_priority());
@@ -106,7 +99,7 @@ BlockMap::BlockMap(const GpuDevice& device, DeviceLayout layout_in, const BlockM
       chunks_are_within_allocations((like == nullptr || like->chunks_are_within_allocations) &&
                                     are_within_allocations(device.api(), layout)),
       plane_pitch_bytes(like != nullptr && like->plane_pitch_bytes == 0 ? 0 : plane_pitch(device.api(), layout)),
-      device_table(device, room_for(device, table.units.size() * sizeof(Unit))) {
+      device_table(device, table.units.size() * sizeof(Unit), "the layout's table") {
   upload(device, table.units, device_table.address());
 }
 

@@ -21,12 +21,6 @@ constexpr double prefault_limit_s = 2.0;
 constexpr std::chrono::milliseconds look_for_quiet{20};
 constexpr std::chrono::seconds quiet_limit{60};
 
-DevicePtr room_for(const GpuDevice& device, std::uint64_t bytes) {
-  DevicePtr address = 0;
-  device.check(device.api().cuMemAlloc(&address, bytes), "cuMemAlloc for measuring");
-  return address;
-}
-
 // Slots that are there, not pinned yet.
 std::unique_ptr<HostPool> slots_for(std::uint64_t slot_bytes, std::int64_t count) {
   auto pool = std::make_unique<HostPool>(HostPoolConfig{count, {slot_bytes}, 1, false});
@@ -63,7 +57,7 @@ void CopyTuner::take_memory() {
   num_blocks_ = static_cast<std::int64_t>(sample.layout.num_blocks);
   slots_ = slots_for(shared_.map.slot_bytes, num_blocks_);
   const GpuDevice& device = shared_.device;
-  memory_ = std::make_unique<GpuMemory>(device, room_for(device, sample.bytes));
+  memory_ = std::make_unique<GpuMemory>(device, sample.bytes, "measuring");
   map_ = std::make_unique<BlockMap>(device, moved_by(std::move(sample.layout), memory_->address()), &shared_.map);
   const std::uint64_t bytes = static_cast<std::uint64_t>(num_blocks_) * stride;
   device.check(device.api().cuMemHostRegister(slots_->base(0), bytes, host_portable_and_mapped),

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "cuda/gpu_wait.h"
 #include "cuda/kernels_ptx.h"
@@ -13,6 +14,12 @@ namespace {
 
 constexpr int first_major_with_slim_kernels = 9;
 constexpr unsigned long timer_slack_ns = 1000;  // the default, 50 us, is the time of a whole block
+
+DevicePtr allocated(const GpuDevice& device, std::uint64_t bytes, const char* purpose) {
+  DevicePtr address = 0;
+  device.check(device.api().cuMemAlloc(&address, bytes), ("cuMemAlloc for " + std::string(purpose)).c_str());
+  return address;
+}
 
 }  // namespace
 
@@ -112,6 +119,9 @@ int device_of(const Api& api, DevicePtr address) {
   check(api, api.cuPointerGetAttribute(&ordinal, pointer_attribute_device_ordinal, address), "cuPointerGetAttribute");
   return ordinal;
 }
+
+GpuMemory::GpuMemory(const GpuDevice& device, std::uint64_t bytes, const char* purpose)
+    : GpuMemory(device, allocated(device, bytes, purpose)) {}
 
 GpuStream::GpuStream(const GpuDevice& device, int priority) : device_(device) {
   device_.check(device_.api().cuStreamCreateWithPriority(&stream_, stream_non_blocking, priority),

@@ -88,6 +88,8 @@ class Visit {
 class GpuMemory {
  public:
   GpuMemory(const GpuDevice& device, DevicePtr address) : device_(device), address_(address) {}
+  // Takes so much; throws Error, which names what it is for.
+  GpuMemory(const GpuDevice& device, std::uint64_t bytes, const char* purpose);
   ~GpuMemory() { (void)device_.api().cuMemFree(address_); }
   GpuMemory(const GpuMemory&) = delete;
   GpuMemory& operator=(const GpuMemory&) = delete;

@@ -3,12 +3,6 @@
 #include <algorithm>
 
 namespace flexkv::cuda {
-namespace {
-
-constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // of the driver; a longer one is an error
-
-}  // namespace
-
 LaneStreams::LaneStreams(const GpuDevice& device, protocol::Direction direction)
     : device_(device), direction_(direction), own_(device, device.high_priority()), turn_ends_(device) {}
 

@@ -14,7 +14,7 @@
 namespace flexkv {
 namespace {
 
-constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 62;
+constexpr std::uint64_t max_store_bytes = std::uint64_t{1} << 62;
 
 [[nodiscard]] SsdStoreId random_store_id() {
   SsdStoreId id;
@@ -40,13 +40,13 @@ constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 62;
     throw SsdConfigError("the model's name has " + std::to_string(config.model.size()) + " bytes; there is room for " +
                          std::to_string(ssd_layout::header::model.bytes));
   }
-  if (config.capacity_bytes > max_file_bytes) {
+  if (config.capacity_bytes > max_store_bytes) {
     throw SsdConfigError("the SSD capacity is " + std::to_string(config.capacity_bytes) + " bytes; set at most " +
-                         std::to_string(max_file_bytes));
+                         std::to_string(max_store_bytes));
   }
   std::uint64_t slot_bytes = 0;
   for (const std::uint64_t extent : config.extent_bytes) {
-    if (extent == 0 || extent % ssd_page_bytes != 0 || extent > max_file_bytes / ssd_layout::max_extents) {
+    if (extent == 0 || extent % ssd_page_bytes != 0 || extent > max_store_bytes / ssd_layout::max_extents) {
       throw SsdConfigError("an extent has " + std::to_string(extent) + " bytes; it must be a positive multiple of " +
                            std::to_string(ssd_page_bytes));
     }

@@ -20,14 +20,14 @@ namespace flexkv {
 
 namespace {
 
-constexpr double destructor_timeout_s = 5.0;
+constexpr double end_timeout_s = 5.0;
 constexpr std::uint8_t max_priority = 7;
-constexpr unsigned max_depth = 512;  // reads and writes each; the sum is the most a DiskIo takes
+constexpr unsigned max_queue_depth = 512;  // reads and writes each; the sum is the most a DiskIo takes
 
 void check_depth(const char* name, unsigned depth) {
-  if (depth >= 1 && depth <= max_depth) return;
+  if (depth >= 1 && depth <= max_queue_depth) return;
   throw std::invalid_argument(std::string(name) + " is " + std::to_string(depth) + ", must be 1 to " +
-                              std::to_string(max_depth));
+                              std::to_string(max_queue_depth));
 }
 
 void check_config(const SsdStoreConfig& config) {
@@ -123,7 +123,7 @@ class SsdStore::Impl {
       for (const auto& device : devices_) device->start(pool);
     } catch (const std::system_error&) {
       stopped_ = true;
-      (void)end_devices(destructor_timeout_s);
+      (void)end_devices(end_timeout_s);
       throw;
     }
   }
@@ -285,7 +285,7 @@ SsdStore::~SsdStore() {
   if (impl_->in_forked_child()) {
     impl_->keep_forever(impl_);  // its threads are not there: all of it is the parent's
   } else {
-    (void)impl_->stop(destructor_timeout_s, impl_);
+    (void)impl_->stop(end_timeout_s, impl_);
   }
 }
 

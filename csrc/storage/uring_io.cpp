@@ -15,8 +15,8 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-constexpr std::uint64_t wake_tag = ~std::uint64_t{0};      // others are slots
-constexpr std::size_t piece_bytes = std::size_t{1} << 30;  // the most that the kernel registers as one
+constexpr std::uint64_t wake_user_data = ~std::uint64_t{0};  // others are slots
+constexpr std::size_t piece_bytes = std::size_t{1} << 30;    // the most that the kernel registers as one
 constexpr unsigned max_pieces = 1024;
 constexpr std::size_t max_entry_bytes = std::size_t{1} << 30;  // an entry's length has 32 bits; the kernel moves 2 GiB
 constexpr int max_failures = 16;
@@ -188,7 +188,7 @@ void UringIo::watch_wake_event() {
   sqe.opcode = uring::op_poll_add;
   sqe.fd = event_.fd();
   sqe.op_flags = POLLIN;
-  sqe.user_data = wake_tag;
+  sqe.user_data = wake_user_data;
   ring_.push(sqe);
   is_watching_ = true;
 }
@@ -196,7 +196,7 @@ void UringIo::watch_wake_event() {
 void UringIo::collect(std::vector<DiskResult>& results) {
   while (const auto cqe = ring_.pop()) {
     num_failures_ = 0;
-    if (cqe->user_data == wake_tag) {
+    if (cqe->user_data == wake_user_data) {
       take_wake(cqe->res);
       continue;
     }
@@ -226,7 +226,7 @@ void UringIo::finish(std::size_t slot, int error, std::vector<DiskResult>& resul
 
 void UringIo::give_up_queued(std::vector<DiskResult>& results) {
   while (const auto sqe = ring_.withdraw()) {
-    if (sqe->user_data == wake_tag) {
+    if (sqe->user_data == wake_user_data) {
       is_watching_ = false;
     } else {
       finish(static_cast<std::size_t>(sqe->user_data), EIO, results);

@@ -26,7 +26,7 @@ using protocol::Direction;
 
 namespace {
 
-constexpr double destructor_timeout_s = 5.0;
+constexpr double stop_timeout_s = 5.0;
 
 AgentConfig checked(AgentConfig config) {
   if (config.socket_path.empty() || config.socket_path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -94,7 +94,7 @@ CopyAgent::~CopyAgent() {
     (void)new std::shared_ptr<Core>(std::move(core_));  // NOLINT(bugprone-unhandled-exception-at-new)
     return;
   }
-  if (!stop(destructor_timeout_s)) {
+  if (!stop(stop_timeout_s)) {
     const std::lock_guard lock(core_->lifecycle);
     for (std::thread& thread : core_->threads) thread.detach();
   }

@@ -21,7 +21,6 @@ namespace {
 constexpr std::uint64_t min_unit_bytes = 256u << 10;
 constexpr std::uint64_t max_unit_bytes = 4u << 20;
 constexpr std::uint64_t units_per_thread = 8;
-constexpr std::uint64_t line_bytes = 64;
 constexpr std::uint64_t least_part_bytes = 64u << 10;  // of each block, in a load by layers
 
 // One call of `copy`: its bytes are numbered [0, total) in order of (pair, plane, offset) and cut into units.

@@ -90,7 +90,7 @@ void check_acyclic(const GraphSpec& spec, const std::unordered_map<std::int64_t,
   }
 }
 
-void require(bool holds, const char* what) {
+void expect_that(bool holds, const char* what) {
   if (!holds) throw std::logic_error(std::string("OpGraphTable: ") + what);
 }
 
@@ -202,7 +202,7 @@ std::size_t OpGraphTable::count_waiting(const Op& op) const {
 }
 
 void OpGraphTable::check_invariants() const {
-  require(cancels_.empty() && starts_.empty(), "work is left over");
+  expect_that(cancels_.empty() && starts_.empty(), "work is left over");
   std::int64_t held = 0;
   std::size_t num_ops = 0;
   std::vector<std::int64_t> in_hand(executors_.size(), 0);
@@ -213,30 +213,31 @@ void OpGraphTable::check_invariants() const {
     held += graph.released ? 0 : 1;
     for (const std::int64_t op_id : graph.op_ids) {
       const Op& op = ops_.at(op_id);
-      require(op.graph == &graph, "an op names another graph");
-      require((op.queued & op.in_hand) == 0, "a pair is both queued and in hand");
-      require(op.queued == 0 || op.status == OpStatus::running, "an op that does not run is queued");
-      require(op.status != OpStatus::waiting || op.unmet > 0, "a waiting op waits for nothing");
-      require(op.status != OpStatus::waiting || is_wanted(op), "an op waits that nobody wants");
-      require(op.status != OpStatus::waiting || missing_executor(executors_of(op.spec)).empty(),
-              "an op waits that nobody could run");
-      require(!is_open(op) || op.num_waiting == count_waiting(op), "an op's count of those that wait for it is wrong");
-      require(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
+      expect_that(op.graph == &graph, "an op names another graph");
+      expect_that((op.queued & op.in_hand) == 0, "a pair is both queued and in hand");
+      expect_that(op.queued == 0 || op.status == OpStatus::running, "an op that does not run is queued");
+      expect_that(op.status != OpStatus::waiting || op.unmet > 0, "a waiting op waits for nothing");
+      expect_that(op.status != OpStatus::waiting || is_wanted(op), "an op waits that nobody wants");
+      expect_that(op.status != OpStatus::waiting || missing_executor(executors_of(op.spec)).empty(),
+                  "an op waits that nobody could run");
+      expect_that(!is_open(op) || op.num_waiting == count_waiting(op),
+                  "an op's count of those that wait for it is wrong");
+      expect_that(op.status != OpStatus::running || (op.queued | op.in_hand) != 0, "a running op runs nowhere");
       open_ops += is_open(op) ? 1 : 0;
-      require(((op.queued | op.in_hand) & ~executors_of(op.spec)) == 0, "an op runs where it does not belong");
+      expect_that(((op.queued | op.in_hand) & ~executors_of(op.spec)) == 0, "an op runs where it does not belong");
       for (std::uint32_t executor = 0; executor < executors_.size(); ++executor) {
         const bool here = (op.in_hand & bit_of(executor)) != 0;
         pairs += here ? 1 : 0;
         in_hand[executor] += here ? 1 : 0;
       }
     }
-    require(open_ops == graph.open_ops && pairs == graph.pairs_in_hand, "a graph's counts are wrong");
+    expect_that(open_ops == graph.open_ops && pairs == graph.pairs_in_hand, "a graph's counts are wrong");
     const bool over = graph.status != OpStatus::running && open_ops == 0 && pairs == 0;
-    require(over == graph.released, "a graph is released too early or too late");
+    expect_that(over == graph.released, "a graph is released too early or too late");
   }
-  require(held == num_held_ && num_ops == ops_.size(), "the table's counts are wrong");
+  expect_that(held == num_held_ && num_ops == ops_.size(), "the table's counts are wrong");
   for (std::size_t executor = 0; executor < executors_.size(); ++executor) {
-    require(in_hand[executor] == executors_[executor].in_hand, "an executor's count is wrong");
+    expect_that(in_hand[executor] == executors_[executor].in_hand, "an executor's count is wrong");
   }
 }
 

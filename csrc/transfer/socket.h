@@ -21,6 +21,8 @@
 
 #include "transfer/protocol.h"
 
+struct msghdr;  // of <sys/socket.h>
+
 namespace flexkv {
 
 // Owns a file descriptor; -1: none.
@@ -83,7 +85,7 @@ class FrameReader {
 
  private:
   [[nodiscard]] bool reject(std::string reason);  // always false
-  [[nodiscard]] bool take_descriptors(struct msghdr& message);
+  [[nodiscard]] bool take_descriptors(msghdr& message);
   [[nodiscard]] bool check_header(const protocol::FrameHeader& header);
   [[nodiscard]] bool check_body(const Frame& frame);
 

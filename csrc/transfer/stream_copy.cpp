@@ -11,7 +11,6 @@
 namespace flexkv {
 namespace {
 
-constexpr std::size_t line_bytes = 64;
 constexpr std::size_t turn_bytes = 8 * line_bytes;
 
 #ifdef __x86_64__

@@ -11,6 +11,8 @@
 
 namespace flexkv {
 
+inline constexpr std::size_t line_bytes = 64;  // of the caches
+
 // Any alignment. REQUIRES: what is written overlaps nothing else that is read or written.
 struct StreamPiece {
   std::byte* dst;

@@ -6,6 +6,7 @@ The worker is in this process too (executor "uni"), or in one of its own (execut
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import subprocess
@@ -271,9 +272,12 @@ def model() -> Callable[[str], Path]:
 
     def make(name: str) -> Path:
         folder = MODELS / name
-        if not (folder / "config.json").exists():
-            command = [sys.executable, "-W", "ignore", str(TESTS / "models.py"), str(MODELS), name]
-            subprocess.run(command, check=True, timeout=120, capture_output=True)
+        MODELS.mkdir(parents=True, exist_ok=True)
+        with (MODELS / ".lock").open("w") as lock:  # tests of other processes make the same ones
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "config.json").exists():
+                command = [sys.executable, "-W", "ignore", str(TESTS / "models.py"), str(MODELS), name]
+                subprocess.run(command, check=True, timeout=120, capture_output=True)
         return folder
 
     return make
