@@ -3,6 +3,8 @@
 #
 #   scripts/dev_build.sh [PYTHON]
 #
+# With UNITY=ON a tree that is built the first time is built as a whole, in half the time; a file that changes is then
+# compiled with a dozen others.
 # PYTHON (default: $FLEXKV_PYTHON, then .venv/dev, then python3) must have nanobind; cmake and ninja are taken from beside
 # it when they are there. The result is linked as flexkv/_core.*.so, so that tests run on the tree without an installation.
 set -euo pipefail
@@ -35,7 +37,7 @@ if [[ -f $build/CMakeCache.txt ]] && ! grep -qF "Python_EXECUTABLE:UNINITIALIZED
   rm -f "$build/CMakeCache.txt"
 fi
 if [[ ! -f $build/build.ninja || ! -f $build/CMakeCache.txt ]]; then
-  cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DFLEXKV_UNITY="${FLEXKV_UNITY:-OFF}" \
+  cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DFLEXKV_UNITY="${UNITY:-OFF}" \
     -DFLEXKV_WARNINGS_ARE_ERRORS=ON >"$build.configure.log" 2>&1 || {
     cat "$build.configure.log" >&2
     exit 1

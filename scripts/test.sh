@@ -5,7 +5,7 @@
 #
 # So many steps run at once: some wait for a registry, for disks or for time to pass, or keep one core busy only. A step
 # starts when those it comes after have passed; the earlier in the list, the sooner. What a step prints is shown when it
-# ends. The end-to-end tests run alone, at the end: they freeze and kill workers, and wait for what must follow in time.
+# ends. The end-to-end tests run alone, at the end, two files of them at once: they freeze and kill workers, and wait for what must follow in time.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -73,7 +73,7 @@ end_all() {
   wait
 }
 
-export FLEXKV_UNITY=ON  # what is built here the first time is built as a whole
+export UNITY=ON  # what make build builds first is built as a whole
 rm -rf "$logs"
 mkdir -p "$logs"
 trap end_all EXIT

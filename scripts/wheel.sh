@@ -5,8 +5,8 @@
 #
 # The compiler is zig from PyPI, not the system's. A wheel of Debian 12's GCC needs glibc 2.34 and the system's libstdc++;
 # zig compiles against the symbols of glibc 2.28, which torch and vLLM ask for too, and links libc++ in (Apache-2.0 with
-# LLVM's exception: nothing to reproduce), so that the wheel needs glibc and nothing else. Measured in turns in one process,
-# hashing, match, insert and evict are as fast as GCC's; mixing an array of engine hashes through the binding takes 1.3 times
+# LLVM's exception: nothing to reproduce), so that the wheel needs glibc and nothing else. Measured in turns in one process, before
+# files were compiled a dozen at a time, hashing, match, insert and evict are as fast as GCC's; mixing an array of engine hashes through the binding takes 1.3 times
 # as long, a list 1.1 times, and why is open. Host copies, in separate noisy runs, showed no difference that could be told
 # from the noise of some percent. The library is 1.1 MB against 0.8 MB, which is without libstdc++.
 set -euo pipefail

@@ -7,7 +7,6 @@
 #include "cache/prefix_index.h"
 
 namespace flexkv {
-namespace {}  // namespace
 
 std::vector<SlotId> MatchResult::slots(std::int64_t begin, std::int64_t end) const {
   std::vector<SlotId> all(static_cast<std::size_t>(end - begin));

@@ -26,7 +26,7 @@ using Row = std::uint32_t;
 // In place of a parent's row. Rows are below 2^31.
 constexpr Row left_out = 0xffffffffu;  // the row has no entry
 constexpr Row no_parent = 0xfffffffeu;
-constexpr Row missing = 0xfffffffdu;
+constexpr Row unknown_parent = 0xfffffffdu;
 
 // What a walk reads of a row, on its way from anywhere to anywhere.
 struct Node {
@@ -103,7 +103,7 @@ class PrefixIndex::Restore {
       entry.last_use = first_tick_ + static_cast<std::uint32_t>(row);
       const SlotIndex newer = index_.table_.insert(slot);
       if (newer == no_slot) {
-        nodes_[row].parent = missing;
+        nodes_[row].parent = unknown_parent;
       } else {
         entry = {};
         raise_expiry(newer, meta.expiry_s);
@@ -177,7 +177,7 @@ class PrefixIndex::Restore {
     if (row > 0 && columns_.keys[row - 1] == parent && nodes_[row - 1].parent != left_out)
       return static_cast<Row>(row - 1);
     const SlotIndex slot = index_.table_.find(parent);
-    return slot == no_slot ? missing : index_.entries_[slot].last_use - first_tick_;
+    return slot == no_slot ? unknown_parent : index_.entries_[slot].last_use - first_tick_;
   }
 
   void place() {

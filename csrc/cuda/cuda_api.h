@@ -57,7 +57,7 @@ struct Rectangle {
   std::size_t num_rows = 0;
 };
 static_assert(sizeof(Rectangle) == 128);
-inline constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // that the driver takes of a Rectangle
+inline constexpr std::uint64_t most_pitch_bytes = 0x7fffffff;  // of a Rectangle; the driver refuses longer ones
 
 inline constexpr int source_access_in_stream_order = 1;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 namespace flexkv::cuda {
+
 LaneStreams::LaneStreams(const GpuDevice& device, protocol::Direction direction)
     : device_(device), direction_(direction), own_(device, device.high_priority()), turn_ends_(device) {}
 

@@ -20,7 +20,7 @@ namespace flexkv {
 
 namespace {
 
-constexpr double end_timeout_s = 5.0;
+constexpr double end_timeout_s = 5.0;  // of the destructor, and of a start that failed
 constexpr std::uint8_t max_priority = 7;
 constexpr unsigned max_queue_depth = 512;  // reads and writes each; the sum is the most a DiskIo takes
 

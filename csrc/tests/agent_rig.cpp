@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "tests/fake_engine.h"
-#include "tests/temp_dir.h"
 #include "transfer/copy_agent.h"
 
 namespace flexkv {

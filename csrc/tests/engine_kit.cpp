@@ -15,7 +15,6 @@
 #include "tests/check.h"
 #include "tests/fake_agent.h"
 #include "tests/op_graph_kit.h"
-#include "tests/temp_dir.h"
 #include "transfer/transfer_engine.h"
 
 namespace flexkv {

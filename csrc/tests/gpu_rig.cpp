@@ -111,7 +111,6 @@ void GpuRig::expect(Contents& to, const ContentsView& from, Direction direction,
 }
 
 void GpuRig::check(const Contents& want) const {
-  const Unwatched unwatched;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     CHECK(are_equal(tensors_[i].data(), want.tensors[i].data(), tensors_[i].size()));
   }

@@ -11,7 +11,6 @@
 
 #include "cache/prefix_index.h"
 #include "tests/check.h"
-#include "tests/choices.h"
 #include "tests/found_columns.h"
 #include "tests/index_model.h"
 

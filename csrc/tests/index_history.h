@@ -43,6 +43,7 @@ class IndexHistory {
 
   // In slots that nothing was found in.
   void add_copies(std::vector<FoundBlock>& found);
+
   void compare();
   static void compare_match(const MatchResult& got, const MatchResult& expected);
 

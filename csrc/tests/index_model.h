@@ -49,6 +49,7 @@ class IndexModel {
 
   // `found` in order of use; nothing is held. Returns the positions of what stays.
   std::set<std::int64_t> restore(const std::vector<FoundBlock>& found, std::uint32_t now_s);
+
   Slots reset();
 
  private:
@@ -60,6 +61,7 @@ class IndexModel {
 
   // Takes out doomed nodes that nothing keeps, until there is none; parents of them may become evictable.
   void collect(Slots& gone);
+
   void settle(SlotId slot, LeafCause cause);
 
   std::uint64_t tick_ = 0;

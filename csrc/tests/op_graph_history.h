@@ -59,6 +59,7 @@ class OpGraphHistory {
 
   // An open op of an undecided graph but this one needs it, over however many others.
   [[nodiscard]] bool wanted_by_others(std::int64_t op_id, std::int64_t graph_id) const;
+
   void change_executor(std::uint32_t executor);
 
   // What it waits for is done.
@@ -77,6 +78,7 @@ class OpGraphHistory {
 
   // An answer nobody waits for: the op is not in that rank's hands, or there is none.
   void answer_twice();
+
   bool acknowledge(std::uint32_t executor, std::int64_t id, protocol::AckStatus status);
   void answer();
   void forget();
@@ -85,6 +87,7 @@ class OpGraphHistory {
 
   // What can be over is over: a graph with nothing in hand and nothing that could still run has been released.
   void check_progress(const ModelGraph& graph);
+
   void finish();
 
   Choices choices_;

@@ -13,7 +13,6 @@
 
 #include "storage/ssd_store.h"
 #include "tests/check.h"
-#include "tests/temp_dir.h"
 
 namespace flexkv {
 

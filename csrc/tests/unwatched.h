@@ -1,5 +1,5 @@
 // While an Unwatched is there, thread sanitizer does not look at what this thread reads and writes, which takes many
-// times as long as doing it. For megabytes that a test fills and compares while nothing else is going on.
+// times as long as doing it. For megabytes that a test prepares, not for what others have written.
 #pragma once
 
 #ifdef __SANITIZE_THREAD__

@@ -26,7 +26,7 @@ using protocol::Direction;
 
 namespace {
 
-constexpr double stop_timeout_s = 5.0;
+constexpr double stop_timeout_s = 5.0;  // of the destructor
 
 AgentConfig checked(AgentConfig config) {
   if (config.socket_path.empty() || config.socket_path.size() >= sizeof(sockaddr_un::sun_path)) {
