@@ -5,10 +5,11 @@
 #
 # The compiler is zig from PyPI, not the system's. A wheel of Debian 12's GCC needs glibc 2.34 and the system's libstdc++;
 # zig compiles against the symbols of glibc 2.28, which torch and vLLM ask for too, and links libc++ in (Apache-2.0 with
-# LLVM's exception: nothing to reproduce), so that the wheel needs glibc and nothing else. Measured in turns in one process, before
-# files were compiled a dozen at a time, hashing, match, insert and evict are as fast as GCC's; mixing an array of engine hashes through the binding takes 1.3 times
-# as long, a list 1.1 times, and why is open. Host copies, in separate noisy runs, showed no difference that could be told
-# from the noise of some percent. The library is 1.1 MB against 0.8 MB, which is without libstdc++.
+# LLVM's exception: nothing to reproduce), so that the wheel needs glibc and nothing else. Measured in turns in one
+# process, before files were compiled a dozen at a time, hashing, match, insert and evict are as fast as GCC's; mixing an
+# array of engine hashes through the binding takes 1.3 times as long, a list 1.1 times, and why is open. Host copies, in
+# separate noisy runs, showed no difference that could be told from the noise of some percent. The library is 1.1 MB
+# against 0.8 MB, which is without libstdc++.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,6 +28,19 @@ export PATH=$PWD/.venv/wheel/bin:$PATH
 unset CC CXX CFLAGS CXXFLAGS LDFLAGS
 
 mkdir -p "$stage" dist
+# Debian's Python includes <x86_64-linux-gnu/python3.11/pyconfig.h>, of /usr/include, which zig leaves alone.
+FLEXKV_PYTHON_INCLUDE=
+multiarch=$("$python" -c 'import pathlib, sysconfig
+include = pathlib.Path(sysconfig.get_path("include"))
+beside = include.parent / (sysconfig.get_config_var("MULTIARCH") or "-") / include.name
+print(beside if (beside / "pyconfig.h").is_file() else "")')
+if [[ -n $multiarch ]]; then
+  FLEXKV_PYTHON_INCLUDE=$PWD/$stage/include
+  rm -rf "$FLEXKV_PYTHON_INCLUDE"
+  mkdir -p "$FLEXKV_PYTHON_INCLUDE/$(basename "$(dirname "$multiarch")")"
+  ln -s "$multiarch" "$FLEXKV_PYTHON_INCLUDE/$(basename "$(dirname "$multiarch")")/"
+fi
+export FLEXKV_PYTHON_INCLUDE
 rm -rf "$stage"/*.whl "$stage"/*.tar.gz
 "$python" -m build --no-isolation --outdir "$stage" \
   -C cmake.args="-DCMAKE_TOOLCHAIN_FILE=$PWD/scripts/zig_toolchain.cmake" . >"$stage/build.log" 2>&1 || {
