@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 DEV := .venv/dev/bin
 VLLM := .venv/vllm/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# An engine keeps one core busy, and takes 2 GB.
+# Files of tests at once; an engine of theirs keeps about one core busy.
 E2E_JOBS ?= 2
 SOURCES := $(shell find flexkv csrc -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.h' \) -not -path 'csrc/tests/*' -not -path 'csrc/fuzz/*')
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')

@@ -3,8 +3,9 @@
 #
 #   scripts/dev_build.sh [PYTHON]
 #
-# With UNITY=ON a tree that is built the first time is built as a whole, in half the time; a file that changes is then
+# With UNITY=ON a tree that is built the first time is built as a whole, which is sooner done; a file that changes is then
 # compiled with a dozen others.
+#
 # PYTHON (default: $FLEXKV_PYTHON, then .venv/dev, then python3) must have nanobind; cmake and ninja are taken from beside
 # it when they are there. The result is linked as flexkv/_core.*.so, so that tests run on the tree without an installation.
 set -euo pipefail
