@@ -49,6 +49,8 @@ void find_all(Symbols& symbols, Api& api) {
   symbols.find(api.cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain");
   symbols.find(api.cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease");
   symbols.find(api.cuCtxSetCurrent, "cuCtxSetCurrent");
+  symbols.find(api.cuCtxPushCurrent, "cuCtxPushCurrent");
+  symbols.find(api.cuCtxPopCurrent, "cuCtxPopCurrent");
   symbols.find(api.cuCtxGetStreamPriorityRange, "cuCtxGetStreamPriorityRange");
   symbols.find(api.cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode");
   symbols.find(api.cuPointerGetAttribute, "cuPointerGetAttribute");

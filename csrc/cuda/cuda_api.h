@@ -84,6 +84,8 @@ struct Api {
   Result (*cuDevicePrimaryCtxRetain)(Context* context, Device device);
   Result (*cuDevicePrimaryCtxRelease)(Device device);
   Result (*cuCtxSetCurrent)(Context context);
+  Result (*cuCtxPushCurrent)(Context context);
+  Result (*cuCtxPopCurrent)(Context* context);
   Result (*cuCtxGetStreamPriorityRange)(int* least, int* greatest);
   Result (*cuThreadExchangeStreamCaptureMode)(int* mode);
   Result (*cuPointerGetAttribute)(void* value, int attribute, DevicePtr pointer);

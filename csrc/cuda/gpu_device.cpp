@@ -29,24 +29,23 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
   check(api_.cuDeviceGetName(name.data(), static_cast<int>(name.size()), device_), "cuDeviceGetName");
   name_ = name.data();
   check(api_.cuDevicePrimaryCtxRetain(&context_, device_), "cuDevicePrimaryCtxRetain");
+  Visit visit(api_, context_);
   try {
-    enter_as_guest();
-    Visit visit(api_);
     visit.begin();
     check(api_.cuCtxGetStreamPriorityRange(&low_priority_, &high_priority_), "cuCtxGetStreamPriorityRange");
     load_kernels();
   } catch (const Error&) {
     unload_kernels();
+    visit.end();
     (void)api_.cuDevicePrimaryCtxRelease(device_);
     throw;
   }
 }
 
 GpuDevice::~GpuDevice() {
-  (void)api_.cuCtxSetCurrent(context_);
   {
-    Visit visit(api_);
-    visit.begin();
+    Visit visit(*this);
+    (void)visit.try_begin();
     unload_kernels();
   }
   (void)api_.cuDevicePrimaryCtxRelease(device_);
@@ -99,14 +98,23 @@ Result GpuDevice::try_enter() const noexcept {
   return result;
 }
 
-void Visit::begin() noexcept {
+Result Visit::try_begin() noexcept {
+  Result result = api_.cuCtxPushCurrent(context_);
+  if (result != success) return result;
   mode_before_ = capture_mode_relaxed;
-  is_on_ = api_.cuThreadExchangeStreamCaptureMode(&mode_before_) == success;
+  result = api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
+  is_on_ = result == success;
+  Context pushed = nullptr;
+  if (!is_on_) (void)api_.cuCtxPopCurrent(&pushed);
+  return result;
 }
 
 void Visit::end() noexcept {
-  if (is_on_) (void)api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
+  if (!is_on_) return;
   is_on_ = false;
+  (void)api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
+  Context pushed = nullptr;
+  (void)api_.cuCtxPopCurrent(&pushed);
 }
 
 Function GpuDevice::kernel(bool is_gather, unsigned word_bytes) const {

@@ -20,15 +20,12 @@ class GpuDevice {
   [[nodiscard]] const Api& api() const { return api_; }
   [[nodiscard]] int ordinal() const { return ordinal_; }
   [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] Context context() const { return context_; }
 
-  // The context is the thread's from here on; and what it does disturbs no capture of a graph that another thread of
-  // the process makes. Throws Error.
+  // For threads of ours; others need a Visit. The context is the thread's from here on; and what it does disturbs no
+  // capture of a graph that another thread of the process makes. Throws Error.
   void enter() const { check(try_enter(), "cuCtxSetCurrent"); }
   [[nodiscard]] Result try_enter() const noexcept;
-  // For a thread of the engine's: the context is its from here on, and nothing else of the thread changes. What may
-  // disturb a capture needs a Visit, too. Throws Error.
-  void enter_as_guest() const { check(try_enter_as_guest(), "cuCtxSetCurrent"); }
-  [[nodiscard]] Result try_enter_as_guest() const noexcept { return api_.cuCtxSetCurrent(context_); }
   void check(Result result, const char* call) const { cuda::check(api_, result, call); }
   // REQUIRES: word_bytes is 16, 4 or 1.
   [[nodiscard]] Function kernel(bool is_gather, unsigned word_bytes) const;
@@ -63,19 +60,24 @@ class GpuDevice {
   int high_priority_ = 0;
 };
 
-// From begin to end, calls of a thread of the engine's disturb no capture of a graph that another thread makes.
+// A thread that need not be ours, the engine's above all, calls the driver. From begin to end the device's context is
+// the thread's, and what it does disturbs no capture of a graph that another thread makes; then the thread has again
+// what it had: it may work with another GPU. Thread safety: begun and ended by one thread, each time.
 class Visit {
  public:
-  explicit Visit(const Api& api) : api_(api) {}
+  Visit(const Api& api, Context context) : api_(api), context_(context) {}
+  explicit Visit(const GpuDevice& device) : Visit(device.api(), device.context()) {}
   ~Visit() { end(); }
   Visit(const Visit&) = delete;
   Visit& operator=(const Visit&) = delete;
-  // REQUIRES: it has not begun, or ended since, and a context is the thread's.
-  void begin() noexcept;
+  void begin() { check(api_, try_begin(), "cuCtxPushCurrent"); }  // throws Error
+  // Unless it succeeds, nothing has changed. REQUIRES: it has not begun, or ended since.
+  Result try_begin() noexcept;
   void end() noexcept;
 
  private:
   const Api& api_;
+  const Context context_;
   int mode_before_ = capture_mode_relaxed;
   bool is_on_ = false;
 };
@@ -84,7 +86,7 @@ class Visit {
 [[nodiscard]] int device_of(const Api& api, DevicePtr address);
 
 // Memory, streams and events, given back with their owner. REQUIRES: the thread that makes and destroys them has
-// entered.
+// entered, or visits.
 class GpuMemory {
  public:
   GpuMemory(const GpuDevice& device, DevicePtr address) : device_(device), address_(address) {}

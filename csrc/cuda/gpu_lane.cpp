@@ -49,18 +49,15 @@ struct GpuLane::Mechanisms {
 };
 
 GpuLane::GpuLane(std::shared_ptr<GpuShared> shared, protocol::Direction direction)
-    : shared_(std::move(shared)), direction_(direction), visit_(shared_->device.api()) {
-  shared_->device.enter_as_guest();
+    : shared_(std::move(shared)), direction_(direction), visit_(shared_->device) {
   visit_.begin();
   streams_ = std::make_unique<LaneStreams>(shared_->device, direction);
   mechanisms_ = std::make_unique<Mechanisms>(*shared_, *streams_);
   visit_.end();
 }
 
-// Streams and events are to be destroyed by a thread that has entered.
 GpuLane::~GpuLane() {
-  (void)shared_->device.try_enter_as_guest();
-  visit_.begin();
+  (void)visit_.try_begin();
   mechanisms_.reset();
   for (auto& events : part_events_) events.clear();
   streams_.reset();

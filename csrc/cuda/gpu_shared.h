@@ -19,15 +19,14 @@ struct GpuShared {
   // Throws Error, std::invalid_argument.
   GpuShared(const Api& api, int ordinal, DeviceLayout layout, std::uint64_t slot_stride_bytes)
       : device(api, ordinal),
-        visit_(api),
+        visit_(device),
         map(device, std::move(layout)),
         steps(device),
         stages(device, slot_stride_bytes) {
     visit_.end();
   }
   ~GpuShared() {  // its parts are given back here
-    (void)device.try_enter_as_guest();
-    visit_.begin();
+    (void)visit_.try_begin();
   }
   GpuShared(const GpuShared&) = delete;
   GpuShared& operator=(const GpuShared&) = delete;
@@ -36,7 +35,7 @@ struct GpuShared {
 
  private:
   struct Begun : Visit {
-    explicit Begun(const Api& api) : Visit(api) { begin(); }
+    explicit Begun(const GpuDevice& on) : Visit(on) { begin(); }
   };
   Begun visit_;  // before all below is made, and behind it when it is given back
 

@@ -59,9 +59,8 @@ void GpuHostRegistration::stop_registering() {
 
 void GpuHostRegistration::let_go_gently(const std::stop_token& hurry) {
   stop_registering();
-  if (shared_->device.try_enter_as_guest() != success) return;
-  Visit visit(shared_->device.api());
-  visit.begin();
+  Visit visit(shared_->device);
+  if (visit.try_begin() != success) return;
   const auto longest =
       std::min<nanoseconds>(longest_pause, nanoseconds(gentle_time) / std::max<std::size_t>(1, pieces_.size()));
   for (std::size_t piece = 0; piece < pieces_.size(); ++piece) {
@@ -155,9 +154,8 @@ bool GpuHostRegistration::settle(std::size_t piece, Result result) {
 }
 
 void GpuHostRegistration::unregister_pieces() {
-  if (shared_->device.try_enter_as_guest() != success) return;  // the driver is gone, and its registrations with it
-  Visit visit(shared_->device.api());
-  visit.begin();
+  Visit visit(shared_->device);
+  if (visit.try_begin() != success) return;  // the driver is gone, and its registrations with it
   for (std::size_t piece = next_++; piece < pieces_.size(); piece = next_++) {
     if (pieces_[piece] == Piece::ours) (void)shared_->device.api().cuMemHostUnregister(range(piece).base);
   }

@@ -120,8 +120,9 @@ bool FakeCuda::is_idle(Stream left_out) const {
 }
 
 Stream FakeCuda::make_stream() {
-  Stream stream = nullptr;
-  CHECK(api_.cuStreamCreateWithPriority(&stream, 0, 0) == success);
+  const std::lock_guard lock(mutex_);
+  const auto stream = reinterpret_cast<Stream>(next_handle_++);
+  streams_[stream];
   return stream;
 }
 
@@ -130,6 +131,25 @@ void FakeCuda::add_work(Stream stream, std::function<void()> work) { push(stream
 bool FakeCuda::breaks_captures(const std::string& call) {
   static const std::set<std::string> calls = {"cuMemAlloc",          "cuMemFree",    "cuMemHostRegister",
                                               "cuMemHostUnregister", "cuEventQuery", "cuStreamQuery"};
+  return calls.contains(call);
+}
+
+// As the driver does: not for queries and waits, nor to put an event into a stream.
+bool FakeCuda::needs_context(const std::string& call) {
+  static const std::set<std::string> calls = {"cuMemAlloc",
+                                              "cuMemFree",
+                                              "cuMemHostRegister",
+                                              "cuMemHostUnregister",
+                                              "cuMemHostGetDevicePointer",
+                                              "cuMemcpyHtoDAsync",
+                                              "cuMemcpyDtoHAsync",
+                                              "cuMemcpy2DAsync",
+                                              "cuMemcpyBatchAsync",
+                                              "cuModuleLoadData",
+                                              "cuFuncGetAttribute",
+                                              "cuLaunchKernel",
+                                              "cuEventCreate",
+                                              "cuStreamCreateWithPriority"};
   return calls.contains(call);
 }
 
@@ -151,6 +171,7 @@ void FakeCuda::add_copy(Stream stream, std::uint64_t bytes, std::function<void()
 Result FakeCuda::fault_of(const char* call) {
   // A thread in any other mode would break the capture of a graph that the engine makes meanwhile.
   CHECK(!breaks_captures(call) || capture_mode_ == capture_mode_relaxed);
+  CHECK(!needs_context(call) || current_context() == primary_context());
   const std::lock_guard lock(mutex_);
   ++num_calls_[call];
   changed_.notify_all();
@@ -264,7 +285,7 @@ void FakeCuda::fill() {
     return self().fault_of("cuDeviceGetAttribute");
   };
   api_.cuDevicePrimaryCtxRetain = [](Context* context, Device) {
-    *context = reinterpret_cast<Context>(1);
+    *context = primary_context();
     if (const Result fault = self().fault_of("cuDevicePrimaryCtxRetain"); fault != success) return fault;
     ++self().num_contexts_;
     return success;
@@ -273,7 +294,23 @@ void FakeCuda::fill() {
     --self().num_contexts_;
     return success;
   };
-  api_.cuCtxSetCurrent = [](Context) { return self().fault_of("cuCtxSetCurrent"); };
+  api_.cuCtxSetCurrent = [](Context context) {
+    if (const Result fault = self().fault_of("cuCtxSetCurrent"); fault != success) return fault;
+    if (!contexts_.empty()) contexts_.pop_back();
+    contexts_.push_back(context);
+    return success;
+  };
+  api_.cuCtxPushCurrent = [](Context context) {
+    if (const Result fault = self().fault_of("cuCtxPushCurrent"); fault != success) return fault;
+    contexts_.push_back(context);
+    return success;
+  };
+  api_.cuCtxPopCurrent = [](Context* context) {
+    CHECK(!contexts_.empty());
+    *context = contexts_.back();
+    contexts_.pop_back();
+    return success;
+  };
   api_.cuCtxGetStreamPriorityRange = [](int* least, int* greatest) {
     *least = 0;
     *greatest = -5;
@@ -299,9 +336,7 @@ void FakeCuda::fill() {
   };
   api_.cuStreamCreateWithPriority = [](Stream* stream, unsigned, int) {
     if (const Result fault = self().fault_of("cuStreamCreateWithPriority"); fault != success) return fault;
-    const std::lock_guard lock(self().mutex_);
-    *stream = reinterpret_cast<Stream>(self().next_handle_++);
-    self().streams_[*stream];
+    *stream = self().make_stream();
     return success;
   };
   api_.cuStreamQuery = [](Stream stream) {

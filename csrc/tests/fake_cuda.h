@@ -87,6 +87,10 @@ class FakeCuda {
   // Nothing that was put into a stream, but for this one, and touches memory is still to be done.
   [[nodiscard]] bool is_idle(Stream left_out = nullptr) const;
 
+  // The calling thread's: none, as threads begin, or another GPU's.
+  [[nodiscard]] static Context current_context() { return contexts_.empty() ? nullptr : contexts_.back(); }
+  [[nodiscard]] static Context primary_context() { return reinterpret_cast<Context>(1); }
+  [[nodiscard]] static Context another_context() { return reinterpret_cast<Context>(2); }
   // An engine's own stream, and work in it.
   [[nodiscard]] Stream make_stream();
   void add_work(Stream stream, std::function<void()> work);
@@ -124,8 +128,10 @@ class FakeCuda {
   };
 
   static FakeCuda& self() { return *current_; }
-  static inline thread_local int capture_mode_ = 0;  // global, as threads begin
+  static inline thread_local int capture_mode_ = 0;           // global, as threads begin
+  static inline thread_local std::vector<Context> contexts_;  // the last one is current
   static bool breaks_captures(const std::string& call);
+  static bool needs_context(const std::string& call);
   static bool is_slim(const std::string& kernel) { return kernel.starts_with("slim_"); }
   static void launch(const std::string& name, const StageArgument& stage);
   // As the driver, refuses what would overlap itself.

@@ -150,6 +150,7 @@ void an_old_step_is_waited_for_by_a_later_one() {
 void a_step_that_is_not_beyond_the_last_is_ignored() {
   FakeCuda cuda(1);
   const GpuShared made(cuda.api(), 0, {4, {{std::uint64_t{1} << 40, 64, 64}}}, 4096);
+  made.device.enter();
   StepEvents steps(made.device);
   Stream engine = cuda.make_stream();
   Stream idle = cuda.make_stream();
@@ -199,7 +200,7 @@ void a_call_that_fails_ends_the_copy_and_nothing_runs_on() {
 
 void what_cannot_be_set_up_says_so_and_leaves_nothing_behind() {
   for (const char* call :
-       {"cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuModuleLoadData", "cuDeviceGetAttribute",
+       {"cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuModuleLoadData", "cuDeviceGetAttribute",
         "cuFuncGetAttribute", "cuMemAlloc", "cuEventCreate", "cuStreamCreateWithPriority"}) {
     for (std::uint64_t nth = 1; nth <= 3; ++nth) {
       Choices choices(nth);

@@ -288,6 +288,40 @@ void an_engine_between_two_steps_works() {
   CHECK(wait_until([&] { return !steps.has_worked_lately(); }, Looks::leisurely, 60s));
 }
 
+struct LastMark final : PartSink {
+  void part_issued(std::uint64_t /*end_bytes*/, CopyMark mark) override { last = mark; }
+  CopyMark last{};
+};
+
+// The engine's thread that registers, tells of its steps and waits for a load may work with another GPU.
+void who_visits_has_again_what_he_had() {
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(std::uint64_t{8} << 20);
+  const Stream engine = cuda.make_stream();
+  for (const Context before : {Context{nullptr}, FakeCuda::another_context()}) {
+    std::thread([&] {
+      if (before != nullptr) CHECK(cuda.api().cuCtxSetCurrent(before) == success);
+      auto rig = std::make_unique<GpuRig>(cuda, choices, std::vector<std::uint64_t>{4096}, 4, 4);
+      CHECK(FakeCuda::current_context() == before);
+      LastMark mark;
+      std::thread([&] { (void)rig->copy_in_parts({0}, {0}, mark); }).join();
+      rig->backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
+      rig->backend().make_wait(reinterpret_cast<std::uintptr_t>(engine), mark.last);
+      CHECK(FakeCuda::current_context() == before);
+      rig->use_host();
+      rig->leave_host();
+      CHECK(FakeCuda::current_context() == before);
+      rig.reset();
+      CHECK(FakeCuda::current_context() == before);
+      cuda.fail("cuModuleLoadData", 1);
+      CHECK_THROWS(GpuRig(cuda, choices, {4096}, 4, 4), Error);
+      CHECK(FakeCuda::current_context() == before);
+    }).join();
+  }
+  CHECK(cuda.api().cuStreamDestroy(engine) == success);
+}
+
 // The driver keeps whoever calls it waiting while it gets pages.
 void pages_are_there_before_the_driver_asks_for_them() {
   constexpr std::uint64_t page = 4096;
@@ -327,6 +361,7 @@ int main() {
   a_hurry_ends_the_pauses();
   a_registration_that_ends_waits_for_no_turn();
   an_engine_between_two_steps_works();
+  who_visits_has_again_what_he_had();
   the_engine_gets_three_times_as_long_as_it_waited();
   pages_are_there_before_the_driver_asks_for_them();
   std::puts("test_gpu_host: ok");

@@ -186,6 +186,7 @@ void no_copy_reaches_from_one_allocation_into_another() {
       cuda.add_allocation(begin, begin + border);
       cuda.add_allocation(begin + border, begin + 2 * 20 * 512 + 64);
       const GpuDevice device(cuda.api(), 0);
+      device.enter();
       const BlockMap map(device, whole.map().layout);
       const bool is_between_planes = border == 20 * 512;
       CHECK(map.plane_pitch_bytes == 0);

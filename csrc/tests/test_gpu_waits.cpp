@@ -204,6 +204,10 @@ void a_call_that_fails_is_told_of_only_when_what_came_before_it_has_ended() {
   held.rig.copy_and_check(Direction::load, held.low, held.low);
 }
 
+struct Entered {
+  explicit Entered(const GpuDevice& device) { device.enter(); }
+};
+
 // By direction 0, all of them.
 struct TakenStages {
   TakenStages() {
@@ -212,6 +216,7 @@ struct TakenStages {
   }
   FakeCuda cuda{1};
   const GpuDevice device{cuda.api(), 0};
+  Entered entered{device};
   StagePool pool{device, 4096};
   std::vector<GpuStage*> taken;
 };
