@@ -109,6 +109,19 @@ SlotPart BlockMap::part(std::uint32_t first_unit, std::uint32_t num_units) const
   return {first_unit, num_units, first.offset, std::uint64_t{last.offset} + last.bytes - first.offset};
 }
 
+std::vector<SlotPart> BlockMap::pieces(const SlotPart& part, std::uint64_t most_bytes) const {
+  std::vector<SlotPart> pieces;
+  const std::uint32_t end = part.first_unit + part.num_units;
+  for (std::uint32_t first = part.first_unit; first < end;) {
+    const std::uint64_t limit = table.units[first].offset + most_bytes;
+    std::uint32_t next = first + 1;
+    while (next < end && std::uint64_t{table.units[next].offset} + table.units[next].bytes <= limit) ++next;
+    pieces.push_back(this->part(first, next - first));
+    first = next;
+  }
+  return pieces;
+}
+
 std::string BlockMap::layout_class() const {
   std::string name;
   for (std::size_t begin = 0; begin < layout.planes.size();) {

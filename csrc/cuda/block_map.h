@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cuda/gpu_device.h"
 #include "cuda/unit_table.h"
@@ -31,6 +32,8 @@ struct BlockMap {
   [[nodiscard]] SlotPart whole() const { return {0, static_cast<std::uint32_t>(table.units.size()), 0, slot_bytes}; }
   // These units. REQUIRES: they exist.
   [[nodiscard]] SlotPart part(std::uint32_t first_unit, std::uint32_t num_units) const;
+  // The same as parts of at most so many bytes. REQUIRES: a unit has no more.
+  [[nodiscard]] std::vector<SlotPart> pieces(const SlotPart& part, std::uint64_t most_bytes) const;
   // What the speed of its copies depends on, as a name: layouts of one class are copied alike.
   [[nodiscard]] std::string layout_class() const;
 

@@ -7,16 +7,19 @@ namespace flexkv::cuda {
 namespace {
 
 constexpr std::uint64_t alignment = 512;
+constexpr std::uint64_t least_bytes_for_long_slots = std::uint64_t{8} << 20;
 
 }  // namespace
 
 StagePool::StagePool(const GpuDevice& device, std::uint64_t slot_bytes) : device_(device) {
   const std::uint64_t slot = (slot_bytes + alignment - 1) / alignment * alignment;
-  std::uint64_t total = std::max(total_bytes, 2 * slot);
+  const std::uint64_t least = std::min(2 * slot, least_bytes_for_long_slots);
+  std::uint64_t total = total_bytes;
   Result result = error_out_of_memory;
   DevicePtr address = 0;
-  for (; total >= 2 * slot && result == error_out_of_memory; total /= 2) {
-    stage_bytes_ = std::max(slot, total / most_stages / alignment * alignment);
+  for (; total >= least && result == error_out_of_memory; total /= 2) {
+    const std::uint64_t usual = total / most_stages / alignment * alignment;
+    stage_bytes_ = 2 * slot <= total ? std::max(slot, usual) : usual;
     result = device_.api().cuMemAlloc(&address, total / stage_bytes_ * stage_bytes_);
     if (result == success) break;
   }

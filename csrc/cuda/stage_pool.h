@@ -41,8 +41,9 @@ class StagePool {
   static constexpr std::uint64_t total_bytes = std::uint64_t{128} << 20;
   static constexpr std::size_t most_stages = 4;
 
-  // Stages of at least `slot_bytes`. Takes less than `total_bytes` where the GPU has no more. Throws Error when it has
-  // too little for two stages. REQUIRES: the thread has entered, as for the destructor.
+  // Stages of at least `slot_bytes`, where two of them are no more than is taken: longer slots pass in pieces. Takes
+  // less than `total_bytes` where the GPU has no more. Throws Error when it has too little for two slots, or 8 MiB for
+  // longer ones. REQUIRES: the thread has entered, as for the destructor.
   StagePool(const GpuDevice& device, std::uint64_t slot_bytes);
   StagePool(const StagePool&) = delete;
   StagePool& operator=(const StagePool&) = delete;

@@ -64,6 +64,11 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const bool is_store = streams_.is_store();
   if (is_store) shared_.steps.wait(op.after_step, shared_.start_limit);  // before it counts as one that shares stages
   begin(op.after_step);
+  if (pitch_of(op) > shared_.stages.stage_bytes()) {
+    issue(op);
+    finish();
+    return;
+  }
   const std::size_t length = length_of_edge(op);
   const std::size_t num_at_edge = length > 0 && (is_store || may_go_straight(op)) ? length : 0;
   const std::size_t num_others = op.slots.size() - num_at_edge;
@@ -125,6 +130,14 @@ void StagedCopies::begin(std::uint64_t after_step) {
 
 void StagedCopies::issue(const CopyOp& op) {
   const std::uint64_t pitch_bytes = pitch_of(op);
+  if (pitch_bytes > shared_.stages.stage_bytes()) {
+    CopyOp piece = op;
+    for (const SlotPart& part : op.map.pieces(op.part, shared_.stages.stage_bytes())) {
+      piece.part = part;
+      issue(piece);
+    }
+    return;
+  }
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += most) {
     const std::size_t count = std::min(most, op.slots.size() - first);

@@ -9,7 +9,8 @@
 //
 // A kernel waits where the engine's leave it no room, as many do not leave it to slim ones (csrc/cuda/slim.cu). Kernels
 // of several stages wait in streams of their own: all of them get in at the same moment, so that the stages, not one
-// stage, bound what is moved in between. Of parts of slots a stage holds the parts only, one behind the other.
+// stage, bound what is moved in between. Of parts of slots a stage holds the parts only, one behind the other; and
+// slots that are longer than a stage pass as parts of them.
 //
 // A stage is used again when the host has seen its bytes leave it. To have the device wait for that instead was
 // measured (H100, before there were slim kernels): a queue that waits for another one makes each batch 20 us longer, a

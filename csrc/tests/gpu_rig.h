@@ -38,6 +38,11 @@ inline std::vector<std::byte> random_bytes(std::size_t count) {
   return bytes;
 }
 
+struct LastMark final : PartSink {
+  void part_issued(std::uint64_t /*end_bytes*/, CopyMark mark) override { last = mark; }
+  CopyMark last{};
+};
+
 class GpuRig {
  public:
   static constexpr TunerLimits small = {std::chrono::milliseconds(150), 1 << 20, 1 << 20};

@@ -86,6 +86,37 @@ void stages_are_used_again_only_when_their_bytes_have_left() {
   }
 }
 
+// Of slots that are longer than a stage, and of parts that are: all that is taken of the GPU has a bound.
+void long_slots_pass_in_pieces() {
+  constexpr std::uint64_t mib = std::uint64_t{1} << 20;
+  for (const bool is_tight : {false, true}) {
+    Choices choices(std::uint64_t{1});
+    FakeCuda cuda(1);
+    if (is_tight) cuda.set_free_bytes(8 * mib);
+    const std::uint64_t large = is_tight ? 3 * mib : 33 * mib;
+    GpuRig rig(cuda, choices, {large + 16, 4096 + 48, large}, 2, 2);
+    CHECK(cuda.largest_allocation() == (is_tight ? 8 * mib : StagePool::total_bytes));
+    for (const Direction direction : {Direction::store, Direction::load}) {
+      cuda.forget_copies();
+      rig.copy_and_check(direction, {1, 0}, {0, 1});
+      const auto copies = cuda.copies();
+      CHECK(std::ranges::all_of(copies, [&](const auto& each) { return each.bytes <= (is_tight ? 2 : 32) * mib; }));
+      CHECK(copies.size() >= 6);
+    }
+    const SlotPart part = rig.map().part(1, rig.map().whole().num_units - 2);
+    auto want = rig.contents();
+    rig.expect(want, rig.now(), Direction::store, {1}, {0}, part.begin_byte, part.begin_byte + part.bytes);
+    CHECK(rig.copy_part(Direction::store, {1}, {0}, part) == part.bytes);
+    rig.check(want);
+    LastMark mark;
+    rig.randomize();
+    want = rig.contents();
+    rig.expect(want, rig.now(), Direction::load, {1}, {0});
+    (void)rig.copy_in_parts({1}, {0}, mark);
+    rig.check(want);
+  }
+}
+
 void both_directions_share_the_stages() {
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     Choices choices(seed);
@@ -227,6 +258,7 @@ int main() {
   any_layout_is_copied_as_it_says_and_nothing_else_changes();
   only_the_named_part_of_a_slot_is_copied();
   stages_are_used_again_only_when_their_bytes_have_left();
+  long_slots_pass_in_pieces();
   both_directions_share_the_stages();
   copies_wait_for_the_step();
   an_old_step_is_waited_for_by_a_later_one();

@@ -288,11 +288,6 @@ void an_engine_between_two_steps_works() {
   CHECK(wait_until([&] { return !steps.has_worked_lately(); }, Looks::leisurely, 60s));
 }
 
-struct LastMark final : PartSink {
-  void part_issued(std::uint64_t /*end_bytes*/, CopyMark mark) override { last = mark; }
-  CopyMark last{};
-};
-
 // The engine's thread that registers, tells of its steps and waits for a load may work with another GPU.
 void who_visits_has_again_what_he_had() {
   Choices choices(std::uint64_t{1});

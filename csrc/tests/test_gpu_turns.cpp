@@ -22,10 +22,6 @@ namespace {
 
 constexpr TurnBytes few = {30, 100};
 
-struct Ignored final : PartSink {
-  void part_issued(std::uint64_t /*end_bytes*/, CopyMark /*mark*/) override {}
-};
-
 void a_turn_has_so_many_bytes_at_most() {
   FakeCuda cuda(1);
   const GpuDevice device(cuda.api(), 0);
@@ -169,7 +165,7 @@ void an_op_that_fails_at_a_turn_leaves_nothing_behind(MechanismKind kind) {
     Choices choices(std::uint64_t{6});
     FakeCuda cuda(6);
     Blocks blocks(cuda, choices, kind, kind == MechanismKind::staged ? 34 : 66);
-    Ignored sink;
+    LastMark sink;
     blocks.begin_step();
     for (const char* call : {"cuStreamWaitEvent", "cuEventRecord"}) {
       const std::uint64_t before = cuda.num_calls(call);
@@ -243,7 +239,7 @@ struct HeldLanes : Blocks {
 
   Stream loads = nullptr;
   Stream stores = nullptr;
-  Ignored sink;
+  LastMark sink;
 };
 
 // Until one comes free the host waits for the end of each turn.
@@ -332,7 +328,7 @@ void a_load_by_layers_takes_turns() {
   Choices choices(std::uint64_t{4});
   FakeCuda cuda(4);
   Blocks blocks(cuda, choices, MechanismKind::staged, 68);
-  Ignored sink;
+  LastMark sink;
   cuda.forget_copies();
   CHECK(blocks.rig.copy_in_parts(blocks.ids, blocks.ids, sink) == std::uint64_t{68} << 20);
   CHECK(blocks.longest_turn() <= turn_bytes.beside_work);
