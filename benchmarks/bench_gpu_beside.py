@@ -43,7 +43,9 @@ def measure(
     with gpu_load.Running(engine, rig.record_step) as running:
         seconds = gpu_parts.window_s(running, seconds)
         found = [gpu_load.beside(running, turn, seconds, alone_bundles) for turn in gpu_parts.turns(movers_of, rounds)]
-    rig.verify(way)
+        for name in movers_of.keys() - {"limit", "again"}:
+            rig.use(name)
+            rig.verify_beside_work(way, name, movers_of[name])
     rows = []
     for name in movers_of:
         of_limit = [(each["limit_slower"] + each["again_slower"]) / 2 for each in found]

@@ -10,7 +10,7 @@ spinning. Medians over the rounds. Before, after and between, destinations are p
               the engine's work takes beside ours and beside DMA, its own speed measured around each window
     latency   one block of 2 MiB, of 64 KiB: the call, beside a DMA waited for by spinning, by interrupt
     others    a small copy of the engine's, as of block tables or sampled tokens: how long it waits beside long ones
-    cpu       share of a core and seconds per GB at full rate; the copy agent's threads, idle and busy
+    cpu       share of a core and seconds per GB at full rate; the copy agent's threads, idle, busy, beside a product
     pools     host slots of a fresh pool, of one aged by a trace in the cache engine with eviction, and random ones
     register  8 GiB of host memory made usable, beside one call of the driver; GPU memory taken
 

@@ -1,4 +1,4 @@
-"""The copy agent as a worker has it: what its threads cost while nothing is asked of it, and at full rate.
+"""The copy agent as a worker has it: what its threads cost at rest and at full rate, without and beside an engine.
 
 A KVManager and a KVTPClient with tensors on the GPU, in one process; the CPU time is that of the agent's own threads,
 told apart by their names.
@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu_load import Engine, Running
 from benchmarks.gpu_rate import WAIT_S, cpu_s
 from benchmarks.gpu_rows import CpuRow
 from flexkv import CacheConfig, KVManager, ModelConfig
 from flexkv.server.client import KVTPClient
-from flexkv.server.registration import AgentReport
+from flexkv.server.registration import LEGACY_STREAM, AgentReport
 
 AGENT_THREADS = frozenset({"flexkv-load", "flexkv-store", "flexkv-agent"})
+REGISTERING_THREADS = frozenset({"fkv-register"})
+"""They end when all host memory is registered and the mechanisms are measured; nothing is counted before."""
 TOKENS_PER_BLOCK, NUM_HEADS, HEAD_SIZE = 16, 8, 128
 _PER_THREAD_CLOCK = 6
 """Bits of a clock's number: the CPU time of one thread (clock_gettime(2), as glibc makes it of a thread)."""
@@ -57,6 +60,7 @@ class Worker:
         self._blocks = np.random.default_rng(1).permutation(num_blocks).astype(np.int64)
         self._manager = KVManager(model, config)
         self._client: KVTPClient | None = None
+        self._last_step = 0
 
     def __enter__(self) -> Worker:
         self._manager.start()
@@ -64,12 +68,26 @@ class Worker:
         self._client.register_to_server(self.tensors)
         if not self._manager.wait_ready(WAIT_S):
             raise RuntimeError(f"the cache did not serve within {WAIT_S:.0f} s")
-        self._client.record_step(1)
+        self._await_registered()
+        self.record_step(torch.cuda.current_stream().cuda_stream or LEGACY_STREAM)
         torch.cuda.synchronize()
         self.threads = thread_ids(AGENT_THREADS)
         if len(self.threads) != len(AGENT_THREADS):
             raise RuntimeError(f"{len(self.threads)} threads have the agent's names, not {len(AGENT_THREADS)}")
         return self
+
+    def _await_registered(self) -> None:
+        deadline_s = time.monotonic() + WAIT_S
+        while not self._report().is_registration_complete or thread_ids(REGISTERING_THREADS):
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"host memory was not registered within {WAIT_S:.0f} s: {self._report()}")
+            threading.Event().wait(0.01)
+
+    def record_step(self, stream: int) -> None:
+        """An engine has put a step into its stream."""
+        assert self._client is not None, "the worker is registered"
+        self._last_step += 1
+        self._client.record_step(self._last_step, stream)
 
     def __exit__(self, *_: object) -> None:
         if self._client is not None:
@@ -152,12 +170,15 @@ def idle(worker: Worker, seconds: float) -> CpuRow:
     )  # fmt: skip
 
 
-def busy(worker: Worker, way: str, num_ops: int) -> CpuRow:
-    """Measure the agent's threads over ops of all blocks, one after the other: their CPU time while it copies."""
+def busy(worker: Worker, way: str, num_ops: int, first_prompt: int = 1, who: str = "agent") -> CpuRow:
+    """Measure the agent's threads over ops of all blocks, one after the other: their CPU time while it copies.
+
+    Stores are of the prompts from the first one on, which must be new; loads of prompt 0.
+    """
     threads_begin_s, (bytes_begin, copying_begin_s) = threads_cpu_s(worker.threads), worker.copied(way)
     for op in range(num_ops):
         if way == "store":
-            worker.store(1 + op)
+            worker.store(first_prompt + op)
         else:
             worker.load(0)
     taken_s = threads_cpu_s(worker.threads) - threads_begin_s
@@ -166,16 +187,22 @@ def busy(worker: Worker, way: str, num_ops: int) -> CpuRow:
     if bytes_end - bytes_begin != num_ops * worker.bytes_per_op:
         raise AssertionError(f"{num_ops} ops moved {gigabytes} GB, not {worker.bytes_per_op} bytes each")
     return CpuRow(
-        who="agent", way=way, gbs=gigabytes / copying_s, share=taken_s / copying_s, s_per_gb=taken_s / gigabytes,
+        who=who, way=way, gbs=gigabytes / copying_s, share=taken_s / copying_s, s_per_gb=taken_s / gigabytes,
         detail=f"its threads, over the time of {num_ops} copies of {worker.bytes_per_op / 1e9:.2f} GB",
     )  # fmt: skip
 
 
-def measure(num_blocks: int, num_ops: int, idle_s: float) -> list[CpuRow]:
-    """Return what the agent costs idle and busy; content verified before and after."""
+def measure(num_blocks: int, num_ops: int, idle_s: float, engine: Engine) -> list[CpuRow]:
+    """Return what the agent costs idle, and busy without and beside an engine; content verified before and after."""
+    beside = f"agent beside a {engine.name}"
     with Worker(num_blocks) as worker:
         worker.verify()
         # The prompt that is loaded is put first of all; loads come before the stores that drive it out.
-        rows = [idle(worker, idle_s), busy(worker, "load", num_ops), busy(worker, "store", num_ops)]
-        worker.verify()
+        rows = [idle(worker, idle_s), busy(worker, "load", num_ops)]
+        with Running(engine, worker.record_step):
+            rows.append(busy(worker, "load", num_ops, who=beside))
+        rows.append(busy(worker, "store", num_ops))
+        with Running(engine, worker.record_step):
+            rows.append(busy(worker, "store", num_ops, first_prompt=1 + num_ops, who=beside))
+            worker.verify()
     return rows

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from benchmarks.gpu_rate import WAIT_S
 from flexkv import _core
 
+FIRST_WITH_BATCHES = 12080
+
 
 def planes_in(address: int, num_planes: int, num_blocks: int, chunk_bytes: int) -> npt.NDArray[np.uint64]:
     """Return the planes of a tensor of shape (planes, blocks, chunk bytes) at this address.
@@ -30,6 +32,11 @@ def prefaulted_pool(num_slots: int, slot_bytes: int, threads: int = 2) -> _core.
 def address_of(pool: _core.HostPool) -> int:
     """Return the address of the first shard's slot 0."""
     return int(pool.view(0, 0).__array_interface__["data"][0])
+
+
+def has_batches(copies: _core.BlockCopies) -> bool:
+    """Return whether the driver takes copies in batches, which it does from CUDA 12.8 on."""
+    return int(copies.tuning()["driver"]) >= FIRST_WITH_BATCHES
 
 
 def usable_copies(

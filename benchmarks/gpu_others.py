@@ -8,22 +8,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from benchmarks.gpu_plan import Plan
-from benchmarks.gpu_rate import Mover, Rate, rate
+from benchmarks.gpu_rate import rate
 from benchmarks.gpu_rig import Arena, Driver, Rig
 from benchmarks.gpu_rows import OthersRow, name_of_bytes
 from benchmarks.gpu_table import others_line
 from benchmarks.report import KIB, percentile
 
+Result, T = TypeVar("Result"), TypeVar("T")
 ENGINE_BYTES = {"load": 128 * KIB, "store": 16 * KIB}
 """To the GPU, as block tables are beside loads; from it, as sampled tokens are beside stores."""
 BETWEEN_S = 0.0005
 PLANES, LONG_CHUNK_BYTES = 64, 1 << 20
-STEP_CYCLES, STEPS_AHEAD = 4_000_000, 2
+STEP_CYCLES, STEPS_AHEAD = 4_000_000, 4
 """Of a GPU, about 2 ms; so many steps of the engine's are in its stream at a time."""
 
 
@@ -79,15 +80,15 @@ class Work:
             self._rig.record_step(self._stream.cuda_stream)
 
 
-def _beside(movers: list[Mover], seconds: float, wait_us: Callable[[], float]) -> tuple[Rate, list[float]]:
-    """Run movers, and small copies one after the other meanwhile."""
-    taken: list[float] = []
+def _beside(run: Callable[[], Result], meanwhile: Callable[[], T]) -> tuple[Result, list[T]]:
+    """Run something, and something else again and again meanwhile; return what came of each."""
+    taken: list[T] = []
     with ThreadPoolExecutor(1) as pool:
-        moving = pool.submit(rate, movers, seconds)
-        while not moving.done():
-            taken.append(wait_us())
+        running = pool.submit(run)
+        while not running.done():
+            taken.append(meanwhile())
             time.sleep(BETWEEN_S)
-        return moving.result(), taken
+        return running.result(), taken
 
 
 def others(plan: Plan) -> None:
@@ -112,9 +113,11 @@ def _measure(plan: Plan, arena: Arena, rig: Rig, way: str) -> OthersRow:
             return engine.waited_us()
 
         alone = [engine.waited_us() for _ in range(100)]
-        limit, by_limit = _beside(arena.dma.movers(way), 2 * plan.seconds, engine.waited_us)
-        ours, by_ours = _beside(rig.movers(way), 2 * plan.seconds, beside_ours)
-    rig.verify(way)
+        limit_movers, our_movers = arena.dma.movers(way), rig.movers(way)
+        limit, by_limit = _beside(lambda: rate(limit_movers, 2 * plan.seconds), engine.waited_us)
+        ours, by_ours = _beside(lambda: rate(our_movers, 2 * plan.seconds), beside_ours)
+        work.go_on()
+        _beside(lambda: rig.verify_beside_work(way, mechanism), work.go_on)
     return OthersRow(
         chunk_bytes=rig.chunk_bytes, size_bytes=arena.device_bytes, way=way, engine_bytes=engine.num_bytes,
         alone_p50_us=percentile(alone, 50),

@@ -191,7 +191,7 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
             gpu_load.beside(running, movers_of, seconds, 2 if plan.is_tiny else 6)
             for movers_of in turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
         ]
-    rig.verify(way)
+        rig.verify_beside_work(way, mechanism)
     for each in rounds:
         each["limit_gbs"] = (each["limit_gbs"] + each["again_gbs"]) / 2
         each["by_limit"] = (each["limit_slower"] + each["again_slower"]) / 2
@@ -292,7 +292,7 @@ def _in_turns(movers: dict[str, list[Mover]], samples: int) -> dict[str, list[fl
 
 
 def cpu(plan: Plan) -> None:
-    """What copies at full rate cost the process, and what the agent's threads cost, idle and busy."""
+    """What copies at full rate cost the process; what the agent's threads cost, idle, busy, and beside a product."""
     size = plan.sizes["cpu"][0]
     with Arena(plan.driver, size, size) as arena, _rig(plan, arena, 32 * KIB) as rig:
         for way in plan.ways:
@@ -316,7 +316,8 @@ def cpu(plan: Plan) -> None:
             rig.verify(way)
     if plan.has_time("cpu: the agent"):
         ops, idle_s = (2, 0.2) if plan.is_tiny else (3 * plan.rounds, 1.0)
-        for row in gpu_agent.measure(plan.agent_blocks, ops, idle_s):
+        engine = engine_of("product", is_tiny=plan.is_tiny)
+        for row in gpu_agent.measure(plan.agent_blocks, ops, idle_s, engine):
             plan.add(row, f"cpu: agent {row.way}: {row.gbs:.1f} GB/s, {row.share:.4f} of a core; {row.detail}")
 
 

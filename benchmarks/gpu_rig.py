@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
+from benchmarks.gpu_blocks import address_of, has_batches, planes_in, prefaulted_pool, tuned_copies
 from benchmarks.gpu_rate import LOAD, STORE, Mover, parts_of, rate
 from benchmarks.gpu_slots import Slots, fresh
 from benchmarks.report import GIB, MIB
@@ -209,6 +209,7 @@ class Rig:
         planes = planes_in(arena.memory.data_ptr(), num_planes, self.num_blocks, chunk_bytes)
         self._copies: Any = tuned_copies(planes, self.num_blocks, arena.host_base, stride, num_slots)
         self._last_step = 0
+        self._checks = torch.cuda.Stream()  # the engine's work goes in another, and does not hold up what is checked
         self.is_registered = bool(self._host[0].is_pinned() and self._host[-1].is_pinned())
 
     def __enter__(self) -> Rig:
@@ -242,18 +243,22 @@ class Rig:
 
         def forced(mover: Mover) -> Mover:
             def move() -> int:
-                self._copies.use_mechanism(mechanism)
+                self.use(mechanism)
                 return mover()
 
             return move
 
         return [forced(mover) for mover in self.movers(way)]
 
+    def use(self, mechanism: str) -> None:
+        """From now on move by this one only, unless it cannot."""
+        self._copies.use_mechanism(mechanism)
+
     def mechanisms(self, way: str) -> list[str]:
         """Return the mechanisms that can move the way's blocks; choices are forced from then on."""
         found = []
         for name in self._copies.tuning()["mechanisms"]:
-            self._copies.use_mechanism(name)
+            self.use(name)
             parts = parts_of(way, self.num_blocks).items()
             if all(self._copies.mechanism_for(to, self.slots[slice(*part)].copy()) == name for to, part in parts):
                 found.append(name)
@@ -265,6 +270,11 @@ class Rig:
         chosen = [self._copies.mechanism_for(to, self.slots[slice(*part)].copy()) for to, part in parts]
         return "/".join(dict.fromkeys(chosen))
 
+    @property
+    def has_batches(self) -> bool:
+        """Whether the driver has them."""
+        return has_batches(self._copies)
+
     def chosen_beside_work(self, way: str) -> str:
         """Return the tuner's mechanism for long ops beside the engine's work; for both ways, that of loads."""
         tuning = self._copies.tuning()
@@ -272,12 +282,31 @@ class Rig:
         blocks = max(blocks for _, blocks, _ in cells)
         return str(tuning["busy_long"][cells.index(("store" if way == "store" else "load", blocks, "adjacent"))])
 
-    def verify(self, way: str) -> None:
-        """Poison what the way's movers write, run them at once, and compare every byte of it.
+    def verify(self, way: str, movers: list[Mover] | None = None) -> None:
+        """Poison what the way's movers write, run them at once (default: the rig's), and compare every byte of it.
+
+        They copy as they do beside whatever the GPU is busy with meanwhile.
 
         Raises:
             AssertionError: a byte is not what it must be.
         """
+        torch.cuda.current_stream().synchronize()
+        with torch.cuda.stream(self._checks):
+            self._verify(way, self.movers(way) if movers is None else movers)
+
+    def verify_beside_work(self, way: str, mechanism: str, movers: list[Mover] | None = None) -> None:
+        """The same while an engine works, by a mechanism that must be the one that is chosen, before and after.
+
+        Raises:
+            AssertionError: it is not, or a byte is not what it must be.
+        """
+        chosen = [self.moved_by(way)]
+        self.verify(way, movers)
+        chosen.append(self.moved_by(way))
+        if chosen != [mechanism] * 2:
+            raise AssertionError(f"{way}: copied by {chosen}, not {mechanism}, chunk {self.chunk_bytes}")
+
+    def _verify(self, way: str, movers: list[Mover]) -> None:
         parts = parts_of(way, self.num_blocks)
         if LOAD in parts:
             self._memory.index_fill_(1, self._block_ids(*parts[LOAD]), POISON_DEVICE)
@@ -286,9 +315,8 @@ class Rig:
         elif STORE in parts:
             for slot in self.slots[slice(*parts[STORE])].tolist():
                 self._host[slot].fill_(POISON_HOST)
-        torch.cuda.synchronize()
-        rate(self.movers(way), 0.0, warm_calls=0, least_calls=1)
-        torch.cuda.synchronize()
+        self._checks.synchronize()
+        rate(movers, 0.0, warm_calls=0, least_calls=1)
         if not _equal(self._memory.view(-1), self._expected.view(-1)):
             raise AssertionError(f"{way}: GPU memory is not what it must be, chunk {self.chunk_bytes}")
         if STORE in parts:

@@ -40,7 +40,7 @@ run_tests() {
   return "$status"
 }
 
-copies=(tests/gpu/test_gpu_copies.py tests/gpu/test_gpu_tuning.py tests/gpu/test_gpu_turns.py)
+copies=(tests/gpu/test_gpu_copies.py tests/gpu/test_gpu_tuning.py tests/gpu/test_gpu_turns.py tests/gpu/test_gpu_long_ops.py)
 engines=(tests/gpu/test_connector_replay.py tests/gpu/test_gpu_model.py)
 failed=0
 run_tests ranks tests/gpu/test_gpu_ranks.py || failed=1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -243,6 +244,30 @@ def test_without_its_step_a_store_is_too_early() -> None:
     assert (copies.pool.view(0, 0)[: copies.slot_bytes] == 0).all()
 
 
+class Captures:
+    """Graphs of an engine, captured in the mode in which whatever any thread does may end the capture."""
+
+    def __init__(self) -> None:
+        self._work = torch.zeros(1024, device="cuda")
+        self._work += 1  # the first time the kernel is loaded
+        self._end_s = time.monotonic() + WAIT_S
+        self.num = 0
+
+    def add(self) -> None:
+        """Capture one, and run it."""
+        assert time.monotonic() < self._end_s, "so many captures should have been enough"
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="global"):
+            for _ in range(200):
+                self._work += 1
+        graph.replay()
+        self.num += 1
+
+    def check(self) -> None:
+        torch.cuda.synchronize()
+        assert (self._work == 1 + 200 * self.num).all()
+
+
 def test_registering_and_copying_disturb_no_capture_of_a_graph() -> None:
     tensors = layers((2, 200, 16, 8, 128), 8)
     ids = np.arange(200, dtype=np.int64)
@@ -260,24 +285,46 @@ def test_registering_and_copying_disturb_no_capture_of_a_graph() -> None:
         except BaseException as error:  # noqa: BLE001  raised below
             errors.append(error)
 
-    work = torch.zeros(1024, device="cuda")
-    work += 1
+    captures = Captures()
     thread = threading.Thread(target=register_and_copy)
     thread.start()
     try:
-        for _ in range(50):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="global"):
-                for _ in range(20):
-                    work += 1
-            graph.replay()
+        num_before = len(made)
+        while captures.num < 50 or (len(made) < num_before + 3 and errors == []):
+            captures.add()
     finally:
         stop.set()
         thread.join(WAIT_S)
-    torch.cuda.synchronize()
     assert errors == []
-    assert made
-    assert (work == 1 + 50 * 20).all()
+    captures.check()
+
+
+def test_an_agent_registers_the_pool_while_the_engine_captures_graphs() -> None:
+    tensors = {f"layer {i}": tensor for i, tensor in enumerate(layers((2, 64, 16, 8, 128), 6))}
+    manager = KVManager(
+        ModelConfig(6, 8, 128, dtype="bfloat16"), CacheConfig(tokens_per_block=16, num_cpu_blocks=16_384)
+    )
+    manager.start()
+    client = KVTPClient(manager.gpu_register_port, tokens_per_block=16)
+    captures = Captures()
+
+    def registered() -> AgentReport:
+        report = client.stats()
+        assert report is not None
+        return report
+
+    client.register_to_server(tensors)
+    assert manager.wait_ready(WAIT_S)
+    num_beside, report = 0, registered()
+    while not report.is_registration_complete:
+        captures.add()
+        before, report = report, registered()
+        num_beside += report.registered_bytes > before.registered_bytes
+    assert report.unregistered_bytes == 0
+    assert num_beside >= 5
+    captures.check()
+    assert client.shutdown()
+    assert manager.shutdown()
 
 
 def test_a_manager_keeps_blocks_of_a_gpu_and_brings_them_back() -> None:

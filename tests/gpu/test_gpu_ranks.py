@@ -1,13 +1,19 @@
-"""Two ranks of one engine in one process, on one GPU or on two: heads in shards, and MLA, of which one copy is kept."""
+"""Two ranks of one engine in one process, on one GPU or on two: heads in shards, and MLA, of which one copy is kept.
+
+And threads of the engine's, which keep their own GPU.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from flexkv import CacheConfig, KVManager, ModelConfig, _core
+from flexkv.common.kv_tensors import layout_from_kv_caches
 from flexkv.server.client import KVTPClient
 
 torch = pytest.importorskip("torch")
@@ -19,6 +25,13 @@ SLEEP_CYCLES = 400_000_000
 """About 0.2 s of a GPU."""
 MLA = ModelConfig(NUM_LAYERS, 1, 576, True, dtype="bfloat16", tp_size=2)
 SHARDS = ModelConfig(NUM_LAYERS, 8, 128, dtype="bfloat16", tp_size=2)
+
+
+def current_context() -> int:
+    """Return the calling thread's CUDA context as the driver has it; 0: none."""
+    context = ctypes.c_void_p()
+    assert ctypes.CDLL("libcuda.so.1").cuCtxGetCurrent(ctypes.byref(context)) == 0
+    return context.value or 0
 
 
 class Ranks:
@@ -148,3 +161,37 @@ def test_each_replica_stores_half_of_the_blocks_in_one_run_and_both_load_what_is
             for rank, half in zip((first, 1 - first), halves, strict=True):
                 assert torch.equal(found[half], written[rank][layer][:40][half])
     ranks.close()
+
+
+@pytest.mark.parametrize("has_another", [False, True], ids=["none yet", "another GPU"])
+def test_a_thread_that_registers_and_tells_of_steps_keeps_its_own_gpu(has_another: bool) -> None:
+    if has_another and torch.cuda.device_count() < 2:
+        pytest.skip("one GPU is here")
+    tensors = [torch.zeros((2, 20, 16, 8, 128), dtype=torch.bfloat16, device="cuda") for _ in range(4)]
+    spec = layout_from_kv_caches(tensors, block_dim=1)
+    pool = _core.HostPool(20, [spec.slot_bytes])
+    assert pool.wait_prefaulted(20, WAIT_S)
+    base = pool.view(0, 0).__array_interface__["data"][0]
+    stream = torch.cuda.Stream()
+    found: list[int] = []
+
+    def work() -> None:
+        if has_another:
+            torch.cuda.set_device(1)
+            torch.zeros(1, device="cuda")
+        found.append(current_context())
+        native = _core.BlockCopies("cuda", spec.num_blocks, spec.planes, base, pool.stride_bytes(0), 20)
+        found.append(current_context())
+        assert native.wait_usable(WAIT_S)
+        native.record_step(1, stream.cuda_stream)
+        found.append(current_context())
+        native.release_host()
+        del native
+        found.append(current_context())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(WAIT_S)
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert bool(found[0]) is has_another

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies, usable_copies
+from benchmarks.gpu_blocks import address_of, has_batches, planes_in, prefaulted_pool, tuned_copies, usable_copies
 from flexkv import CacheConfig, KVManager, ModelConfig
 from flexkv.server.client import KVTPClient
 
@@ -51,12 +51,12 @@ class Copies:
 def test_each_mechanism_copies_what_it_takes(mechanism: str, num_planes: int, chunk_bytes: int) -> None:
     copies = Copies(num_planes, chunk_bytes)
     copies.native.use_mechanism(mechanism)
+    takes = {"direct": num_planes == 1, "strided": num_planes > 1, "batched": has_batches(copies.native)}
     rng = np.random.default_rng(num_planes)
     for count in (1, 5, NUM_BLOCKS):
         slots = rng.permutation(NUM_BLOCKS)[:count].astype(np.int64)
         used = copies.native.mechanism_for(STORE, slots)
-        takes = {"direct": num_planes == 1, "strided": num_planes > 1}.get(mechanism, True)
-        assert used == (mechanism if takes else "staged") or mechanism == "batched"  # an old driver has no batches
+        assert used == (mechanism if takes.get(mechanism, True) else "staged")
         copies.check(slots, rng.permutation(NUM_BLOCKS)[:count].astype(np.int64))
         copies.check(np.arange(count), np.arange(count))
 

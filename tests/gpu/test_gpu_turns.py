@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.gpu_blocks import address_of, planes_in, prefaulted_pool, tuned_copies
+from benchmarks.gpu_blocks import address_of, has_batches, planes_in, prefaulted_pool, tuned_copies
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")]
@@ -38,10 +38,10 @@ def native() -> Iterator[Any]:
 @pytest.mark.parametrize("mechanism", ["staged", "strided", "mixed", "batched"])
 def test_a_copy_of_the_engines_does_not_wait_for_a_long_op(native: Any, mechanism: str, direction: int) -> None:
     ids = np.arange(NUM_BLOCKS)
-    native.use_mechanism(mechanism)
-    if native.mechanism_for(direction, ids) != mechanism:
-        assert mechanism == "batched"
+    if mechanism == "batched" and not has_batches(native):
         pytest.skip("the driver has no batches of copies")
+    native.use_mechanism(mechanism)
+    assert native.mechanism_for(direction, ids) == mechanism
     device = torch.zeros(256 << 10, dtype=torch.uint8, device="cuda")
     host = torch.zeros(256 << 10, dtype=torch.uint8, pin_memory=True)
     engine, end = torch.cuda.Stream(), torch.cuda.Event()
