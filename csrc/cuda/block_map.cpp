@@ -16,7 +16,7 @@ constexpr std::uint64_t page_bytes = 2u << 20;  // of the GPU
 constexpr nanoseconds upload_limit = std::chrono::seconds(30);
 
 void upload(const GpuDevice& device, const std::vector<Unit>& units, DevicePtr to) {
-  const GpuStream stream(device, device.low_priority());
+  const GpuStream stream(device);
   const std::size_t bytes = units.size() * sizeof(Unit);
   device.check(device.api().cuMemcpyHtoDAsync(to, units.data(), bytes, stream.get()), "cuMemcpyHtoDAsync");
   if (!wait_until([&stream] { return stream.has_ended(); }, Looks::close, upload_limit)) {

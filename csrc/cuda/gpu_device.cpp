@@ -32,7 +32,8 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
   Visit visit(api_, context_);
   try {
     visit.begin();
-    check(api_.cuCtxGetStreamPriorityRange(&low_priority_, &high_priority_), "cuCtxGetStreamPriorityRange");
+    int highest_priority = 0;
+    check(api_.cuCtxGetStreamPriorityRange(&lowest_priority_, &highest_priority), "cuCtxGetStreamPriorityRange");
     load_kernels();
   } catch (const Error&) {
     unload_kernels();
@@ -131,8 +132,8 @@ int device_of(const Api& api, DevicePtr address) {
 GpuMemory::GpuMemory(const GpuDevice& device, std::uint64_t bytes, const char* purpose)
     : GpuMemory(device, allocated(device, bytes, purpose)) {}
 
-GpuStream::GpuStream(const GpuDevice& device, int priority) : device_(device) {
-  device_.check(device_.api().cuStreamCreateWithPriority(&stream_, stream_non_blocking, priority),
+GpuStream::GpuStream(const GpuDevice& device) : device_(device) {
+  device_.check(device_.api().cuStreamCreateWithPriority(&stream_, stream_non_blocking, device_.lowest_priority()),
                 "cuStreamCreateWithPriority");
 }
 

@@ -33,8 +33,7 @@ class GpuDevice {
   // has none.
   [[nodiscard]] Function slim_kernel(bool is_gather) const { return is_gather ? slim_gather_ : slim_scatter_; }
   [[nodiscard]] unsigned num_multiprocessors() const { return num_multiprocessors_; }
-  [[nodiscard]] int low_priority() const { return low_priority_; }
-  [[nodiscard]] int high_priority() const { return high_priority_; }
+  [[nodiscard]] int lowest_priority() const { return lowest_priority_; }
 
  private:
   static constexpr std::array<unsigned, 3> word_sizes = {16, 4, 1};
@@ -56,8 +55,7 @@ class GpuDevice {
   Function slim_gather_ = nullptr;
   Function slim_scatter_ = nullptr;
   unsigned num_multiprocessors_ = 0;
-  int low_priority_ = 0;
-  int high_priority_ = 0;
+  int lowest_priority_ = 0;
 };
 
 // A thread that need not be ours, the engine's above all, calls the driver. From begin to end the device's context is
@@ -102,9 +100,11 @@ class GpuMemory {
   const DevicePtr address_;
 };
 
+// Of the lowest priority, which is that of an engine's streams: one of the highest made nothing faster (H200, beside
+// products that leave no room).
 class GpuStream {
  public:
-  GpuStream(const GpuDevice& device, int priority);
+  explicit GpuStream(const GpuDevice& device);
   ~GpuStream() { (void)device_.api().cuStreamDestroy(stream_); }
   GpuStream(const GpuStream&) = delete;
   GpuStream& operator=(const GpuStream&) = delete;

@@ -5,7 +5,7 @@
 namespace flexkv::cuda {
 
 LaneStreams::LaneStreams(const GpuDevice& device, protocol::Direction direction)
-    : device_(device), direction_(direction), own_(device, device.low_priority()), turn_ends_(device) {}
+    : device_(device), direction_(direction), own_(device), turn_ends_(device) {}
 
 void LaneStreams::go_on_in(const GpuStream& stream) {
   if (&stream == current_) return;

@@ -28,7 +28,7 @@ enum class StageUse : std::uint8_t { none, one_stream, all };
 
 struct GpuStage {
   GpuStage(const GpuDevice& device, std::size_t index_in, DevicePtr memory_in)
-      : index(index_in), memory(memory_in), kernels(device, device.low_priority()), filled(device), done(device) {}
+      : index(index_in), memory(memory_in), kernels(device), filled(device), done(device) {}
   const std::size_t index;  // among all stages
   const DevicePtr memory;
   const GpuStream kernels;

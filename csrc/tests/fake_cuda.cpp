@@ -334,7 +334,8 @@ void FakeCuda::fill() {
     *static_cast<std::uint64_t*>(value) = attribute == pointer_attribute_range_start ? begin : end - begin;
     return success;
   };
-  api_.cuStreamCreateWithPriority = [](Stream* stream, unsigned, int) {
+  api_.cuStreamCreateWithPriority = [](Stream* stream, unsigned flags, int priority) {
+    CHECK(flags == stream_non_blocking && priority == 0);  // the lowest
     if (const Result fault = self().fault_of("cuStreamCreateWithPriority"); fault != success) return fault;
     *stream = self().make_stream();
     return success;

@@ -65,7 +65,7 @@ void what_goes_on_in_another_stream_comes_behind_all_before() {
     const GpuDevice device(cuda.api(), 0);
     device.enter();
     LaneStreams lane(device, Direction::store);
-    const GpuStream other(device, 0);
+    const GpuStream other(device);
     std::vector<int> done;
     lane.begin_op();
     for (int piece = 0; piece < 12; ++piece) {
