@@ -1,7 +1,7 @@
 """Which way of copying blocks is best beside the engine's work: how fast is each, and how much does it slow that?
 
-Unit: GB/s (10^9 bytes) of 1 GiB of blocks of 64 chunks (of one from 1 MiB on) that lie scattered over the GPU, host
-slots in one run. Every mechanism that can copy the blocks takes its turn beside bf16 products of 8192^3 (or decode
+Unit: GB/s (10^9 bytes) of 1 GiB (--size) of blocks of 64 chunks (of one from 1 MiB on) that lie scattered over the GPU,
+host slots in one run. Every mechanism that can copy the blocks takes its turn beside bf16 products of 8192^3 (or decode
 steps, or layers over a prompt), and so does contiguous DMA, twice: by how much it differs from itself may be chance.
 `points`: how many hundredths longer the engine's work takes than beside DMA, median of the rounds; of DMA itself
 ("limit"), than beside its other turn ("again"). `chosen`: what the tuner has long ops go by beside the engine's work.
@@ -9,12 +9,14 @@ Contents are compared.
 
     python -m benchmarks.bench_gpu_beside                      the product, about five minutes
     python -m benchmarks.bench_gpu_beside --chunks 4 18 --ways load --rounds 24
+    python -m benchmarks.bench_gpu_beside --size 64 --mechanisms staged strided mixed
     python -m benchmarks.bench_gpu_beside --tiny               a smoke test; without a GPU it says so and does nothing
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.report import GIB, KIB, MIB, Figure, emit, emit_skipped, number, parser, percentile, say
@@ -25,20 +27,20 @@ except ImportError:  # a benchmark of a machine that has no GPU either
     torch = None  # type: ignore[assignment]
 
 CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
-LEFT_OUT = ("zero_copy",)
-"""It slows products by a third and more, and no long op gets it."""
+MECHANISMS = ("staged", "direct", "strided", "batched", "mixed")
+"""A kernel over host memory (zero_copy) slows products by a third and more, and no long op gets it."""
 
 
 def measure(
-    rig: Any, dma: Any, engine: Any, way: str, rounds: int, seconds: float, alone_bundles: int
+    rig: Any, dma: Any, engine: Any, way: str, by: Sequence[str], rounds: int, seconds: float, alone_bundles: int
 ) -> list[dict[str, Any]]:
-    """Return a row for DMA and one for each mechanism that can copy the rig's blocks."""
+    """Return a row for DMA and one for each mechanism of `by` that can copy the rig's blocks."""
     from benchmarks import gpu_load, gpu_parts  # they need torch
 
     chosen = rig.chosen_beside_work(way)
     limit = dma.movers(way)
     movers_of = {"limit": limit}
-    movers_of |= {name: rig.movers_by(name, way) for name in rig.mechanisms(way) if name not in LEFT_OUT}
+    movers_of |= {name: rig.movers_by(name, way) for name in rig.mechanisms(way) if name in by}
     movers_of["again"] = limit
     with gpu_load.Running(engine, rig.record_step) as running:
         seconds = gpu_parts.window_s(running, seconds)
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> tuple[list[Figure], list[dict[str, Any
     from benchmarks import gpu_parts
     from benchmarks.gpu_rig import Arena, Driver, Rig
 
-    size = 64 * MIB if arguments.tiny else GIB
+    size = 64 * MIB if arguments.tiny else arguments.size * MIB
     engine = gpu_parts.engine_of(arguments.engine, is_tiny=arguments.tiny)
     figures, rows = [], []
     with Arena(Driver(), size, size) as arena:
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace) -> tuple[list[Figure], list[dict[str, Any
             for way in arguments.ways:
                 with Rig(arena, chunk, gpu_parts.planes_of(chunk)) as rig:  # a new one: choices are forced
                     found = measure(
-                        rig, arena.dma, engine, way, 2 if arguments.tiny else arguments.rounds,
+                        rig, arena.dma, engine, way, arguments.mechanisms, 2 if arguments.tiny else arguments.rounds,
                         0.05 if arguments.tiny else arguments.seconds, 2 if arguments.tiny else 6,
                     )  # fmt: skip
                 for row in found:
@@ -107,6 +109,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--chunks", type=int, nargs="+", default=list(CHUNKS_KIB), metavar="KIB")
     options.add_argument("--ways", nargs="+", choices=("load", "store", "both"), default=["load", "store"])
+    options.add_argument("--size", type=int, default=GIB // MIB, metavar="MIB", help="of one copy (1024)")
+    options.add_argument("--mechanisms", nargs="+", choices=(*MECHANISMS, "zero_copy"), default=list(MECHANISMS))
     options.add_argument("--engine", choices=("product", "decode", "prefill"), default="product")
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--seconds", type=float, default=0.12, help="of one window, at least")
