@@ -100,8 +100,8 @@ class GpuMemory {
   const DevicePtr address_;
 };
 
-// Of the lowest priority, which is that of an engine's streams: one of the highest made nothing faster (H200, beside
-// products that leave no room).
+// Of the lowest priority, which is that of an engine's streams. The highest one made loads through stages 0.008 faster
+// beside products that leave no room, and stores no faster (H200).
 class GpuStream {
  public:
   explicit GpuStream(const GpuDevice& device);
