@@ -45,13 +45,13 @@ std::unique_ptr<HostRegistration> GpuBackend::use_host(const HostShard& host,
 }
 
 void GpuBackend::record_step(std::uint64_t step, std::uintptr_t stream) {
-  Visit visit(shared_->device);
+  Visit visit(shared_->device, Visit::For::events);
   visit.begin();
   shared_->steps.record(step, reinterpret_cast<Stream>(stream));
 }
 
 void GpuBackend::make_wait(std::uintptr_t stream, CopyMark mark) {
-  Visit visit(shared_->device);
+  Visit visit(shared_->device, Visit::For::events);
   visit.begin();
   for (const auto& event : PartEvents::of(mark).events) {
     shared_->device.check(shared_->device.api().cuStreamWaitEvent(reinterpret_cast<Stream>(stream), event->get(), 0),

@@ -35,7 +35,7 @@ GpuDevice::GpuDevice(const Api& api, int ordinal) : api_(api), ordinal_(ordinal)
     int highest_priority = 0;
     check(api_.cuCtxGetStreamPriorityRange(&lowest_priority_, &highest_priority), "cuCtxGetStreamPriorityRange");
     load_kernels();
-  } catch (const Error&) {
+  } catch (...) {
     unload_kernels();
     visit.end();
     (void)api_.cuDevicePrimaryCtxRelease(device_);
@@ -101,7 +101,8 @@ Result GpuDevice::try_enter() const noexcept {
 
 Result Visit::try_begin() noexcept {
   Result result = api_.cuCtxPushCurrent(context_);
-  if (result != success) return result;
+  is_on_ = result == success;
+  if (!is_on_ || for_ == For::events) return result;
   mode_before_ = capture_mode_relaxed;
   result = api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
   is_on_ = result == success;
@@ -113,7 +114,7 @@ Result Visit::try_begin() noexcept {
 void Visit::end() noexcept {
   if (!is_on_) return;
   is_on_ = false;
-  (void)api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
+  if (for_ == For::any_calls) (void)api_.cuThreadExchangeStreamCaptureMode(&mode_before_);
   Context pushed = nullptr;
   (void)api_.cuCtxPopCurrent(&pushed);
 }

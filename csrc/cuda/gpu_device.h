@@ -3,6 +3,7 @@
 // Thread safety: immutable; `enter` makes the calling thread ready for calls of the driver.
 #pragma once
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -63,12 +64,15 @@ class GpuDevice {
 // what it had: it may work with another GPU. Thread safety: begun and ended by one thread, each time.
 class Visit {
  public:
-  Visit(const Api& api, Context context) : api_(api), context_(context) {}
-  explicit Visit(const GpuDevice& device) : Visit(device.api(), device.context()) {}
+  // What is called meanwhile: anything; or only what disturbs no capture in any mode, such as events of streams.
+  enum class For : std::uint8_t { any_calls, events };
+
+  Visit(const Api& api, Context context, For what = For::any_calls) : api_(api), context_(context), for_(what) {}
+  explicit Visit(const GpuDevice& device, For what = For::any_calls) : Visit(device.api(), device.context(), what) {}
   ~Visit() { end(); }
   Visit(const Visit&) = delete;
   Visit& operator=(const Visit&) = delete;
-  void begin() { check(api_, try_begin(), "cuCtxPushCurrent"); }  // throws Error
+  void begin() { check(api_, try_begin(), "cuCtxPushCurrent, cuThreadExchangeStreamCaptureMode"); }  // throws Error
   // Unless it succeeds, nothing has changed. REQUIRES: it has not begun, or ended since.
   Result try_begin() noexcept;
   void end() noexcept;
@@ -76,6 +80,7 @@ class Visit {
  private:
   const Api& api_;
   const Context context_;
+  const For for_;
   int mode_before_ = capture_mode_relaxed;
   bool is_on_ = false;
 };
@@ -100,8 +105,7 @@ class GpuMemory {
   const DevicePtr address_;
 };
 
-// Of the lowest priority, which is that of an engine's streams. The highest one made loads through stages 0.008 faster
-// beside products that leave no room, and stores no faster (H200).
+// Of the lowest priority, which is that of an engine's streams; docs/adr/0009-slim-kernels.md has figures.
 class GpuStream {
  public:
   explicit GpuStream(const GpuDevice& device);

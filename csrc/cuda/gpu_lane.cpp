@@ -101,7 +101,7 @@ void GpuLane::copy_in_parts(CopyOp op, std::span<const SlotPart> parts, PartSink
     staged.begin(op.after_step);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       op.part = parts[i];
-      staged.issue(op);
+      staged.issue(op, true);  // such a load is for a step that comes next
       const PartEvents& there = events_of(i);
       staged.record(there);
       sink.part_issued(parts[i].begin_byte + parts[i].bytes, there.mark());

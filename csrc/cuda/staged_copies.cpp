@@ -24,9 +24,10 @@ constexpr double block_ns = 2'000;
 constexpr double edge_ns = 16'000;
 constexpr std::size_t most_blocks_at_edge = 8;  // one call of the driver each
 
-// Whole slots are as far apart in a stage as in the host's memory, so that a run of them is one piece in both.
-std::uint64_t pitch_of(const CopyOp& op) {
-  if (op.is_whole()) return op.host.stride_bytes;
+// Whole slots are as far apart in a stage as in the host's memory, so that a run of them is one piece in both; unless
+// a stage does not hold one with all that is behind it.
+std::uint64_t pitch_of(const CopyOp& op, const StagePool& stages) {
+  if (op.is_whole() && op.host.stride_bytes <= stages.stage_bytes()) return op.host.stride_bytes;
   return (op.part.bytes + part_alignment - 1) / part_alignment * part_alignment;
 }
 
@@ -56,7 +57,7 @@ std::size_t length_of_edge(const CopyOp& op) {
   return length > most_blocks_at_edge || op.slots.size() < 2 * length ? 0 : length;
 }
 
-bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op); }
+bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op) && staged_.fits_a_stage(op); }
 
 // A store's edge comes first: bytes move while the host launches the first stage's kernel. Of an edge of several blocks
 // one does, and the others behind the kernel, which need not wait until they are issued.
@@ -64,8 +65,8 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
   const bool is_store = streams_.is_store();
   if (is_store) shared_.steps.wait(op.after_step, shared_.start_limit);  // before it counts as one that shares stages
   begin(op.after_step);
-  if (pitch_of(op) > shared_.stages.stage_bytes()) {
-    issue(op);
+  if (!fits_a_stage(op)) {
+    issue(op, shared_.steps.is_engine_busy());
     finish();
     return;
   }
@@ -88,7 +89,7 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
 }
 
 void StagedCopies::pass_stages(const CopyOp& op, Straight straight) {
-  const std::uint64_t pitch_bytes = pitch_of(op);
+  const std::uint64_t pitch_bytes = pitch_of(op, shared_.stages);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
   for (std::size_t first = 0; first < op.slots.size();) {
@@ -111,7 +112,7 @@ bool StagedCopies::may_go_straight(const CopyOp& op) const { return shared_.step
 // They have moved when the stage behind them has: its copies come behind them in the stream.
 void StagedCopies::go_straight(const CopyOp& op) {
   if (op.slots.empty()) return;
-  const std::uint64_t bytes = op.slots.size() * pitch_of(op);
+  const std::uint64_t bytes = op.slots.size() * pitch_of(op, shared_.stages);
   turns_.add(bytes);
   move_whole(streams_, op);
   issued_bytes_ += bytes;
@@ -128,20 +129,22 @@ void StagedCopies::begin(std::uint64_t after_step) {
   step_ = after_step;
 }
 
-void StagedCopies::issue(const CopyOp& op) {
-  const std::uint64_t pitch_bytes = pitch_of(op);
-  if (pitch_bytes > shared_.stages.stage_bytes()) {
+bool StagedCopies::fits_a_stage(const CopyOp& op) const { return op.part.bytes <= shared_.stages.stage_bytes(); }
+
+void StagedCopies::issue(const CopyOp& op, bool is_beside_work) {
+  if (!fits_a_stage(op)) {
     CopyOp piece = op;
     for (const SlotPart& part : op.map.pieces(op.part, shared_.stages.stage_bytes())) {
       piece.part = part;
-      issue(piece);
+      issue(piece, is_beside_work);
     }
     return;
   }
+  const std::uint64_t pitch_bytes = pitch_of(op, shared_.stages);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += most) {
     const std::size_t count = std::min(most, op.slots.size() - first);
-    pass(op, batch_of(op, first, count, pitch_bytes), {.is_beside_work = true, .is_host_to_launch = false});
+    pass(op, batch_of(op, first, count, pitch_bytes), {.is_beside_work = is_beside_work, .is_host_to_launch = false});
   }
 }
 
@@ -283,7 +286,7 @@ void StagedCopies::move_runs(const CopyOp& op, const Batch& batch, DevicePtr mem
     const DevicePtr staged = memory + i * batch.pitch_bytes;
     const std::size_t length = end - i;
     const std::uint64_t bytes = (length - 1) * stride + op.part.bytes;
-    if (length > 1 && !op.is_whole()) {
+    if (length > 1 && (!op.is_whole() || batch.pitch_bytes != stride)) {
       streams_.move_rows(host, staged, {op.part.bytes, length, stride, batch.pitch_bytes}, streams_.copies().get());
     } else if (is_batch) {
       batch_.add(host, staged, bytes);

@@ -46,6 +46,7 @@ class StagedCopies final : public CopyMechanism {
       : shared_(shared), streams_(streams), batch_(streams), turns_(shared.steps, turn_bytes), edge_(shared.device) {}
 
   [[nodiscard]] bool takes(const CopyOp& /*op*/) const override { return true; }
+  [[nodiscard]] bool fits_a_stage(const CopyOp& op) const;  // else what is copied of a slot passes in pieces
   void copy(const CopyOp& op) override { copy(op, Straight::edge); }
   void copy(const CopyOp& op, Straight straight);  // REQUIRES: a third: they can
   void settle() noexcept override;
@@ -53,7 +54,7 @@ class StagedCopies final : public CopyMechanism {
   // The same in steps: begin, any number of issues, all behind the same step of the engine's, finish. What is issued
   // runs on when `issue` returns. Throws Error.
   void begin(std::uint64_t after_step);
-  void issue(const CopyOp& op);
+  void issue(const CopyOp& op, bool is_beside_work);
   // Records in the events, one for each stage, what was issued so far and may not be there yet.
   void record(const PartEvents& events) const;
   void finish();  // returns once all that was issued is there

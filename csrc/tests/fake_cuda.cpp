@@ -24,6 +24,7 @@ FakeCuda::FakeCuda(std::uint64_t seed) : choices_(seed) {
   CHECK(current_ == nullptr);
   current_ = this;
   fill();
+  streams_[legacy_stream()];
   worker_ = std::thread([this] { run(); });
 }
 
@@ -34,6 +35,7 @@ FakeCuda::~FakeCuda() {
   }
   changed_.notify_all();
   worker_.join();
+  streams_.erase(legacy_stream());
   CHECK(streams_.empty() && events_.empty() && memory_.empty() && registered_.empty() && num_contexts_ == 0 &&
         num_modules_ == 0);
   current_ = nullptr;
@@ -134,7 +136,7 @@ bool FakeCuda::breaks_captures(const std::string& call) {
   return calls.contains(call);
 }
 
-// As the driver does: not for queries and waits, nor to put an event into a stream.
+// As the driver does: not for queries and waits, nor to put an event into a stream that says which context it is of.
 bool FakeCuda::needs_context(const std::string& call) {
   static const std::set<std::string> calls = {"cuMemAlloc",
                                               "cuMemFree",
@@ -147,6 +149,8 @@ bool FakeCuda::needs_context(const std::string& call) {
                                               "cuMemcpyBatchAsync",
                                               "cuModuleLoadData",
                                               "cuFuncGetAttribute",
+                                              "cuModuleGetFunction",
+                                              "cuModuleUnload",
                                               "cuLaunchKernel",
                                               "cuEventCreate",
                                               "cuStreamCreateWithPriority"};
@@ -317,6 +321,7 @@ void FakeCuda::fill() {
     return success;
   };
   api_.cuThreadExchangeStreamCaptureMode = [](int* mode) {
+    if (const Result fault = self().fault_of("cuThreadExchangeStreamCaptureMode"); fault != success) return fault;
     std::swap(*mode, capture_mode_);
     return success;
   };
@@ -354,6 +359,7 @@ void FakeCuda::fill() {
     return success;
   };
   api_.cuStreamWaitEvent = [](Stream stream, Event event, unsigned) {
+    CHECK(stream != legacy_stream() || current_context() == primary_context());
     if (const Result fault = self().fault_of("cuStreamWaitEvent"); fault != success) return fault;
     std::shared_ptr<EventState> state;
     std::uint64_t generation = 0;
@@ -378,6 +384,7 @@ void FakeCuda::fill() {
     return success;
   };
   api_.cuEventRecord = [](Event event, Stream stream) {
+    CHECK(stream != legacy_stream() || current_context() == primary_context());
     if (const Result fault = self().fault_of("cuEventRecord"); fault != success) return fault;
     std::shared_ptr<EventState> state;
     std::uint64_t generation = 0;
@@ -481,10 +488,12 @@ void FakeCuda::fill() {
     return success;
   };
   api_.cuModuleUnload = [](Module) {
+    if (const Result fault = self().fault_of("cuModuleUnload"); fault != success) return fault;
     --self().num_modules_;
     return success;
   };
   api_.cuModuleGetFunction = [](Function* function, Module, const char* name) {
+    if (const Result fault = self().fault_of("cuModuleGetFunction"); fault != success) return fault;
     const std::lock_guard lock(self().mutex_);
     *function = reinterpret_cast<Function>(self().next_handle_++);
     self().functions_[*function] = name;

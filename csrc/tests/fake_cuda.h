@@ -91,6 +91,8 @@ class FakeCuda {
   [[nodiscard]] static Context current_context() { return contexts_.empty() ? nullptr : contexts_.back(); }
   [[nodiscard]] static Context primary_context() { return reinterpret_cast<Context>(1); }
   [[nodiscard]] static Context another_context() { return reinterpret_cast<Context>(2); }
+  // The default stream of whatever context is current.
+  [[nodiscard]] static Stream legacy_stream() { return reinterpret_cast<Stream>(1); }
   // An engine's own stream, and work in it.
   [[nodiscard]] Stream make_stream();
   void add_work(Stream stream, std::function<void()> work);
@@ -165,7 +167,7 @@ class FakeCuda {
   Fault fault_;
   std::map<std::string, std::uint64_t> num_calls_;
   int num_contexts_ = 0;
-  std::uintptr_t next_handle_ = 1;
+  std::uintptr_t next_handle_ = 16;
   bool stops_ = false;
   std::uint64_t free_bytes_ = UINT64_MAX;
   std::uint64_t largest_allocation_ = 0;

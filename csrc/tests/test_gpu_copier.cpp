@@ -1,6 +1,7 @@
 // The GPU backend over a CUDA driver in software: layouts, order between streams, stages, faults of every call.
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -115,6 +116,29 @@ void long_slots_pass_in_pieces() {
     (void)rig.copy_in_parts({1}, {0}, mark);
     rig.check(want);
   }
+}
+
+void slots_may_be_farther_apart_than_a_stage_is_long() {
+  constexpr std::uint64_t mib = std::uint64_t{1} << 20;
+  constexpr std::uint64_t stride = 3 * mib;
+  constexpr std::uint64_t chunk = 4096;
+  Choices choices(std::uint64_t{1});
+  FakeCuda cuda(1);
+  cuda.set_free_bytes(8 * mib);
+  GpuRig rig(cuda, choices, {chunk, chunk}, 4, 4);
+  std::vector<std::byte> host(4 * stride, std::byte{0x5a});
+  const Ids slots = {0, 1, 3};
+  const Ids blocks = {2, 0, 1};
+  const auto stores = rig.backend().make_copier(Direction::store);
+  CHECK(stores->copy({host.data(), stride, 4}, slots, blocks, 0) == 3 * 2 * chunk);
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    std::byte* const slot = host.data() + static_cast<std::uint64_t>(slots[i]) * stride;
+    for (std::size_t plane = 0; plane < 2; ++plane) {
+      CHECK(std::memcmp(slot + plane * chunk, rig.block(plane, static_cast<std::uint64_t>(blocks[i])), chunk) == 0);
+    }
+    std::fill_n(slot, 2 * chunk, std::byte{0x5a});
+  }
+  CHECK(std::ranges::all_of(host, [](std::byte each) { return each == std::byte{0x5a}; }));
 }
 
 void both_directions_share_the_stages() {
@@ -259,6 +283,7 @@ int main() {
   only_the_named_part_of_a_slot_is_copied();
   stages_are_used_again_only_when_their_bytes_have_left();
   long_slots_pass_in_pieces();
+  slots_may_be_farther_apart_than_a_stage_is_long();
   both_directions_share_the_stages();
   copies_wait_for_the_step();
   an_old_step_is_waited_for_by_a_later_one();

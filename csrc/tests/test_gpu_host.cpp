@@ -301,17 +301,22 @@ void who_visits_has_again_what_he_had() {
       CHECK(FakeCuda::current_context() == before);
       LastMark mark;
       std::thread([&] { (void)rig->copy_in_parts({0}, {0}, mark); }).join();
-      rig->backend().record_step(1, reinterpret_cast<std::uintptr_t>(engine));
-      rig->backend().make_wait(reinterpret_cast<std::uintptr_t>(engine), mark.last);
-      CHECK(FakeCuda::current_context() == before);
+      std::uint64_t step = 0;
+      for (const Stream stream : {engine, FakeCuda::legacy_stream()}) {
+        rig->backend().record_step(++step, reinterpret_cast<std::uintptr_t>(stream));
+        rig->backend().make_wait(reinterpret_cast<std::uintptr_t>(stream), mark.last);
+        CHECK(FakeCuda::current_context() == before);
+      }
       rig->use_host();
       rig->leave_host();
       CHECK(FakeCuda::current_context() == before);
       rig.reset();
       CHECK(FakeCuda::current_context() == before);
-      cuda.fail("cuModuleLoadData", 1);
-      CHECK_THROWS(GpuRig(cuda, choices, {4096}, 4, 4), Error);
-      CHECK(FakeCuda::current_context() == before);
+      for (const char* call : {"cuModuleLoadData", "cuModuleGetFunction", "cuThreadExchangeStreamCaptureMode"}) {
+        cuda.fail(call, 1);
+        CHECK_THROWS(GpuRig(cuda, choices, {4096}, 4, 4), Error);
+        CHECK(FakeCuda::current_context() == before);
+      }
     }).join();
   }
   CHECK(cuda.api().cuStreamDestroy(engine) == success);
