@@ -4,7 +4,7 @@ Unit: GB/s (10^9 bytes) of 1 GiB (--size) of blocks of 64 chunks (of one from 1 
 host slots in one run. Every mechanism that can copy the blocks takes its turn beside bf16 products of 8192^3 (or decode
 steps, or layers over a prompt), and so does contiguous DMA, twice: by how much it differs from itself may be chance.
 `points`: how many hundredths longer the engine's work takes than beside DMA, median of the rounds; of DMA itself
-("limit"), than beside its other turn ("again"). `chosen`: what the tuner has long ops go by beside the engine's work.
+("limit"), than beside its other turn ("again"). `chosen`: what the tuner has such ops go by beside the engine's work.
 Contents are compared.
 
     python -m benchmarks.bench_gpu_beside                      the product, about five minutes
@@ -26,6 +26,7 @@ try:
 except ImportError:  # a benchmark of a machine that has no GPU either
     torch = None  # type: ignore[assignment]
 
+LEAST_BLOCKS = 4
 CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
 MECHANISMS = ("staged", "direct", "strided", "batched", "mixed")
 """A kernel over host memory (zero_copy) slows products by a third and more, and no long op gets it."""
@@ -37,9 +38,10 @@ def measure(
     """Return a row for DMA and one for each mechanism of `by` that can copy the rig's blocks."""
     from benchmarks import gpu_load, gpu_parts  # they need torch
 
-    chosen = rig.chosen_beside_work(way)
     limit = dma.movers(way)
     movers_of = {"limit": limit}
+    with gpu_load.Running(engine, rig.record_step):
+        chosen = rig.moved_by(way)
     movers_of |= {name: rig.movers_by(name, way) for name in rig.mechanisms(way) if name in by}
     movers_of["again"] = limit
     with gpu_load.Running(engine, rig.record_step) as running:
@@ -47,7 +49,8 @@ def measure(
         found = [gpu_load.beside(running, turn, seconds, alone_bundles) for turn in gpu_parts.turns(movers_of, rounds)]
         for name in movers_of.keys() - {"limit", "again"}:
             rig.use(name)
-            rig.verify_beside_work(way, name, movers_of[name])
+            if not rig.verify_beside_work(way, name, movers_of[name]):
+                say(gpu_parts.not_beside(rig, way, name, engine.name))
     rows = []
     for name in movers_of:
         of_limit = [(each["limit_slower"] + each["again_slower"]) / 2 for each in found]
@@ -115,6 +118,10 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--seconds", type=float, default=0.12, help="of one window, at least")
     arguments = options.parse_args()
+    for chunk in arguments.chunks:
+        planes = 64 if chunk * KIB < MIB else 1
+        if chunk <= 0 or arguments.size * MIB < LEAST_BLOCKS * planes * chunk * KIB:
+            options.error(f"--size {arguments.size} holds fewer than {LEAST_BLOCKS} blocks of --chunks {chunk}")
     if torch is None or not torch.cuda.is_available():
         emit_skipped("gpu_beside", arguments, "no GPU is here")
         return

@@ -4,17 +4,17 @@ Unit: GB/s (10^9 bytes) of blocks of 64 chunks (of one at 2 MiB) that lie scatte
 the same rounds and in turns: contiguous copies of pinned memory by the driver's own calls, 64 MiB each, waited for by
 spinning. Medians over the rounds. Before, after and between, destinations are poisoned and every byte is compared.
 
-    copies    chunks of 4 KiB to 2 MiB; 64 MiB, 1 GiB, 8 GiB (of three chunks); one way each, and both at once
+    copies    chunks of 4 KiB to 2 MiB; 64 MiB, 1 GiB, 8 GiB; one way each, and both at once
     calls     64 MiB, one way: call by call in turns with DMA, neither's next to its own last
-    load      1 GiB beside bf16 products of 8192^3, and beside decode steps (many small kernels): also how much longer
-              the engine's work takes beside ours and beside DMA, its own speed measured around each window
+    load      1 GiB, 64 MiB beside bf16 products of 8192^3, and beside decode steps (many small kernels): also how much
+              longer the engine's work takes beside ours and beside DMA, its own speed measured around each window
     latency   one block of 2 MiB, of 64 KiB: the call, beside a DMA waited for by spinning, by interrupt
     others    a small copy of the engine's, as of block tables or sampled tokens: how long it waits beside long ones
     cpu       share of a core and seconds per GB at full rate; the copy agent's threads, idle, busy, beside a product
     pools     host slots of a fresh pool, of one aged by a trace in the cache engine with eviction, and random ones
     register  8 GiB of host memory made usable, beside one call of the driver; GPU memory taken
 
-    python -m benchmarks.bench_gpu_copy                                everything, about 20 minutes
+    python -m benchmarks.bench_gpu_copy                                everything, about 30 minutes
     python -m benchmarks.bench_gpu_copy --parts copies --budget-s 420 --json copies.json
     python -m benchmarks.bench_gpu_copy --merge copies.json load.json --svg plot.svg --markdown tables.md
     python -m benchmarks.bench_gpu_copy --quick                        a few cells of each part, a minute
@@ -38,10 +38,8 @@ from benchmarks.gpu_rows import PARTS, WAYS, figures_of
 from benchmarks.report import GIB, KIB, MIB, emit, emit_skipped, machine, parser, say
 
 CHUNKS_KIB = (4, 8, 18, 32, 64, 256, 2048)
-LARGE_BYTES, LARGE_CHUNKS_KIB = 4 * GIB, (8, 32, 2048)
-"""So much is measured with these chunks only, unless chunks are named."""
 LOADS = ("product", "decode")
-SIZES_MIB = {"copies": (64, 1024, 8192), "calls": (64,), "load": (1024,), "pools": (1024,), "others": (1024,),
+SIZES_MIB = {"copies": (64, 1024, 8192), "calls": (64,), "load": (1024, 64), "pools": (1024,), "others": (1024,),
              "cpu": (1024,)}  # fmt: skip
 QUICK_CHUNKS_KIB, TINY_CHUNKS_KIB = (4, 32, 2048), (4, 2048)
 LEAST_BLOCKS = 4
@@ -82,7 +80,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
             made.error(f"--{name.replace('_', '-')} is {value}; it must be above 0")
     options.size_bytes, options.chunk_bytes = _sizes_of(options), {}
     for size in sorted({size for sizes in options.size_bytes.values() for size in sizes}):
-        options.chunk_bytes[size] = _chunks_of(options, size)
+        options.chunk_bytes[size] = _chunks_of(options)
         _check_cells(made, size, options.chunk_bytes[size])
     if options.merge is None and options.trace is not None and not options.trace.is_file():
         made.error(f"--trace {options.trace} is no file")
@@ -97,13 +95,13 @@ def _sizes_of(options: argparse.Namespace) -> dict[str, list[int]]:
     return {part: [size * MIB for size in sizes] for part, sizes in SIZES_MIB.items()}
 
 
-def _chunks_of(options: argparse.Namespace, size: int) -> list[int]:
+def _chunks_of(options: argparse.Namespace) -> list[int]:
     if options.chunks:
         chosen = tuple(options.chunks)
     elif options.tiny or options.quick:
         chosen = TINY_CHUNKS_KIB if options.tiny else QUICK_CHUNKS_KIB
     else:
-        chosen = LARGE_CHUNKS_KIB if size >= LARGE_BYTES else CHUNKS_KIB
+        chosen = CHUNKS_KIB
     return [chunk * KIB for chunk in chosen]
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from benchmarks.gpu_parts import not_beside
 from benchmarks.gpu_plan import Plan
 from benchmarks.gpu_rate import rate
 from benchmarks.gpu_rig import Arena, Driver, Rig
@@ -104,7 +105,6 @@ def others(plan: Plan) -> None:
 
 
 def _measure(plan: Plan, arena: Arena, rig: Rig, way: str) -> OthersRow:
-    mechanism = rig.chosen_beside_work(way)
     work = Work(rig)
     with EngineCopy(plan.driver, way) as engine:
 
@@ -115,9 +115,13 @@ def _measure(plan: Plan, arena: Arena, rig: Rig, way: str) -> OthersRow:
         alone = [engine.waited_us() for _ in range(100)]
         limit_movers, our_movers = arena.dma.movers(way), rig.movers(way)
         limit, by_limit = _beside(lambda: rate(limit_movers, 2 * plan.seconds), engine.waited_us)
+        work.go_on()
+        mechanism = rig.moved_by(way)
         ours, by_ours = _beside(lambda: rate(our_movers, 2 * plan.seconds), beside_ours)
         work.go_on()
-        _beside(lambda: rig.verify_beside_work(way, mechanism), work.go_on)
+        was_beside, _ = _beside(lambda: rig.verify_beside_work(way, mechanism), work.go_on)
+    if not was_beside:
+        plan.warn(not_beside(rig, way, mechanism, "steps"))
     return OthersRow(
         chunk_bytes=rig.chunk_bytes, size_bytes=arena.device_bytes, way=way, engine_bytes=engine.num_bytes,
         alone_p50_us=percentile(alone, 50),

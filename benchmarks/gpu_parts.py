@@ -191,7 +191,8 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
             gpu_load.beside(running, movers_of, seconds, 2 if plan.is_tiny else 6)
             for movers_of in turns({"limit": limit, "ours": ours, "again": limit}, 2 * plan.rounds)
         ]
-        rig.verify_beside_work(way, mechanism)
+        if not rig.verify_beside_work(way, mechanism):
+            plan.warn(not_beside(rig, way, mechanism, engine.name))
     for each in rounds:
         each["limit_gbs"] = (each["limit_gbs"] + each["again_gbs"]) / 2
         each["by_limit"] = (each["limit_slower"] + each["again_slower"]) / 2
@@ -206,6 +207,12 @@ def _beside(plan: Plan, arena: Arena, rig: Rig, engine: gpu_load.Engine, way: st
     )  # fmt: skip
     plan.add(row, f"{_told(row)}; alone {row.engine_alone:.1f} {row.engine_unit}, SM {row.sm_mhz} MHz")
     return clock
+
+
+def not_beside(rig: Rig, way: str, mechanism: str, work: str) -> str:
+    """Return what to tell when bytes were compared, but perhaps not beside the work or as they were timed."""
+    what = f"{name_of_bytes(rig.chunk_bytes)} chunks, {way}, {mechanism}, beside {work}"
+    return f"{what}: bytes are right, but when they were compared the engine paused, or others were chosen"
 
 
 def window_s(running: gpu_load.Running, least_s: float) -> float:

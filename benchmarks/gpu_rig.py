@@ -12,8 +12,9 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +24,13 @@ from benchmarks.gpu_rate import LOAD, STORE, Mover, parts_of, rate
 from benchmarks.gpu_slots import Slots, fresh
 from benchmarks.report import GIB, MIB
 from flexkv import _core
+from flexkv.server.registration import LEGACY_STREAM
 
 DMA_BYTES = 64 * MIB
 PIECE_BYTES = 128 * MIB
 POISON_DEVICE, POISON_HOST = 0xA5, 0x5A
+ATTEMPTS = 3
+T = TypeVar("T")
 _NON_BLOCKING_STREAM, _BLOCKING_EVENT, _UNTIMED_EVENT = 1, 1, 2
 
 
@@ -209,6 +213,7 @@ class Rig:
         planes = planes_in(arena.memory.data_ptr(), num_planes, self.num_blocks, chunk_bytes)
         self._copies: Any = tuned_copies(planes, self.num_blocks, arena.host_base, stride, num_slots)
         self._last_step = 0
+        self._step_ends: Any = None
         self._checks = torch.cuda.Stream()  # the engine's work goes in another, and does not hold up what is checked
         self.is_registered = bool(self._host[0].is_pinned() and self._host[-1].is_pinned())
 
@@ -233,6 +238,13 @@ class Rig:
         """
         self._last_step += 1
         self._copies.record_step(self._last_step, stream)
+        ends = torch.cuda.Event()
+        ends.record(torch.cuda.default_stream() if stream == LEGACY_STREAM else torch.cuda.ExternalStream(stream))
+        self._step_ends = ends
+
+    def is_engine_busy(self) -> bool:
+        """Return whether the last step that was recorded has not ended."""
+        return self._step_ends is not None and not self._step_ends.query()
 
     def movers(self, way: str) -> list[Mover]:
         """Return one mover for each direction; both at once have a half each."""
@@ -275,13 +287,6 @@ class Rig:
         """Whether the driver has them."""
         return has_batches(self._copies)
 
-    def chosen_beside_work(self, way: str) -> str:
-        """Return the tuner's mechanism for long ops beside the engine's work; for both ways, that of loads."""
-        tuning = self._copies.tuning()
-        cells = [tuple(cell) for cell in tuning["cells"]]
-        blocks = max(blocks for _, blocks, _ in cells)
-        return str(tuning["busy_long"][cells.index(("store" if way == "store" else "load", blocks, "adjacent"))])
-
     def verify(self, way: str, movers: list[Mover] | None = None) -> None:
         """Poison what the way's movers write, run them at once (default: the rig's), and compare every byte of it.
 
@@ -290,23 +295,30 @@ class Rig:
         Raises:
             AssertionError: a byte is not what it must be.
         """
-        torch.cuda.current_stream().synchronize()
-        with torch.cuda.stream(self._checks):
-            self._verify(way, self.movers(way) if movers is None else movers)
+        self._verify(way, self.movers(way) if movers is None else movers, lambda: None)
 
-    def verify_beside_work(self, way: str, mechanism: str, movers: list[Mover] | None = None) -> None:
-        """The same while an engine works, by a mechanism that must be the one that is chosen, before and after.
+    def verify_beside_work(self, way: str, mechanism: str, movers: list[Mover] | None = None) -> bool:
+        """The same while an engine works: whether it did, and this mechanism was chosen, just before and after.
+
+        A few attempts are made for that.
 
         Raises:
-            AssertionError: it is not, or a byte is not what it must be.
+            AssertionError: a byte is not what it must be.
         """
-        chosen = [self.moved_by(way)]
-        self.verify(way, movers)
-        chosen.append(self.moved_by(way))
-        if chosen != [mechanism] * 2:
-            raise AssertionError(f"{way}: copied by {chosen}, not {mechanism}, chunk {self.chunk_bytes}")
+        moving = self.movers(way) if movers is None else movers
+        for _ in range(ATTEMPTS):
+            around = self._verify(way, moving, lambda: (self.is_engine_busy(), self.moved_by(way)))
+            if around == [(True, mechanism)] * 2:
+                return True
+        return False
 
-    def _verify(self, way: str, movers: list[Mover]) -> None:
+    def _verify(self, way: str, movers: list[Mover], look: Callable[[], T]) -> list[T]:
+        """Return what `look` said right before and right after they moved."""
+        torch.cuda.current_stream().synchronize()
+        with torch.cuda.stream(self._checks):
+            return self._verify_in_stream(way, movers, look)
+
+    def _verify_in_stream(self, way: str, movers: list[Mover], look: Callable[[], T]) -> list[T]:
         parts = parts_of(way, self.num_blocks)
         if LOAD in parts:
             self._memory.index_fill_(1, self._block_ids(*parts[LOAD]), POISON_DEVICE)
@@ -316,11 +328,14 @@ class Rig:
             for slot in self.slots[slice(*parts[STORE])].tolist():
                 self._host[slot].fill_(POISON_HOST)
         self._checks.synchronize()
+        around = [look()]
         rate(movers, 0.0, warm_calls=0, least_calls=1)
+        around.append(look())
         if not _equal(self._memory.view(-1), self._expected.view(-1)):
             raise AssertionError(f"{way}: GPU memory is not what it must be, chunk {self.chunk_bytes}")
         if STORE in parts:
             self._check_host(*parts[STORE])
+        return around
 
     def _check_host(self, begin: int, end: int) -> None:
         at_once = max(1, PIECE_BYTES // self.slot_bytes)

@@ -135,6 +135,25 @@ def test_every_byte_of_a_block_goes_to_its_slot_and_back_and_no_other(name: str,
             torch.cuda.synchronize()
 
 
+@pytest.mark.parametrize("is_busy", [False, True], ids=["beside nothing", "beside the engine's work"])
+def test_blocks_that_are_longer_than_a_stage_arrive_in_pieces(is_busy: bool) -> None:
+    copies = Copies(layers((4, 37 << 20), 2, torch.uint8), 0, num_slots=4)
+    copies.native.use_mechanism("staged")
+    original = copies.randomize()
+    slots, blocks = np.array([3, 0, 1]), np.array([1, 2, 0])
+    for slot in range(4):
+        copies.pool.view(0, slot)[:] = 0xA5
+    copies.copy_beside(is_busy, STORE, slots, blocks)
+    for slot, block in zip(slots.tolist(), blocks.tolist(), strict=True):
+        assert np.array_equal(copies.pool.view(0, slot)[: copies.slot_bytes], copies.expected_slot(block))
+    assert (copies.pool.view(0, 2)[: copies.slot_bytes] == 0xA5).all()
+    for tensor in copies.tensors:
+        tensor[:3] = 0
+    torch.cuda.synchronize()
+    copies.copy_beside(is_busy, LOAD, slots, blocks)
+    assert all(equal(tensor, before) for tensor, before in zip(copies.tensors, original, strict=True))
+
+
 @pytest.mark.skipif(
     torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 9, reason="this GPU has no slim kernels"
 )
@@ -253,15 +272,18 @@ class Captures:
         self._end_s = time.monotonic() + WAIT_S
         self.num = 0
 
-    def add(self) -> None:
-        """Capture one, and run it."""
+    def add(self, look: Callable[[], int] = lambda: 0) -> int:
+        """Capture one, and run it. Returns by how much what `look` says has grown during the capture."""
         assert time.monotonic() < self._end_s, "so many captures should have been enough"
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="global"):
+            before = look()
             for _ in range(200):
                 self._work += 1
+            grown = look() - before
         graph.replay()
         self.num += 1
+        return grown
 
     def check(self) -> None:
         torch.cuda.synchronize()
@@ -308,23 +330,23 @@ def test_an_agent_registers_the_pool_while_the_engine_captures_graphs() -> None:
     client = KVTPClient(manager.gpu_register_port, tokens_per_block=16)
     captures = Captures()
 
-    def registered() -> AgentReport:
-        report = client.stats()
-        assert report is not None
-        return report
+    def report() -> AgentReport:
+        found = client.stats()
+        assert found is not None
+        return found
 
-    client.register_to_server(tensors)
-    assert manager.wait_ready(WAIT_S)
-    num_beside, report = 0, registered()
-    while not report.is_registration_complete:
-        captures.add()
-        before, report = report, registered()
-        num_beside += report.registered_bytes > before.registered_bytes
-    assert report.unregistered_bytes == 0
-    assert num_beside >= 5
-    captures.check()
-    assert client.shutdown()
-    assert manager.shutdown()
+    try:
+        client.register_to_server(tensors)
+        assert manager.wait_ready(WAIT_S)
+        bytes_beside = 0
+        while not report().is_registration_complete:
+            bytes_beside += captures.add(lambda: report().registered_bytes)
+        assert report().unregistered_bytes == 0
+        assert bytes_beside > 0, "nothing was registered during a capture"
+        captures.check()
+    finally:
+        assert client.shutdown()
+        assert manager.shutdown()
 
 
 def test_a_manager_keeps_blocks_of_a_gpu_and_brings_them_back() -> None:

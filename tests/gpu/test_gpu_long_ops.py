@@ -50,7 +50,7 @@ def test_every_byte_arrives_beside_the_engines_work(
             assert set(mechanisms) == known | ({"batched"} if rig.has_batches else set())
             for mechanism in mechanisms:
                 rig.use(mechanism)
-                rig.verify_beside_work(way, mechanism)
+                assert rig.verify_beside_work(way, mechanism)
 
 
 def test_what_was_not_copied_is_found(beside: SimpleNamespace) -> None:

@@ -15,6 +15,7 @@ import pytest
 from flexkv import CacheConfig, KVManager, ModelConfig, _core
 from flexkv.common.kv_tensors import layout_from_kv_caches
 from flexkv.server.client import KVTPClient
+from flexkv.server.registration import LEGACY_STREAM
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")]
@@ -184,6 +185,7 @@ def test_a_thread_that_registers_and_tells_of_steps_keeps_its_own_gpu(has_anothe
         found.append(current_context())
         assert native.wait_usable(WAIT_S)
         native.record_step(1, stream.cuda_stream)
+        native.record_step(2, LEGACY_STREAM)
         found.append(current_context())
         native.release_host()
         del native
