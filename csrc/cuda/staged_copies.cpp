@@ -132,14 +132,15 @@ void StagedCopies::begin(std::uint64_t after_step) {
 bool StagedCopies::fits_a_stage(const CopyOp& op) const { return op.part.bytes <= shared_.stages.stage_bytes(); }
 
 void StagedCopies::issue(const CopyOp& op, bool is_beside_work) {
-  if (!fits_a_stage(op)) {
-    CopyOp piece = op;
-    for (const SlotPart& part : op.map.pieces(op.part, shared_.stages.stage_bytes())) {
-      piece.part = part;
-      issue(piece, is_beside_work);
-    }
-    return;
+  if (fits_a_stage(op)) return issue_piece(op, is_beside_work);
+  CopyOp piece = op;
+  for (const SlotPart& part : op.map.pieces(op.part, shared_.stages.stage_bytes())) {
+    piece.part = part;
+    issue_piece(piece, is_beside_work);
   }
+}
+
+void StagedCopies::issue_piece(const CopyOp& op, bool is_beside_work) {
   const std::uint64_t pitch_bytes = pitch_of(op, shared_.stages);
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   for (std::size_t first = 0; first < op.slots.size(); first += most) {

@@ -82,6 +82,7 @@ class StagedCopies final : public CopyMechanism {
     bool is_host_to_launch = false;
   };
   void pass_stages(const CopyOp& op, Straight straight);
+  void issue_piece(const CopyOp& op, bool is_beside_work);  // REQUIRES: it fits a stage
   void pass(const CopyOp& op, const Batch& batch, Way way);
   void begin_piece(const Batch& batch, const GpuStage& stage, Way way);
   void end_piece();
