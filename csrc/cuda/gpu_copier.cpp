@@ -13,6 +13,7 @@ namespace {
 // reads or writes the host's memory takes the multiprocessors from the engine's for as long as it runs: under a product
 // of 1.6 ms, which a store of 1 GiB in this way slowed by 178 % (H100), for a few MiB nobody notices.
 constexpr std::uint64_t most_bytes_of_short = std::uint64_t{32} << 20;
+constexpr std::uint64_t most_bytes_of_short_beside_work = std::uint64_t{16} << 20;
 constexpr std::uint64_t most_bytes_of_zero_copy = std::uint64_t{4} << 20;
 constexpr std::uint64_t long_piece_bytes = std::uint64_t{1} << 20;
 // Figures tell of ops up to so many times as long as what was measured: of small blocks 64 have few bytes.
@@ -20,6 +21,11 @@ constexpr std::uint64_t reach_of_figures = 4;
 
 std::uint64_t bytes_of(const CopyOp& op) { return op.part.bytes * op.slots.size(); }
 bool is_long(const CopyOp& op) { return bytes_of(op) > most_bytes_of_short; }
+
+Beside beside_what(const CopyOp& op) {
+  if (bytes_of(op) <= most_bytes_of_short_beside_work) return Beside::work_and_short;
+  return bytes_of(op) <= StagePool::total_bytes ? Beside::work : Beside::work_and_long;
+}
 
 bool figures_tell_of(const CopyOp& op, const CopyCell& cell) {
   const std::uint64_t measured = cell.num_measured_blocks(op.map.slot_bytes) * op.map.slot_bytes;
@@ -46,7 +52,7 @@ MechanismKind GpuCopier::choose(const CopyOp& op) const {
   const MechanismKind usual = choices_->usual();
   MechanismKind kind = choices_->choose(cell, Beside::nothing);
   if (!choices_->is_forced()) {
-    MechanismKind beside_work = choices_->choose(cell, is_long(op) ? Beside::work_and_long : Beside::work);
+    MechanismKind beside_work = choices_->choose(cell, beside_what(op));
     if (!figures_tell_of(op, cell)) kind = beside_work = usual;
     if (!is_sound(kind, op, cell)) kind = usual;
     if (kind != beside_work && shared_->steps.is_engine_busy()) kind = waits_for_its_step(op) ? usual : beside_work;

@@ -16,13 +16,17 @@ constexpr unsigned most_groups_beside_work = 32;  // each takes a multiprocessor
 constexpr unsigned most_slim_groups = 128;
 constexpr std::uint64_t part_alignment = 512;
 constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
-// The copy engine needs so long for a row, and for a block, beyond their bytes; and a stage's kernel so long to be
-// launched and done (H100; on a slower link an edge takes longer than it must, and as long as its bytes take anyway).
+constexpr std::size_t growth_beside_work = 3;
+// The copy engine needs so long for a row, and for a block, beyond their bytes; and the kernel at the edge so long to
+// be launched and done (H100, beside work H200; on a slower link an edge takes longer than it must, and as long as its
+// bytes take anyway).
 constexpr double link_ns_per_byte = 0.018;
 constexpr double row_ns = 45;
 constexpr double block_ns = 2'000;
-constexpr double edge_ns = 16'000;
-constexpr std::size_t most_blocks_at_edge = 8;  // one call of the driver each
+constexpr std::chrono::microseconds edge_alone{16};
+constexpr std::chrono::microseconds edge_beside_work{60};
+constexpr std::chrono::microseconds edge_of_both_beside_work{250};
+constexpr std::size_t most_blocks_at_edge = 32;  // one call of the driver each
 
 // Whole slots are as far apart in a stage as in the host's memory, so that a run of them is one piece in both; unless
 // a stage does not hold one with all that is behind it.
@@ -37,24 +41,27 @@ std::size_t blocks_in_stage(const StagePool& stages, std::uint64_t pitch_bytes) 
 
 }  // namespace
 
-std::size_t length_of_batch(bool is_store, bool is_first, std::size_t left, std::size_t least, std::size_t most) {
+std::size_t length_of_batch(bool is_store, std::size_t before, std::size_t left, const BatchLengths& lengths) {
+  const auto [least, most, growth] = lengths;
   if (left <= 2 * least) return std::min(left, most);
-  if (is_store) return is_first ? least : std::min(left, most);
-  return std::min(most, left - least);
+  if (is_store) return before == 0 ? least : std::min({left, most, before * growth});
+  const std::size_t with_enough_behind = std::max(least, left * growth / (growth + 1));
+  return std::min({most, left - least, with_enough_behind});
 }
 
-Cut next_cut(bool is_store, bool is_first, std::size_t left, std::size_t least, std::size_t most, Straight straight) {
-  const std::size_t whole = length_of_batch(is_store, is_first, left, least, most);
+Cut next_cut(bool is_store, std::size_t before, std::size_t left, const BatchLengths& lengths, Straight straight) {
+  const std::size_t whole = length_of_batch(is_store, before, left, lengths);
   const std::size_t beside = straight == Straight::third ? std::min(whole / 2, left - 1) : 0;
-  return {beside, length_of_batch(is_store, is_first, left - beside, least, most)};
+  return {beside, length_of_batch(is_store, before, left - beside, lengths)};
 }
 
-std::size_t length_of_edge(const CopyOp& op) {
+std::size_t length_of_edge(const CopyOp& op, std::chrono::nanoseconds duration) {
   if (!can_go_straight(op)) return 0;
   const auto num_rows = static_cast<double>(op.map.layout.planes.size());
   const double taken_ns = static_cast<double>(op.map.slot_bytes) * link_ns_per_byte + num_rows * row_ns + block_ns;
-  const auto length = static_cast<std::size_t>(std::ceil(edge_ns / taken_ns));
-  return length > most_blocks_at_edge || op.slots.size() < 2 * length ? 0 : length;
+  const auto enough = static_cast<std::size_t>(std::ceil(static_cast<double>(duration.count()) / taken_ns));
+  const std::size_t length = std::min(enough, most_blocks_at_edge);
+  return op.slots.size() < 2 * length ? 0 : length;
 }
 
 bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op) && staged_.fits_a_stage(op); }
@@ -70,7 +77,8 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
     finish();
     return;
   }
-  const std::size_t length = length_of_edge(op);
+  is_short_beside_work_ = op.part.bytes * op.slots.size() <= StagePool::total_bytes && shared_.steps.is_engine_busy();
+  const std::size_t length = length_of_edge(op, duration_of_edge());
   const std::size_t num_at_edge = length > 0 && (is_store || may_go_straight(op)) ? length : 0;
   const std::size_t num_others = op.slots.size() - num_at_edge;
   const CopyOp edge = op.blocks_at(is_store ? 0 : num_others, num_at_edge);
@@ -90,20 +98,33 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
 
 void StagedCopies::pass_stages(const CopyOp& op, Straight straight) {
   const std::uint64_t pitch_bytes = pitch_of(op, shared_.stages);
-  const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
-  const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
+  std::size_t before = 0;
   for (std::size_t first = 0; first < op.slots.size();) {
     const bool has_third = straight == Straight::third && may_go_straight(op);
-    const Cut cut = next_cut(streams_.is_store(), first == 0, op.slots.size() - first, least, most,
+    const Cut cut = next_cut(streams_.is_store(), before, op.slots.size() - first, lengths_of(pitch_bytes),
                              has_third ? Straight::third : Straight::edge);
     go_straight(op.blocks_at(first, cut.straight));
     first += cut.straight;
+    before = cut.staged;
     const bool is_busy = shared_.steps.is_engine_busy();
     const bool is_host_to_launch = is_busy && !streams_.is_store() && first + cut.staged < op.slots.size();
     pass(op, batch_of(op, first, cut.staged, pitch_bytes),
          {.is_beside_work = is_busy, .is_host_to_launch = is_host_to_launch});
     first += cut.staged;
   }
+}
+
+std::chrono::nanoseconds StagedCopies::duration_of_edge() const {
+  if (!is_short_beside_work_) return edge_alone;
+  return shared_.stages.are_shared() ? edge_of_both_beside_work : edge_beside_work;
+}
+
+BatchLengths StagedCopies::lengths_of(std::uint64_t pitch_bytes) const {
+  const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
+  const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
+  if (!is_short_beside_work_) return {least, most};
+  if (shared_.stages.are_shared()) return {most, most};
+  return {least, most, growth_beside_work};
 }
 
 // A store has waited for the step. A load is not to: stages are filled meanwhile, and those behind would wait, too.
@@ -126,6 +147,7 @@ void StagedCopies::begin(std::uint64_t after_step) {
   ends_.begin();
   issued_bytes_ = 0;
   awaits_edge_ = false;
+  is_short_beside_work_ = false;
   step_ = after_step;
 }
 
@@ -188,7 +210,7 @@ void StagedCopies::finish_oldest() {
   }
   const InFlight oldest = in_flight_.front();
   const Looks if_last = streams_.is_store() ? Looks::close : Looks::early;
-  (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? if_last : Looks::leisurely);
+  (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? if_last : looks_meanwhile());
   in_flight_.pop_front();
   shared_.stages.give_back(streams_.side(), oldest.stage);
 }
@@ -200,7 +222,7 @@ void StagedCopies::scatter_until_the_oldest_ends() {
   for (std::size_t i = 0; i < in_flight_.size(); ++i) {
     InFlight& next = in_flight_[i];
     if (next.to_scatter == nullptr) continue;
-    if (!fills_.wait(next.stage->filled, next.passed_bytes, Looks::leisurely, is_oldest_done)) return;
+    if (!fills_.wait(next.stage->filled, next.passed_bytes, looks_meanwhile(), is_oldest_done)) return;
     scatter(next);
   }
 }
@@ -269,8 +291,8 @@ void StagedCopies::launch(const CopyOp& op, const Batch& batch, const GpuStage& 
   KernelLaunch what = {where_slots_would_begin, batch.pitch_bytes, batch.blocks, {}, most_groups_alone};
   if (is_beside_work) {
     what.most_groups = most_groups_beside_work;
-    what.most_slim_groups =
-        std::min(most_slim_groups, shared_.device.num_multiprocessors()) / (shared_.stages.are_shared() ? 2 : 1);
+    what.most_slim_groups = std::min(most_slim_groups, shared_.device.num_multiprocessors()) /
+                            (is_short_beside_work_ || shared_.stages.are_shared() ? 2 : 1);
   }
   launch_kernel(streams_, op, what, stage.kernels.get());
 }

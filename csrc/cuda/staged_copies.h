@@ -7,6 +7,11 @@
 // No byte moves over the link while the first stage of a store is gathered, and the last one of a load scattered: for
 // so long some blocks, the edge, go straight: the copy engine alone moves them, where it can.
 //
+// Beside the engine's work that is long, and of short ops most of what they lose: kernels take longer there, and each
+// multiprocessor starts three groups of ours at most while one of the engine's large ones runs (docs/adr/0009). Such
+// ops have longer edges, launch few groups in batches that grow towards the middle, and are waited for by closer looks.
+// Where both directions copy, groups are for one launch of each: its whole batch is at the edge.
+//
 // A kernel waits where the engine's leave it no room, as many do not leave it to slim ones (csrc/cuda/slim.cu). Kernels
 // of several stages wait in streams of their own: all of them get in at the same moment, so that the stages, not one
 // stage, bound what is moved in between. Of parts of slots a stage holds the parts only, one behind the other; and
@@ -24,6 +29,7 @@
 // MixedCopies: a third of all blocks goes straight, so that less passes through stages beside the engine's work, and
 // costs that less.
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <optional>
 
@@ -32,6 +38,7 @@
 #include "cuda/copy_turns.h"
 #include "cuda/fixed_queue.h"
 #include "cuda/gpu_shared.h"
+#include "cuda/gpu_wait.h"
 #include "cuda/lane_streams.h"
 #include "cuda/part_events.h"
 
@@ -39,6 +46,15 @@ namespace flexkv::cuda {
 
 // What goes straight of an op, where it can: blocks at the edge; a third of the others, too.
 enum class Straight : std::uint8_t { edge, third };
+
+// How many blocks batches have, and how many times as many at most as the one next to it at the edge: its kernel runs
+// while that one is copied.
+struct BatchLengths {
+  static constexpr std::size_t any_growth = std::size_t{1} << 16U;
+  std::size_t least = 1;
+  std::size_t most = 1;
+  std::size_t growth = any_growth;
+};
 
 class StagedCopies final : public CopyMechanism {
  public:
@@ -82,6 +98,9 @@ class StagedCopies final : public CopyMechanism {
     bool is_host_to_launch = false;
   };
   void pass_stages(const CopyOp& op, Straight straight);
+  [[nodiscard]] std::chrono::nanoseconds duration_of_edge() const;
+  [[nodiscard]] BatchLengths lengths_of(std::uint64_t pitch_bytes) const;
+  [[nodiscard]] Looks looks_meanwhile() const { return is_short_beside_work_ ? Looks::early : Looks::leisurely; }
   void issue_piece(const CopyOp& op, bool is_beside_work);  // REQUIRES: it fits a stage
   void pass(const CopyOp& op, const Batch& batch, Way way);
   void begin_piece(const Batch& batch, const GpuStage& stage, Way way);
@@ -102,10 +121,11 @@ class StagedCopies final : public CopyMechanism {
   CopyBatch batch_;
   CopyTurns turns_;
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
-  std::uint64_t issued_bytes_ = 0;   // since `begin`
-  std::uint64_t step_ = 0;           // that this op's scatters come behind, until it is seen to be done
-  std::optional<CopyOp> edge_left_;  // of a store: it comes behind the first stage's kernel
-  bool awaits_edge_ = false;         // of a load: it comes behind the last stage
+  std::uint64_t issued_bytes_ = 0;     // since `begin`
+  bool is_short_beside_work_ = false;  // the op
+  std::uint64_t step_ = 0;             // that this op's scatters come behind, until it is seen to be done
+  std::optional<CopyOp> edge_left_;    // of a store: it comes behind the first stage's kernel
+  bool awaits_edge_ = false;           // of a load: it comes behind the last stage
   const GpuEvent edge_;
   StagePace fills_;
   StagePace ends_;
@@ -130,17 +150,18 @@ struct Cut {
   std::size_t straight = 0;
   std::size_t staged = 0;
 };
-[[nodiscard]] Cut next_cut(bool is_store, bool is_first, std::size_t left, std::size_t least, std::size_t most,
+[[nodiscard]] Cut next_cut(bool is_store, std::size_t before, std::size_t left, const BatchLengths& lengths,
                            Straight straight);
 
-// How many blocks the edge of an op has: none where they cannot go straight, or are too small, or the op too short.
-// Pure.
-[[nodiscard]] std::size_t length_of_edge(const CopyOp& op);
+// How many blocks the edge of an op has that is to take so long: none where they cannot go straight, or the op is too
+// short. Pure.
+[[nodiscard]] std::size_t length_of_edge(const CopyOp& op, std::chrono::nanoseconds duration);
 
-// How many blocks the next batch of an op has, of those left: at most `most`. A store's first batch has only `least`,
-// as no byte moves while it is gathered, and a load's last one, as none does while it is scattered; unless the op is
-// short. Pure. REQUIRES: left, most and least are at least 1, and least is not more than most.
-[[nodiscard]] std::size_t length_of_batch(bool is_store, bool is_first, std::size_t left, std::size_t least,
-                                          std::size_t most);
+// How many blocks the next batch of an op has, of those left; `before`: how many the one before had, 0 for the first. A
+// store's first batch has only `least`, as no byte moves while it is gathered, and a load's last one, as none does
+// while it is scattered; unless the op is short. Pure. REQUIRES: left and all lengths are at least 1, and least is not
+// more than most.
+[[nodiscard]] std::size_t length_of_batch(bool is_store, std::size_t before, std::size_t left,
+                                          const BatchLengths& lengths);
 
 }  // namespace flexkv::cuda

@@ -19,10 +19,11 @@ using Lengths = std::vector<std::size_t>;
 
 constexpr std::uint64_t all_bytes = std::uint64_t{80} * 8192;  // of the rig's blocks
 
-Lengths lengths(bool is_store, std::size_t left, std::size_t least, std::size_t most) {
+Lengths lengths(bool is_store, std::size_t left, std::size_t least, std::size_t most,
+                std::size_t growth = BatchLengths::any_growth) {
   Lengths found;
   while (left > 0) {
-    found.push_back(length_of_batch(is_store, found.empty(), left, least, most));
+    found.push_back(length_of_batch(is_store, found.empty() ? 0 : found.back(), left, {least, most, growth}));
     left -= found.back();
   }
   return found;
@@ -39,6 +40,27 @@ void batches_are_short_where_no_byte_moves_meanwhile() {
     CHECK((lengths(is_store, 5, 1, 1) == Lengths{1, 1, 1, 1, 1}));
     for (std::size_t left = 1; left < 200; ++left) {
       for (const std::size_t length : lengths(is_store, left, 4, 16)) CHECK(length - 1 < 16);
+    }
+  }
+}
+
+// Kernels run while the batch next to theirs is copied.
+void batches_grow_towards_the_middle() {
+  CHECK((lengths(true, 64, 4, 32, 2) == Lengths{4, 8, 16, 32, 4}));
+  CHECK((lengths(false, 64, 4, 32, 2) == Lengths{32, 21, 7, 4}));
+  CHECK((lengths(true, 64, 4, 32, 3) == Lengths{4, 12, 32, 16}));
+  CHECK((lengths(false, 64, 4, 32, 3) == Lengths{32, 24, 8}));
+  CHECK((lengths(true, 64, 32, 32, 3) == Lengths{32, 32}));
+  for (const bool is_store : {false, true}) {
+    for (std::size_t left = 1; left < 300; ++left) {
+      const Lengths found = lengths(is_store, left, 4, 32, 3);
+      std::size_t behind = left;
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        behind -= found[i];
+        CHECK(found[i] - 1 < 32);
+        if (found[i] <= 8) continue;  // what is left of an op is not cut any more
+        CHECK(is_store ? i > 0 && found[i] <= 3 * found[i - 1] : found[i] <= 3 * behind);
+      }
     }
   }
 }
@@ -172,16 +194,20 @@ void slim_groups_are_as_many_as_the_bytes_want_and_the_gpu_has_room_for() {
   const std::vector<std::uint64_t> chunks(4, std::uint64_t{64} << 10);
   {
     BusyEngine busy(chunks, {.free_bytes = free_bytes});
-    CHECK(groups_of_store(busy, 80) == 128);
+    CHECK(groups_of_store(busy, 64) == 64);  // of a short op
     const std::uint64_t copies = busy.cuda.num_calls("cuMemcpyHtoDAsync");
     std::thread load([&] { (void)busy.rig.copy(Direction::load, numbered(0, 1), numbered(0, 1), 1); });
     busy.cuda.await_calls("cuMemcpyHtoDAsync", copies + 1);
-    CHECK(groups_of_store(busy, 80) == 64);  // while both directions copy
+    CHECK(groups_of_store(busy, 64) == 64);  // while both directions copy
     busy.go_on();
     load.join();
   }
+  {
+    BusyEngine busy(std::vector<std::uint64_t>(32, std::uint64_t{64} << 10), {.free_bytes = free_bytes});
+    CHECK(groups_of_store(busy, 74) == 128);  // 148 MiB
+  }
   BusyEngine small(chunks, {.free_bytes = free_bytes, .num_multiprocessors = 40});
-  CHECK(groups_of_store(small, 80) == 40);
+  CHECK(groups_of_store(small, 64) == 20);  // one for two multiprocessors
 }
 
 // Also what the host launches comes behind the step that a load waits for.
@@ -243,6 +269,7 @@ void the_copy_engine_moves_long_ops_in_segments() {
 
 int main() {
   batches_are_short_where_no_byte_moves_meanwhile();
+  batches_grow_towards_the_middle();
   beside_the_engine_the_host_launches_a_loads_kernels_but_the_last();
   beside_the_engine_kernels_are_slim();
   kernels_are_not_slim_where_gpu_or_layout_do_not_allow_that();

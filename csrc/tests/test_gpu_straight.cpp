@@ -1,5 +1,6 @@
 // Blocks that go straight, by the copy engine, beside those that pass through stages.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -103,17 +104,37 @@ void a_kernel_does_not_wait_for_all_of_the_edge() {
 }
 
 // Each block is a call of the driver: many of them would take the host longer than they are to last.
-void small_blocks_have_no_edge() {
-  const auto length = [](std::uint64_t chunk_bytes, std::size_t num_chunks) {
+void an_edge_has_as_many_blocks_as_take_so_long() {
+  const auto length = [](std::uint64_t chunk_bytes, std::size_t num_chunks, std::chrono::microseconds duration) {
     Choices choices(std::uint64_t{1});
     FakeCuda cuda(1);
     cuda.set_free_bytes(std::uint64_t{64} << 20);
-    GpuRig rig(cuda, choices, std::vector<std::uint64_t>(num_chunks, chunk_bytes), 20, 20, 0, true);
-    const Ids ids = numbered(0, 20);
-    return length_of_edge({rig.map(), rig.shard(), ids, ids, rig.map().whole()});
+    GpuRig rig(cuda, choices, std::vector<std::uint64_t>(num_chunks, chunk_bytes), 70, 70, 0, true);
+    const Ids ids = numbered(0, 70);
+    return length_of_edge({rig.map(), rig.shard(), ids, ids, rig.map().whole()}, duration);
   };
-  CHECK(length(4096, 1) == 8 && length(512, 2) == 8);
-  CHECK(length(64 << 10, 1) == 5 && length(4096, 64) == 2 && length(32 << 10, 64) == 1);
+  using std::chrono::microseconds;
+  CHECK(length(4096, 1, microseconds(16)) == 8 && length(512, 2, microseconds(16)) == 8);
+  CHECK(length(64 << 10, 1, microseconds(16)) == 5 && length(4096, 64, microseconds(16)) == 2);
+  CHECK(length(4096, 64, microseconds(60)) == 7 && length(4096, 64, microseconds(250)) == 27);
+  CHECK(length(4096, 1, microseconds(250)) == 32);  // they take less
+  CHECK(length(64 << 10, 4, microseconds(250)) == 32);
+}
+
+// Kernels take longer there, and those of both directions longer still.
+void edges_are_longer_beside_the_engine() {
+  Blocks blocks({64, 64});
+  blocks.begin_step();
+  for (const Direction direction : {Direction::load, Direction::store}) {
+    CHECK(blocks.num_straight(direction, 80) == 14);
+    CHECK(blocks.num_straight(direction, 27) == 0);
+  }
+  const std::uint64_t launches = blocks.cuda.num_calls("cuLaunchKernel");
+  std::thread load([&] { (void)blocks.rig.copy(Direction::load, {0}, {0}, 1); });
+  blocks.cuda.await_calls("cuLaunchKernel", launches + 1);  // it waits for the step
+  CHECK(blocks.num_straight(Direction::store, 80) == 32);
+  blocks.cuda.hold(blocks.engine, false);
+  load.join();
 }
 
 // It writes the engine's blocks; and while the step is not done stages can be filled, for which it would be in the way.
@@ -146,8 +167,9 @@ void a_third_of_a_mixed_op_goes_straight() {
   for (const bool is_busy : {false, true}) {
     if (is_busy) blocks.begin_step();  // not that of these ops
     for (const Direction direction : {Direction::load, Direction::store}) {
-      const std::uint64_t of_76 = blocks.num_straight(direction, 80) - 4;  // without the edge
-      CHECK(of_76 >= 22 && of_76 <= 27);
+      const std::uint64_t edge = is_busy ? 14 : 4;
+      const std::uint64_t others = blocks.num_straight(direction, 80) - edge;
+      CHECK(others >= (80 - edge) / 4 && others <= (80 - edge) * 2 / 5);
       CHECK(blocks.num_straight(direction, 1) == 0);
     }
   }
@@ -155,13 +177,14 @@ void a_third_of_a_mixed_op_goes_straight() {
 
 // What is left of a load when its last bytes have come is short, as of one that is not mixed.
 void the_last_stage_of_a_mixed_load_is_short() {
+  const BatchLengths lengths = {4, 32};
   for (const bool is_store : {false, true}) {
     for (std::size_t all = 1; all < 300; ++all) {
       std::size_t left = all;
       std::size_t straight = 0;
       std::size_t last = 0;
       while (left > 0) {
-        const Cut cut = next_cut(is_store, left == all, left, 4, 32, Straight::third);
+        const Cut cut = next_cut(is_store, left == all ? 0 : last, left, lengths, Straight::third);
         CHECK(cut.staged >= 1 && cut.staged <= 32 && cut.straight + cut.staged <= left);
         if (is_store && left == all) CHECK(cut.staged <= 8);
         straight += cut.straight;
@@ -170,7 +193,7 @@ void the_last_stage_of_a_mixed_load_is_short() {
       }
       CHECK(is_store || last <= 8);
       CHECK(all < 32 || (straight >= all / 4 && straight <= all / 2));
-      CHECK(next_cut(is_store, true, all, 4, 32, Straight::edge).straight == 0);
+      CHECK(next_cut(is_store, 0, all, lengths, Straight::edge).straight == 0);
     }
   }
 }
@@ -204,7 +227,8 @@ void an_op_that_fails_leaves_nothing_behind() {
 int main() {
   the_edge_of_an_op_goes_straight();
   a_kernel_does_not_wait_for_all_of_the_edge();
-  small_blocks_have_no_edge();
+  an_edge_has_as_many_blocks_as_take_so_long();
+  edges_are_longer_beside_the_engine();
   nothing_of_a_load_goes_straight_before_its_step_is_done();
   a_third_of_a_mixed_op_goes_straight();
   the_last_stage_of_a_mixed_load_is_short();
