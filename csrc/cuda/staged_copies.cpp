@@ -16,7 +16,8 @@ constexpr unsigned most_groups_beside_work = 32;  // each takes a multiprocessor
 constexpr unsigned most_slim_groups = 128;
 constexpr std::uint64_t part_alignment = 512;
 constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
-constexpr std::size_t growth_beside_work = 3;
+constexpr std::size_t growth_of_stores = 3;  // beside the engine's work
+constexpr std::size_t growth_of_loads = 2;   // one kernel behind the other
 // The copy engine needs so long for a row, and for a block, beyond their bytes; and the kernel at the edge so long to
 // be launched and done (H100, beside work H200; on a slower link an edge takes longer than it must, and as long as its
 // bytes take anyway).
@@ -124,7 +125,7 @@ BatchLengths StagedCopies::lengths_of(std::uint64_t pitch_bytes) const {
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
   if (!is_short_beside_work_) return {least, most};
   if (shared_.stages.are_shared()) return {most, most};
-  return {least, most, growth_beside_work};
+  return {least, most, streams_.is_store() ? growth_of_stores : growth_of_loads};
 }
 
 // A store has waited for the step. A load is not to: stages are filled meanwhile, and those behind would wait, too.

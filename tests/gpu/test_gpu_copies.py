@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -329,6 +330,7 @@ def test_an_agent_registers_the_pool_while_the_engine_captures_graphs() -> None:
     manager.start()
     client = KVTPClient(manager.gpu_register_port, tokens_per_block=16)
     captures = Captures()
+    steps = itertools.count(1)
 
     def report() -> AgentReport:
         found = client.stats()
@@ -337,9 +339,13 @@ def test_an_agent_registers_the_pool_while_the_engine_captures_graphs() -> None:
 
     try:
         client.register_to_server(tensors)
-        assert manager.wait_ready(WAIT_S)
+        end_s = time.monotonic() + WAIT_S
+        while not manager.wait_ready(0.01):
+            assert time.monotonic() < end_s
+            client.record_step(next(steps))  # beside an engine that works pieces are registered with pauses
         bytes_beside = 0
         while not report().is_registration_complete:
+            client.record_step(next(steps))
             bytes_beside += captures.add(lambda: report().registered_bytes)
         assert report().unregistered_bytes == 0
         assert bytes_beside > 0, "nothing was registered during a capture"
