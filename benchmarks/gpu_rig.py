@@ -30,6 +30,7 @@ DMA_BYTES = 64 * MIB
 PIECE_BYTES = 128 * MIB
 POISON_DEVICE, POISON_HOST = 0xA5, 0x5A
 ATTEMPTS = 10
+"""Of copies beside work: while the driver takes many pieces, an engine's thread may pause at just that moment."""
 T = TypeVar("T")
 _NON_BLOCKING_STREAM, _BLOCKING_EVENT, _UNTIMED_EVENT = 1, 1, 2
 

@@ -52,8 +52,8 @@ nb::dict tuning_of(const cuda::GpuBackend* backend) {
   nb::list cells;
   nb::list us;
   nb::list idle;
+  nb::list busy_tiny;
   nb::list busy_short;
-  nb::list busy;
   nb::list busy_long;
   for (std::size_t i = 0; i < CopyCell::count; ++i) {
     const CopyCell cell = CopyCell::at(i);
@@ -63,8 +63,8 @@ nb::dict tuning_of(const cuda::GpuBackend* backend) {
     for (const double figure : report.figures[i]) figures.append(figure);
     us.append(figures);
     idle.append(name_of(choices.choose(cell, cuda::Beside::nothing)));
+    busy_tiny.append(name_of(choices.choose(cell, cuda::Beside::work_and_tiny)));
     busy_short.append(name_of(choices.choose(cell, cuda::Beside::work_and_short)));
-    busy.append(name_of(choices.choose(cell, cuda::Beside::work)));
     busy_long.append(name_of(choices.choose(cell, cuda::Beside::work_and_long)));
   }
   dict["gpu"] = backend->gpu_name();
@@ -77,8 +77,8 @@ nb::dict tuning_of(const cuda::GpuBackend* backend) {
   dict["cells"] = cells;
   dict["us"] = us;
   dict["idle"] = idle;
+  dict["busy_tiny"] = busy_tiny;
   dict["busy_short"] = busy_short;
-  dict["busy"] = busy;
   dict["busy_long"] = busy_long;
   return dict;
 }

@@ -11,7 +11,7 @@ namespace {
 
 constexpr double clear_gain = 0.05;
 constexpr double most_for_no_kernels = 1.05;  // times as long on an idle GPU; and for fewer of them
-constexpr double most_for_no_kernels_if_short = 1.5;
+constexpr double most_for_no_kernels_if_tiny = 1.5;
 constexpr std::size_t run_length_of_adjacent = 4;
 constexpr std::int64_t of_any_piece = std::numeric_limits<std::int64_t>::max();
 constexpr std::size_t num_sizes = CopyCell::blocks_of_size.size();
@@ -65,7 +65,7 @@ MechanismKind best_of(const CellFigures& figures, MechanismKind usual, Beside be
   const MechanismKind best =
       fastest(usual, clear_us, [](MechanismKind kind) { return kind != MechanismKind::zero_copy; });
   if (!has_kernels(best)) return best;
-  const double most = beside == Beside::work_and_short ? most_for_no_kernels_if_short : most_for_no_kernels;
+  const double most = beside == Beside::work_and_tiny ? most_for_no_kernels_if_tiny : most_for_no_kernels;
   const double limit_us = figures[index_of(best)] * most;
   const MechanismKind without = fastest(best, limit_us, [](MechanismKind kind) { return !has_kernels(kind); });
   if (without != best || beside != Beside::work_and_long) return without;

@@ -5,7 +5,7 @@
 // measured: what stands for it would have to be the engine's own kernels. Beside a busy engine no kernel reads or
 // writes the host's memory, whatever that gains, as it slows large products by far more than contiguous copies do; and
 // the copy engine alone is preferred to stages, as it waits for no room and takes none, and moves each byte once
-// (docs/PERFORMANCE.md): for short ops where it takes a half longer at most on an idle GPU, for others a twentieth;
+// (docs/PERFORMANCE.md): for tiny ops where it takes a half longer at most on an idle GPU, for others a twentieth;
 // and for long ones where it takes more, a mixture of both where that does not.
 // Thread safety: all members, any thread.
 #pragma once
@@ -56,9 +56,9 @@ struct CopyCell {
 using CellFigures = std::array<double, num_mechanisms>;
 using CopyFigures = std::array<CellFigures, CopyCell::count>;
 
-// What an op runs beside: nothing; or work of the engine's, and it is short, so that stages have a beginning and an end
-// and no middle; it is neither short nor long; or it is long, so that they have hardly anything else.
-enum class Beside : std::uint8_t { nothing, work_and_short, work, work_and_long };
+// What an op runs beside: nothing; or work of the engine's, and it is tiny, so that stages have a beginning and an end
+// and no middle; it is short; or it is long, so that they have hardly anything but a middle.
+enum class Beside : std::uint8_t { nothing, work_and_tiny, work_and_short, work_and_long };
 inline constexpr std::size_t num_besides = 4;
 
 // The mechanism that the figures speak for. Pure.

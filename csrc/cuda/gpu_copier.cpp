@@ -4,40 +4,41 @@
 
 #include "cuda/host_runs.h"
 #include "cuda/layer_parts.h"
+#include "cuda/staged_copies.h"
 
 namespace flexkv::cuda {
 namespace {
 
-// What is measured are short ops, in which stages have a beginning and an end and hardly a middle: of long ones nothing
+// What is measured are ops in which stages have a beginning and an end and hardly a middle: of longer ones nothing
 // beats them but the copy engine alone, where blocks are long pieces and the slots not adjacent. And a kernel that
 // reads or writes the host's memory takes the multiprocessors from the engine's for as long as it runs: under a product
 // of 1.6 ms, which a store of 1 GiB in this way slowed by 178 % (H100), for a few MiB nobody notices.
-constexpr std::uint64_t most_bytes_of_short = std::uint64_t{32} << 20;
-constexpr std::uint64_t most_bytes_of_short_beside_work = std::uint64_t{16} << 20;
+constexpr std::uint64_t most_bytes_of_measured = std::uint64_t{32} << 20;
+constexpr std::uint64_t most_bytes_of_tiny = std::uint64_t{16} << 20;
 constexpr std::uint64_t most_bytes_of_zero_copy = std::uint64_t{4} << 20;
 constexpr std::uint64_t long_piece_bytes = std::uint64_t{1} << 20;
 // Figures tell of ops up to so many times as long as what was measured: of small blocks 64 have few bytes.
 constexpr std::uint64_t reach_of_figures = 4;
 
 std::uint64_t bytes_of(const CopyOp& op) { return op.part.bytes * op.slots.size(); }
-bool is_long(const CopyOp& op) { return bytes_of(op) > most_bytes_of_short; }
+bool is_longer_than_measured(const CopyOp& op) { return bytes_of(op) > most_bytes_of_measured; }
 
 Beside beside_what(const CopyOp& op) {
-  if (bytes_of(op) <= most_bytes_of_short_beside_work) return Beside::work_and_short;
-  return bytes_of(op) <= StagePool::total_bytes ? Beside::work : Beside::work_and_long;
+  if (bytes_of(op) <= most_bytes_of_tiny) return Beside::work_and_tiny;
+  return bytes_of(op) <= most_bytes_of_short_op ? Beside::work_and_short : Beside::work_and_long;
 }
 
 bool figures_tell_of(const CopyOp& op, const CopyCell& cell) {
   const std::uint64_t measured = cell.num_measured_blocks(op.map.slot_bytes) * op.map.slot_bytes;
-  return is_long(op) ? measured >= CopyCell::least_measured_bytes_for_long
-                     : bytes_of(op) <= reach_of_figures * measured;
+  return is_longer_than_measured(op) ? measured >= CopyCell::least_measured_bytes_for_long
+                                     : bytes_of(op) <= reach_of_figures * measured;
 }
 
 // Beside an idle engine.
 bool is_sound(MechanismKind kind, const CopyOp& op, const CopyCell& cell) {
   if (kind == MechanismKind::zero_copy) return bytes_of(op) <= most_bytes_of_zero_copy;
   const bool is_long_piece = op.map.layout.planes.size() == 1 && op.map.slot_bytes >= long_piece_bytes;
-  return !is_long(op) || (is_long_piece && cell.is_scattered);
+  return !is_longer_than_measured(op) || (is_long_piece && cell.is_scattered);
 }
 
 }  // namespace
@@ -65,7 +66,7 @@ MechanismKind GpuCopier::choose(const CopyOp& op) const {
 // would wait for.
 bool GpuCopier::waits_for_its_step(const CopyOp& op) const {
   const bool is_load = lane_->direction() == protocol::Direction::load;
-  return is_load && !is_long(op) && !shared_->steps.is_done(op.after_step);
+  return is_load && !is_longer_than_measured(op) && !shared_->steps.is_done(op.after_step);
 }
 
 MechanismKind GpuCopier::mechanism_for(const HostShard& host, std::span<const std::int64_t> slots) const {

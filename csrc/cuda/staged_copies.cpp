@@ -12,7 +12,8 @@ namespace {
 
 constexpr unsigned most_groups_alone = 128;       // more are no sooner done
 constexpr unsigned most_groups_beside_work = 32;  // each takes a multiprocessor from the engine
-// Slim ones take none; but beside a product of 1.6 ms only two or three for each multiprocessor start.
+// Slim ones take none; but beside a large product only three for each multiprocessor start. Of short ops half as many
+// are launched at once, and where both directions copy.
 constexpr unsigned most_slim_groups = 128;
 constexpr std::uint64_t part_alignment = 512;
 constexpr std::uint64_t least_bytes_of_batch = std::uint64_t{4} << 20;
@@ -28,6 +29,7 @@ constexpr std::chrono::microseconds edge_alone{16};
 constexpr std::chrono::microseconds edge_beside_work{60};
 constexpr std::chrono::microseconds edge_of_both_beside_work{250};
 constexpr std::size_t most_blocks_at_edge = 32;  // one call of the driver each
+constexpr std::size_t blocks_in_slice = 4;
 
 // Whole slots are as far apart in a stage as in the host's memory, so that a run of them is one piece in both; unless
 // a stage does not hold one with all that is behind it.
@@ -46,8 +48,7 @@ std::size_t length_of_batch(bool is_store, std::size_t before, std::size_t left,
   const auto [least, most, growth] = lengths;
   if (left <= 2 * least) return std::min(left, most);
   if (is_store) return before == 0 ? least : std::min({left, most, before * growth});
-  const std::size_t with_enough_behind = std::max(least, left * growth / (growth + 1));
-  return std::min({most, left - least, with_enough_behind});
+  return std::min({most, left - least, left * growth / (growth + 1)});
 }
 
 Cut next_cut(bool is_store, std::size_t before, std::size_t left, const BatchLengths& lengths, Straight straight) {
@@ -60,9 +61,12 @@ std::size_t length_of_edge(const CopyOp& op, std::chrono::nanoseconds duration) 
   if (!can_go_straight(op)) return 0;
   const auto num_rows = static_cast<double>(op.map.layout.planes.size());
   const double taken_ns = static_cast<double>(op.map.slot_bytes) * link_ns_per_byte + num_rows * row_ns + block_ns;
-  const auto enough = static_cast<std::size_t>(std::ceil(static_cast<double>(duration.count()) / taken_ns));
-  const std::size_t length = std::min(enough, most_blocks_at_edge);
-  return op.slots.size() < 2 * length ? 0 : length;
+  const auto length = [taken_ns](std::chrono::nanoseconds of) {
+    const auto enough = static_cast<std::size_t>(std::ceil(static_cast<double>(of.count()) / taken_ns));
+    return std::min(enough, most_blocks_at_edge);
+  };
+  const std::size_t half = op.slots.size() / 2;
+  return half < length(edge_alone) ? 0 : std::min(half, length(duration));
 }
 
 bool MixedCopies::takes(const CopyOp& op) const { return can_go_straight(op) && staged_.fits_a_stage(op); }
@@ -78,9 +82,11 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
     finish();
     return;
   }
-  is_short_beside_work_ = op.part.bytes * op.slots.size() <= StagePool::total_bytes && shared_.steps.is_engine_busy();
-  const std::size_t length = length_of_edge(op, duration_of_edge());
-  const std::size_t num_at_edge = length > 0 && (is_store || may_go_straight(op)) ? length : 0;
+  const bool is_busy = shared_.steps.is_engine_busy();
+  const bool is_prompt = is_store || may_go_straight(op);  // else stages are filled first, and nothing is short then
+  is_short_beside_work_ = is_busy && is_prompt && op.part.bytes * op.slots.size() <= most_bytes_of_short_op;
+  const std::size_t num_at_edge = is_prompt ? length_of_edge(op, duration_of_edge()) : 0;
+  has_edge_ = num_at_edge > 0;
   const std::size_t num_others = op.slots.size() - num_at_edge;
   const CopyOp edge = op.blocks_at(is_store ? 0 : num_others, num_at_edge);
   const CopyOp others = op.blocks_at(is_store ? num_at_edge : 0, num_others);  // is used until `finish` returns
@@ -88,16 +94,16 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
     go_straight(edge.blocks_at(0, 1));
     edge_left_.emplace(edge.blocks_at(1, num_at_edge - 1));
   }
-  pass_stages(others, straight);
+  pass_stages(others, straight, is_busy);
   if (!is_store && num_at_edge > 0) {
-    go_straight(edge);
+    go_straight_in_slices(edge);
     edge_.record(streams_.copies().get());
     awaits_edge_ = true;
   }
   finish();
 }
 
-void StagedCopies::pass_stages(const CopyOp& op, Straight straight) {
+void StagedCopies::pass_stages(const CopyOp& op, Straight straight, bool is_busy) {
   const std::uint64_t pitch_bytes = pitch_of(op, shared_.stages);
   std::size_t before = 0;
   for (std::size_t first = 0; first < op.slots.size();) {
@@ -107,7 +113,7 @@ void StagedCopies::pass_stages(const CopyOp& op, Straight straight) {
     go_straight(op.blocks_at(first, cut.straight));
     first += cut.straight;
     before = cut.staged;
-    const bool is_busy = shared_.steps.is_engine_busy();
+    if (first > 0) is_busy = shared_.steps.is_engine_busy();
     const bool is_host_to_launch = is_busy && !streams_.is_store() && first + cut.staged < op.slots.size();
     pass(op, batch_of(op, first, cut.staged, pitch_bytes),
          {.is_beside_work = is_busy, .is_host_to_launch = is_host_to_launch});
@@ -124,7 +130,7 @@ BatchLengths StagedCopies::lengths_of(std::uint64_t pitch_bytes) const {
   const std::size_t most = blocks_in_stage(shared_.stages, pitch_bytes);
   const std::size_t least = std::clamp<std::size_t>(least_bytes_of_batch / pitch_bytes, 1, most);
   if (!is_short_beside_work_) return {least, most};
-  if (shared_.stages.are_shared()) return {most, most};
+  if (shared_.stages.are_shared()) return {has_edge_ ? most : least, most};
   return {least, most, streams_.is_store() ? growth_of_stores : growth_of_loads};
 }
 
@@ -140,6 +146,14 @@ void StagedCopies::go_straight(const CopyOp& op) {
   issued_bytes_ += bytes;
 }
 
+// Kernels that the host is to launch do not wait until all of it is issued.
+void StagedCopies::go_straight_in_slices(const CopyOp& op) {
+  for (std::size_t first = 0; first < op.slots.size(); first += blocks_in_slice) {
+    scatter_what_is_filled();
+    go_straight(op.blocks_at(first, std::min(blocks_in_slice, op.slots.size() - first)));
+  }
+}
+
 void StagedCopies::begin(std::uint64_t after_step) {
   shared_.stages.begin(streams_.side(), StageUse::all);
   streams_.begin_op();
@@ -149,6 +163,7 @@ void StagedCopies::begin(std::uint64_t after_step) {
   issued_bytes_ = 0;
   awaits_edge_ = false;
   is_short_beside_work_ = false;
+  has_edge_ = false;
   step_ = after_step;
 }
 
@@ -181,7 +196,7 @@ void StagedCopies::record(const PartEvents& events) const {
 
 void StagedCopies::finish() {
   while (!in_flight_.empty()) finish_oldest();
-  if (awaits_edge_) (void)ends_.wait(edge_, issued_bytes_, Looks::early);
+  if (awaits_edge_) (void)fills_.wait(edge_, issued_bytes_, Looks::early);  // no kernel comes behind it
   shared_.stages.end(streams_.side());
 }
 
@@ -210,7 +225,7 @@ void StagedCopies::finish_oldest() {
     step_ = 0;
   }
   const InFlight oldest = in_flight_.front();
-  const Looks if_last = streams_.is_store() ? Looks::close : Looks::early;
+  const Looks if_last = streams_.is_store() && !is_short_beside_work_ ? Looks::close : Looks::early;
   (void)ends_.wait(oldest.stage->done, oldest.passed_bytes, in_flight_.size() == 1 ? if_last : looks_meanwhile());
   in_flight_.pop_front();
   shared_.stages.give_back(streams_.side(), oldest.stage);

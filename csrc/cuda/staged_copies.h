@@ -10,7 +10,7 @@
 // Beside the engine's work that is long, and of short ops most of what they lose: kernels take longer there, and each
 // multiprocessor starts three groups of ours at most while one of the engine's large ones runs (docs/adr/0009). Such
 // ops have longer edges, launch few groups in batches that grow towards the middle, and are waited for by closer looks.
-// Where both directions copy, groups are for one launch of each: its whole batch is at the edge.
+// Where both directions copy, there are groups for one launch of each: what its whole batch takes is the edge's.
 //
 // A kernel waits where the engine's leave it no room, as many do not leave it to slim ones (csrc/cuda/slim.cu). Kernels
 // of several stages wait in streams of their own: all of them get in at the same moment, so that the stages, not one
@@ -47,8 +47,11 @@ namespace flexkv::cuda {
 // What goes straight of an op, where it can: blocks at the edge; a third of the others, too.
 enum class Straight : std::uint8_t { edge, third };
 
-// How many blocks batches have, and how many times as many at most as the one next to it at the edge: its kernel runs
-// while that one is copied.
+// Ops of so many bytes and fewer are short: beside the engine's work what they lose at their ends is felt.
+inline constexpr std::uint64_t most_bytes_of_short_op = std::uint64_t{128} << 20;
+
+// How many blocks batches have; and at most how many times as many as the batch before it one of a store has, and one
+// of a load as all that is behind it: the kernel of one runs while others are copied.
 struct BatchLengths {
   static constexpr std::size_t any_growth = std::size_t{1} << 16U;
   std::size_t least = 1;
@@ -97,7 +100,7 @@ class StagedCopies final : public CopyMechanism {
     bool is_beside_work = false;  // of the engine's
     bool is_host_to_launch = false;
   };
-  void pass_stages(const CopyOp& op, Straight straight);
+  void pass_stages(const CopyOp& op, Straight straight, bool is_busy);
   [[nodiscard]] std::chrono::nanoseconds duration_of_edge() const;
   [[nodiscard]] BatchLengths lengths_of(std::uint64_t pitch_bytes) const;
   [[nodiscard]] Looks looks_meanwhile() const { return is_short_beside_work_ ? Looks::early : Looks::leisurely; }
@@ -107,6 +110,7 @@ class StagedCopies final : public CopyMechanism {
   void end_piece();
   [[nodiscard]] bool may_go_straight(const CopyOp& op) const;
   void go_straight(const CopyOp& op);  // REQUIRES: it may
+  void go_straight_in_slices(const CopyOp& op);
   void scatter(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
   void launch(const CopyOp& op, const Batch& batch, const GpuStage& stage, bool is_beside_work) const;
   void move_runs(const CopyOp& op, const Batch& batch, DevicePtr memory);
@@ -123,9 +127,10 @@ class StagedCopies final : public CopyMechanism {
   FixedQueue<InFlight, StagePool::most_stages> in_flight_;
   std::uint64_t issued_bytes_ = 0;     // since `begin`
   bool is_short_beside_work_ = false;  // the op
-  std::uint64_t step_ = 0;             // that this op's scatters come behind, until it is seen to be done
-  std::optional<CopyOp> edge_left_;    // of a store: it comes behind the first stage's kernel
-  bool awaits_edge_ = false;           // of a load: it comes behind the last stage
+  bool has_edge_ = false;
+  std::uint64_t step_ = 0;           // that this op's scatters come behind, until it is seen to be done
+  std::optional<CopyOp> edge_left_;  // of a store: it comes behind the first stage's kernel
+  bool awaits_edge_ = false;         // of a load: it comes behind the last stage
   const GpuEvent edge_;
   StagePace fills_;
   StagePace ends_;
@@ -153,14 +158,14 @@ struct Cut {
 [[nodiscard]] Cut next_cut(bool is_store, std::size_t before, std::size_t left, const BatchLengths& lengths,
                            Straight straight);
 
-// How many blocks the edge of an op has that is to take so long: none where they cannot go straight, or the op is too
-// short. Pure.
+// How many blocks the edge of an op has that is to take so long: half of them at most, none where they cannot go
+// straight, or are too few for the edge of an op alone. Pure.
 [[nodiscard]] std::size_t length_of_edge(const CopyOp& op, std::chrono::nanoseconds duration);
 
 // How many blocks the next batch of an op has, of those left; `before`: how many the one before had, 0 for the first. A
 // store's first batch has only `least`, as no byte moves while it is gathered, and a load's last one, as none does
-// while it is scattered; unless the op is short. Pure. REQUIRES: left and all lengths are at least 1, and least is not
-// more than most.
+// while it is scattered; unless few are left. Pure. REQUIRES: left, growth and all lengths are at least 1, and least is
+// not more than most.
 [[nodiscard]] std::size_t length_of_batch(bool is_store, std::size_t before, std::size_t left,
                                           const BatchLengths& lengths);
 

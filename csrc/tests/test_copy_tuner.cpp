@@ -49,9 +49,9 @@ void no_kernel_reads_the_host_beside_a_busy_engine() {
   CellFigures figures{};
   of(figures, MechanismKind::staged) = 100;
   of(figures, MechanismKind::zero_copy) = 10;
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::staged);
   of(figures, MechanismKind::strided) = 80;
-  for (const Beside beside : {Beside::work_and_short, Beside::work, Beside::work_and_long}) {
+  for (const Beside beside : {Beside::work_and_tiny, Beside::work_and_short, Beside::work_and_long}) {
     CHECK(best_of(figures, MechanismKind::staged, beside) == MechanismKind::strided);
   }
 }
@@ -63,18 +63,18 @@ void beside_a_busy_engine_the_copy_engine_alone_is_preferred() {
   of(figures, MechanismKind::batched) = 130;
   of(figures, MechanismKind::strided) = 120;
   CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::zero_copy);
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::strided);
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::staged);
   CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::staged);
   of(figures, MechanismKind::strided) = 160;
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::batched);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::batched);
   of(figures, MechanismKind::batched) = 151;
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::staged);
   of(figures, MechanismKind::strided) = 104;
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::strided);
   CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::strided);
   of(figures, MechanismKind::direct) = 90;  // faster, and without a kernel itself
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::direct);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::direct);
 }
 
 void beside_a_busy_engine_long_ops_are_mixed_where_the_copy_engine_alone_is_too_slow() {
@@ -83,13 +83,13 @@ void beside_a_busy_engine_long_ops_are_mixed_where_the_copy_engine_alone_is_too_
   of(figures, MechanismKind::strided) = 112;
   of(figures, MechanismKind::mixed) = 104;
   CHECK(best_of(figures, MechanismKind::staged, Beside::nothing) == MechanismKind::staged);
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::strided);
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::strided);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::staged);
   CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::mixed);
   of(figures, MechanismKind::strided) = 104;
   CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::strided);
   of(figures, MechanismKind::strided) = 160;
-  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_short) == MechanismKind::staged);
+  CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_tiny) == MechanismKind::staged);
   of(figures, MechanismKind::mixed) = 106;
   CHECK(best_of(figures, MechanismKind::staged, Beside::work_and_long) == MechanismKind::staged);
 }
@@ -120,7 +120,7 @@ void figures_are_given_once_and_followed() {
   CopyChoices choices(MechanismKind::staged);
   CHECK(choices.choose(cell, Beside::nothing) == MechanismKind::staged && choices.give(figures));
   CHECK(choices.choose(cell, Beside::nothing) == MechanismKind::zero_copy);
-  CHECK(choices.choose(cell, Beside::work_and_short) == MechanismKind::staged);
+  CHECK(choices.choose(cell, Beside::work_and_tiny) == MechanismKind::staged);
   CHECK(choices.choose({Direction::store, 1, true}, Beside::nothing) == MechanismKind::staged);
   CHECK(!choices.give({}) && !choices.begin_measuring());
   CHECK(choices.report().state == TuningState::given && choices.report().figures == figures);

@@ -127,7 +127,8 @@ void edges_are_longer_beside_the_engine() {
   blocks.begin_step();
   for (const Direction direction : {Direction::load, Direction::store}) {
     CHECK(blocks.num_straight(direction, 80) == 14);
-    CHECK(blocks.num_straight(direction, 27) == 0);
+    CHECK(blocks.num_straight(direction, 27) == 13);  // at most half of all
+    CHECK(blocks.num_straight(direction, 7) == 0);
   }
   const std::uint64_t launches = blocks.cuda.num_calls("cuLaunchKernel");
   std::thread load([&] { (void)blocks.rig.copy(Direction::load, {0}, {0}, 1); });
@@ -177,14 +178,13 @@ void a_third_of_a_mixed_op_goes_straight() {
 
 // What is left of a load when its last bytes have come is short, as of one that is not mixed.
 void the_last_stage_of_a_mixed_load_is_short() {
-  const BatchLengths lengths = {4, 32};
-  for (const bool is_store : {false, true}) {
+  const auto check = [](bool is_store, const BatchLengths& lengths) {
     for (std::size_t all = 1; all < 300; ++all) {
       std::size_t left = all;
       std::size_t straight = 0;
       std::size_t last = 0;
       while (left > 0) {
-        const Cut cut = next_cut(is_store, left == all ? 0 : last, left, lengths, Straight::third);
+        const Cut cut = next_cut(is_store, last, left, lengths, Straight::third);
         CHECK(cut.staged >= 1 && cut.staged <= 32 && cut.straight + cut.staged <= left);
         if (is_store && left == all) CHECK(cut.staged <= 8);
         straight += cut.straight;
@@ -195,6 +195,10 @@ void the_last_stage_of_a_mixed_load_is_short() {
       CHECK(all < 32 || (straight >= all / 4 && straight <= all / 2));
       CHECK(next_cut(is_store, 0, all, lengths, Straight::edge).straight == 0);
     }
+  };
+  for (const std::size_t growth : {BatchLengths::any_growth, std::size_t{2}, std::size_t{3}}) {
+    check(false, {4, 32, growth});
+    check(true, {4, 32, growth});
   }
 }
 

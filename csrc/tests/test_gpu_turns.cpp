@@ -79,11 +79,13 @@ void what_goes_on_in_another_stream_comes_behind_all_before() {
   }
 }
 
-// Blocks of 1 MiB. A stage has one of them, a segment of the copy engine's 32.
+// Blocks of 1 MiB. A stage has one of them unless told otherwise, a segment of the copy engine's 32.
 struct Blocks {
-  Blocks(FakeCuda& fake, Choices& choices, MechanismKind kind, std::uint64_t count, std::uint64_t stages_mib = 4)
+  Blocks(FakeCuda& fake, Choices& choices, MechanismKind kind, std::uint64_t count, std::uint64_t stages_mib = 4,
+         bool in_one_tensor = true)
       : cuda(with_free_mib(fake, stages_mib)),
-        rig(cuda, choices, std::vector<std::uint64_t>(2, 512 << 10), count, static_cast<std::int64_t>(count), 0, true),
+        rig(cuda, choices, std::vector<std::uint64_t>(2, 512 << 10), count, static_cast<std::int64_t>(count), 0,
+            in_one_tensor),
         ids(numbered(0, count)) {
     rig.use_host();
     rig.backend().choices().force(kind);
@@ -142,6 +144,37 @@ struct Blocks {
   const Ids ids;
   Stream engine = cuda.make_stream();
 };
+
+// Stages hold 32 blocks; 4 are the least of a batch. A store's grow threefold, a load's are two thirds of what is left;
+// where both directions copy there is one of each stage, if an edge covers what that takes.
+void batches_beside_the_engine_grow_or_are_few() {
+  using Counts = std::pair<std::uint64_t, std::uint64_t>;  // of batches, of blocks that go straight
+  for (const bool has_edge : {true, false}) {
+    Choices choices(std::uint64_t{4});
+    FakeCuda cuda(4);
+    Blocks blocks(cuda, choices, MechanismKind::staged, 60, 256, has_edge);
+    const auto counts = [&](Direction direction) {
+      const std::uint64_t launches = cuda.num_calls("cuLaunchKernel");
+      const std::uint64_t straight = cuda.num_calls("cuMemcpy2DAsync");
+      blocks.copy_and_check(direction);
+      return Counts(cuda.num_calls("cuLaunchKernel") - launches, cuda.num_calls("cuMemcpy2DAsync") - straight);
+    };
+    const auto expected = [has_edge](Counts with, std::uint64_t batches_without) {
+      return has_edge ? with : Counts(batches_without, 0);
+    };
+    CHECK(counts(Direction::store) == expected({3, 1}, 3));
+    CHECK(counts(Direction::load) == expected({3, 1}, 3));
+    blocks.begin_step();
+    CHECK(counts(Direction::store) == expected({4, 3}, 4));
+    CHECK(counts(Direction::load) == expected({4, 3}, 4));
+    const std::uint64_t launches = cuda.num_calls("cuLaunchKernel");
+    std::thread load([&] { (void)blocks.rig.copy(Direction::load, {0}, {0}, 1); });
+    cuda.await_calls("cuLaunchKernel", launches + 1);  // behind the step
+    CHECK(counts(Direction::store) == expected({2, 12}, 3));
+    cuda.hold(blocks.engine, false);
+    load.join();
+  }
+}
 
 void long_ops_through_stages_take_turns_beside_the_engine() {
   for (const MechanismKind kind : {MechanismKind::staged, MechanismKind::mixed}) {
@@ -341,6 +374,7 @@ int main() {
   a_turn_has_so_many_bytes_at_most();
   turns_are_shorter_beside_the_engine();
   what_goes_on_in_another_stream_comes_behind_all_before();
+  batches_beside_the_engine_grow_or_are_few();
   long_ops_through_stages_take_turns_beside_the_engine();
   an_op_that_fails_at_a_turn_leaves_nothing_behind(MechanismKind::staged);
   an_op_that_fails_at_a_turn_leaves_nothing_behind(MechanismKind::strided);

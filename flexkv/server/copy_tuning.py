@@ -55,9 +55,9 @@ class CopyChoice:
     blocks: int
     slots: str  # adjacent or scattered
     idle: str  # the mechanism
-    busy_short: str  # the mechanism beside a step of the engine's, of ops of at most 16 MiB
-    busy: str  # the same, of longer ones
-    busy_long: str  # the same, of ops of more than 128 MiB
+    busy_tiny: str  # the mechanism beside a step of the engine's, of ops of at most 16 MiB
+    busy_short: str  # the same, of up to 128 MiB
+    busy_long: str  # the same, of more
     us: Mapping[str, float]  # by mechanism, on an idle GPU; those that were measured
 
 
@@ -181,19 +181,20 @@ class CopyTuning:
         return self._report(tuning) if tuning else None
 
     def _report(self, tuning: Mapping[str, Any]) -> CopyTuningReport:
-        rows = zip(*(tuning[name] for name in ("cells", "idle", "busy_short", "busy", "busy_long", "us")), strict=True)
+        columns = ("cells", "idle", "busy_tiny", "busy_short", "busy_long", "us")
+        rows = zip(*(tuning[name] for name in columns), strict=True)
         choices = tuple(
             CopyChoice(
                 direction=direction,
                 blocks=blocks,
                 slots=slots,
                 idle=idle,
+                busy_tiny=busy_tiny,
                 busy_short=busy_short,
-                busy=busy,
                 busy_long=busy_long,
                 us={name: figure for name, figure in zip(tuning["mechanisms"], us, strict=True) if figure > 0},
             )
-            for (direction, blocks, slots), idle, busy_short, busy, busy_long, us in rows
+            for (direction, blocks, slots), idle, busy_tiny, busy_short, busy_long, us in rows
         )
         return CopyTuningReport(
             state=tuning["state"],

@@ -43,8 +43,8 @@ class SmallAgent:
             "cells": CELLS,
             "us": self.us,
             "idle": chosen,
-            "busy_short": ["batched"] * len(CELLS),
-            "busy": ["staged"] * len(CELLS),
+            "busy_tiny": ["batched"] * len(CELLS),
+            "busy_short": ["staged"] * len(CELLS),
             "busy_long": ["strided"] * len(CELLS),
         }
 
@@ -105,7 +105,8 @@ def test_the_report_has_the_choices_with_their_figures(tmp_path: Path) -> None:
     assert (report.state, report.usual, report.layout) == ("MEASURED", "staged", "2x4096-w16")
     assert [(row.direction, row.blocks, row.slots) for row in report.choices] == CELLS
     first = report.choices[0]
-    assert (first.idle, first.busy_short, first.busy, first.busy_long) == ("zero_copy", "batched", "staged", "strided")
+    chosen = (first.idle, first.busy_tiny, first.busy_short, first.busy_long)
+    assert chosen == ("zero_copy", "batched", "staged", "strided")
     assert first.us == {"staged": 70.0, "zero_copy": 50.0}
     assert report.choices[2].us == {"staged": 90.0}
     assert report.driver.endswith("cuda13.1")
