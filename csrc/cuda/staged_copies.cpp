@@ -83,7 +83,7 @@ void StagedCopies::copy(const CopyOp& op, Straight straight) {
     return;
   }
   const bool is_busy = shared_.steps.is_engine_busy();
-  const bool is_prompt = is_store || may_go_straight(op);  // else stages are filled first, and nothing is short then
+  const bool is_prompt = is_store || may_go_straight(op);  // else stages are filled while it waits
   is_short_beside_work_ = is_busy && is_prompt && op.part.bytes * op.slots.size() <= most_bytes_of_short_op;
   const std::size_t num_at_edge = is_prompt ? length_of_edge(op, duration_of_edge()) : 0;
   has_edge_ = num_at_edge > 0;

@@ -341,7 +341,7 @@ def test_an_agent_registers_the_pool_while_the_engine_captures_graphs() -> None:
         client.register_to_server(tensors)
         end_s = time.monotonic() + WAIT_S
         while not manager.wait_ready(0.01):
-            assert time.monotonic() < end_s
+            assert time.monotonic() < end_s, f"the cache does not serve after {WAIT_S:.0f} s"
             client.record_step(next(steps))  # beside an engine that works pieces are registered with pauses
         bytes_beside = 0
         while not report().is_registration_complete:
