@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -170,11 +169,17 @@ def test_kernels_of_stages_find_room_beside_a_matrix_product(direction: int) -> 
     copies.native.copy(direction, ids, ids)
     with torch.cuda.stream(engine):
         torch.matmul(one, one, out=out)  # the first time takes longer
+
+    def is_ahead_of_a_product(step: int) -> bool:
         engine.synchronize()
-        torch.matmul(one, one, out=out)  # 12 ms on an H100
-    copies.native.record_step(1, engine.cuda_stream)
-    copies.native.copy(direction, ids, ids)
-    assert not engine.query(), "the copy ended when the product had"
+        with torch.cuda.stream(engine):
+            torch.matmul(one, one, out=out)  # 12 ms on an H100
+        copies.native.record_step(step, engine.cuda_stream)
+        copies.native.copy(direction, ids, ids)
+        return not engine.query()
+
+    # Now and then the host pauses for longer than a product takes.
+    assert any(is_ahead_of_a_product(step) for step in range(1, 6)), "the copy ended when the product had"
 
 
 def test_host_memory_changes_hands_while_the_engine_works() -> None:
@@ -273,18 +278,16 @@ class Captures:
         self._end_s = time.monotonic() + WAIT_S
         self.num = 0
 
-    def add(self, look: Callable[[], int] = lambda: 0) -> int:
-        """Capture one, and run it. Returns by how much what `look` says has grown during the capture."""
+    def add(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Capture one, which does not end before `meanwhile` returns, and run it."""
         assert time.monotonic() < self._end_s, "so many captures should have been enough"
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="global"):
-            before = look()
             for _ in range(200):
                 self._work += 1
-            grown = look() - before
+            meanwhile()
         graph.replay()
         self.num += 1
-        return grown
 
     def check(self) -> None:
         torch.cuda.synchronize()
@@ -322,34 +325,29 @@ def test_registering_and_copying_disturb_no_capture_of_a_graph() -> None:
     captures.check()
 
 
-def test_an_agent_registers_the_pool_while_the_engine_captures_graphs() -> None:
+def test_an_agent_registers_the_pool_while_the_engine_captures_a_graph() -> None:
     tensors = {f"layer {i}": tensor for i, tensor in enumerate(layers((2, 64, 16, 8, 128), 6))}
-    manager = KVManager(
-        ModelConfig(6, 8, 128, dtype="bfloat16"), CacheConfig(tokens_per_block=16, num_cpu_blocks=16_384)
-    )
-    manager.start()
+    config = CacheConfig(tokens_per_block=16, num_cpu_blocks=4096)
+    manager = KVManager(ModelConfig(6, 8, 128, dtype="bfloat16"), config)
     client = KVTPClient(manager.gpu_register_port, tokens_per_block=16)
     captures = Captures()
-    steps = itertools.count(1)
 
     def report() -> AgentReport:
         found = client.stats()
         assert found is not None
         return found
 
+    def register_the_pool() -> None:
+        assert report().registered_bytes == 0
+        manager.start()  # the agent finds it now, and then the pool
+        assert eventually(lambda: manager.wait_ready(0.001) and report().is_registration_complete, WAIT_S)
+
     try:
         client.register_to_server(tensors)
-        end_s = time.monotonic() + WAIT_S
-        while not manager.wait_ready(0.01):
-            assert time.monotonic() < end_s, f"the cache does not serve after {WAIT_S:.0f} s"
-            client.record_step(next(steps))  # beside an engine that works pieces are registered with pauses
-        bytes_beside = 0
-        while not report().is_registration_complete:
-            client.record_step(next(steps))
-            bytes_beside += captures.add(lambda: report().registered_bytes)
-        assert report().unregistered_bytes == 0
-        assert bytes_beside > 0, "nothing was registered during a capture"
+        captures.add(register_the_pool)
         captures.check()
+        block_bytes = 6 * 2 * 16 * 8 * 128 * 2
+        assert (report().registered_bytes, report().unregistered_bytes) == (4096 * block_bytes, 0)
     finally:
         assert client.shutdown()
         assert manager.shutdown()
