@@ -112,10 +112,10 @@ void several_files_are_told_apart(const DiskIoCase& under_test) {
   Pages out(8 * page);
   Pages in(8 * page);
   out.randomize(random);
-  CHECK(run_one(*io, *a, true, 0, {{out.at(0), 4 * page}}) == 0);
-  CHECK(run_one(*io, *b, true, 0, {{out.at(4 * page), 4 * page}}) == 0);
-  CHECK(run_one(*io, *b, false, 0, {{in.at(4 * page), 4 * page}}) == 0);
-  CHECK(run_one(*io, *a, false, 0, {{in.at(0), 4 * page}}) == 0);
+  CHECK_NO_ERROR(run_one(*io, *a, true, 0, {{out.at(0), 4 * page}}));
+  CHECK_NO_ERROR(run_one(*io, *b, true, 0, {{out.at(4 * page), 4 * page}}));
+  CHECK_NO_ERROR(run_one(*io, *b, false, 0, {{in.at(4 * page), 4 * page}}));
+  CHECK_NO_ERROR(run_one(*io, *a, false, 0, {{in.at(0), 4 * page}}));
   CHECK(in == out);
 }
 
@@ -132,8 +132,8 @@ void more_buffers_than_a_system_call_takes_are_gone_on_with(const DiskIoCase& un
     for (std::size_t i = num_buffers; i > 0; --i) buffers.push_back({pages.at((i - 1) * page), page});
     return buffers;
   };
-  CHECK(run_one(*io, *file, true, page, backwards(out)) == 0);
-  CHECK(run_one(*io, *file, false, page, backwards(in)) == 0);
+  CHECK_NO_ERROR(run_one(*io, *file, true, page, backwards(out)));
+  CHECK_NO_ERROR(run_one(*io, *file, false, page, backwards(in)));
   CHECK(in == out);
 }
 
@@ -142,7 +142,7 @@ void the_end_of_the_file_is_an_error(const DiskIoCase& under_test) {
   const auto io = under_test.make({4, 2, {file.get()}});
   CHECK_NO_ERROR(file->allocate(4 * page));
   Pages in(8 * page);
-  CHECK(run_one(*io, *file, false, 0, {{in.at(0), 4 * page}}) == 0);
+  CHECK_NO_ERROR(run_one(*io, *file, false, 0, {{in.at(0), 4 * page}}));
   CHECK(run_one(*io, *file, false, 0, {{in.at(0), 5 * page}}) == ENODATA);
   CHECK(run_one(*io, *file, false, 2 * page, {{in.at(0), page}, {in.at(page), 2 * page}}) == ENODATA);
   CHECK(run_one(*io, *file, false, 4 * page, {{in.at(0), page}}) == ENODATA);
@@ -158,8 +158,8 @@ void errors_belong_to_their_request(const DiskIoCase& under_test) {
   CHECK(run_one(*io, *file, true, ~std::uint64_t{0}, {memory.all()}) == EINVAL);
   CHECK(run_one(*io, *file, false, std::uint64_t{1} << 63, {memory.all()}) == EINVAL);
   CHECK(run_one(*io, *file, false, 0, {memory.all()}) == ENODATA);
-  CHECK(run_one(*io, *file, true, 0, {memory.all()}) == 0);
-  CHECK(run_one(*io, *file, false, 0, {memory.all()}) == 0);
+  CHECK_NO_ERROR(run_one(*io, *file, true, 0, {memory.all()}));
+  CHECK_NO_ERROR(run_one(*io, *file, false, 0, {memory.all()}));
 }
 
 void wake_ends_a_wait_and_is_not_lost(const DiskIoCase& under_test) {
@@ -249,9 +249,9 @@ void one_thread_makes_it_and_another_uses_it(const DiskIoCase& under_test) {
   std::thread user([&] {
     std::mt19937_64 random(4);
     out.randomize(random);
-    CHECK(run_one(*io, *file, true, 0, {out.all()}) == 0);
+    CHECK_NO_ERROR(run_one(*io, *file, true, 0, {out.all()}));
     (void)io->add_buffer(in.all());
-    CHECK(run_one(*io, *file, false, 0, {in.all()}) == 0);
+    CHECK_NO_ERROR(run_one(*io, *file, false, 0, {in.all()}));
   });
   user.join();
   io.reset();  // nothing is in flight: any thread may
