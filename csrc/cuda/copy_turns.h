@@ -3,7 +3,7 @@
 //
 // What a turn costs (H100): 3 us where the next one is in another stream, 20 us and more where the host waits for the
 // end. What it is for: beside loads and stores that took no turns a small copy of the engine's waited until the op
-// ended, 19 ms for 1 GiB; with turns 0.1 to 1.2 (docs/PERFORMANCE.md). Thread safety: one thread at a time.
+// ended, 19 ms for 1 GiB; with turns 0.1 to 1.3 (docs/PERFORMANCE.md). Thread safety: one thread at a time.
 #pragma once
 #include <cstdint>
 

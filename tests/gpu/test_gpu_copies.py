@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -170,16 +171,20 @@ def test_kernels_of_stages_find_room_beside_a_matrix_product(direction: int) -> 
     with torch.cuda.stream(engine):
         torch.matmul(one, one, out=out)  # the first time takes longer
 
-    def is_ahead_of_a_product(step: int) -> bool:
+    def share_of_a_product(step: int) -> float:
         engine.synchronize()
         with torch.cuda.stream(engine):
             torch.matmul(one, one, out=out)  # 12 ms on an H100
         copies.native.record_step(step, engine.cuda_stream)
+        begin_s = time.perf_counter()
         copies.native.copy(direction, ids, ids)
-        return not engine.query()
+        taken_s = time.perf_counter() - begin_s
+        engine.synchronize()
+        return taken_s / (time.perf_counter() - begin_s)
 
-    # Now and then the host pauses for longer than a product takes.
-    assert any(is_ahead_of_a_product(step) for step in range(1, 6)), "the copy ended when the product had"
+    # A kernel that finds none gets in when the last groups of the product have begun, close to its end.
+    shares = [share_of_a_product(step) for step in range(1, 6)]
+    assert min(shares) < 0.25, shares
 
 
 def test_host_memory_changes_hands_while_the_engine_works() -> None:
@@ -282,10 +287,14 @@ class Captures:
         """Capture one, which does not end before `meanwhile` returns, and run it."""
         assert time.monotonic() < self._end_s, "so many captures should have been enough"
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="global"):
-            for _ in range(200):
-                self._work += 1
-            meanwhile()
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="global"):
+                for _ in range(200):
+                    self._work += 1
+                meanwhile()
+        finally:
+            torch.cuda.set_stream(stream)  # which a capture that failed does not
         graph.replay()
         self.num += 1
 
@@ -329,18 +338,29 @@ def test_an_agent_registers_the_pool_while_the_engine_captures_a_graph() -> None
     tensors = {f"layer {i}": tensor for i, tensor in enumerate(layers((2, 64, 16, 8, 128), 6))}
     config = CacheConfig(tokens_per_block=16, num_cpu_blocks=4096)
     manager = KVManager(ModelConfig(6, 8, 128, dtype="bfloat16"), config)
-    client = KVTPClient(manager.gpu_register_port, tokens_per_block=16)
+    client = KVTPClient(manager.gpu_register_port, tokens_per_block=16, gpu_tuning_cache="off")
     captures = Captures()
+    engine, steps = torch.cuda.Stream(), itertools.count(1)
 
     def report() -> AgentReport:
         found = client.stats()
         assert found is not None
         return found
 
+    def tuning() -> str:
+        found = report().copy_tuning
+        assert found is not None
+        return found.state
+
+    def is_registered_beside_steps() -> bool:
+        client.record_step(next(steps), engine.cuda_stream)
+        return manager.wait_ready(0.001) and report().is_registration_complete
+
     def register_the_pool() -> None:
         assert report().registered_bytes == 0
         manager.start()  # the agent finds it now, and then the pool
-        assert eventually(lambda: manager.wait_ready(0.001) and report().is_registration_complete, WAIT_S)
+        assert eventually(is_registered_beside_steps)
+        assert eventually(lambda: tuning() not in ("UNTUNED", "MEASURING"))
 
     try:
         client.register_to_server(tensors)
@@ -348,9 +368,10 @@ def test_an_agent_registers_the_pool_while_the_engine_captures_a_graph() -> None
         captures.check()
         block_bytes = 6 * 2 * 16 * 8 * 128 * 2
         assert (report().registered_bytes, report().unregistered_bytes) == (4096 * block_bytes, 0)
+        assert tuning() == "MEASURED"
     finally:
-        assert client.shutdown()
-        assert manager.shutdown()
+        have_ended = [client.shutdown(), manager.shutdown()]
+    assert have_ended == [True, True]
 
 
 def test_a_manager_keeps_blocks_of_a_gpu_and_brings_them_back() -> None:
